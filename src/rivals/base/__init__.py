@@ -1,0 +1,1 @@
+"""What every room stands on: errors, registries, seeds, spans and schedules, files. Imports nothing of ours."""

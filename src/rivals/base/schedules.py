@@ -1,0 +1,55 @@
+"""Schedules as data: a value that moves from one number to another over a count of images seen."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from rivals.base.errors import UserError
+from rivals.base.spans import Span
+
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?"
+_PATTERN = re.compile(rf"\s*({_NUMBER})\s*(?:->\s*({_NUMBER})\s+in\s+(.+))?")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A half-cosine from ``start`` to ``end`` over ``images`` images, then held (R3GAN, Huang et al. 2024, app. D).
+
+    Written ``2e-4`` (constant) or ``2e-4 -> 5e-5 in 20M images``.
+    """
+
+    start: float
+    end: float
+    images: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str | float | Schedule) -> Schedule:
+        """Read the written form; a number is a constant schedule.
+
+        Raises:
+            UserError: the text is of another form.
+        """
+        if isinstance(text, Schedule):
+            return text
+        match = _PATTERN.fullmatch(str(text))
+        span = Span.parse(match[3]) if match and match[3] else None
+        if match is None or (span and span.unit != "images"):
+            raise UserError(
+                f"'{text}' is not a schedule: write a number, or START -> END in N images, "
+                "as in '2e-4 -> 5e-5 in 20M images'"
+            )
+        start = float(match[1])
+        return cls(start, float(match[2]), span.amount) if span else cls(start, start)
+
+    def __str__(self) -> str:
+        if self.start == self.end:
+            return f"{self.start!r}"
+        return f"{self.start!r} -> {self.end!r} in {Span(self.images, 'images')}"
+
+    def at(self, images: int) -> float:
+        """The value when ``images`` images have been seen."""
+        if images >= self.images:
+            return self.end
+        return self.end + (self.start - self.end) * 0.5 * (1 + math.cos(math.pi * images / self.images))

@@ -1,0 +1,119 @@
+"""The run folder: ``run.json``, ``metrics.jsonl``, ``samples/``, ``checkpoints/``, the finished network, the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rivals.base.errors import UserError
+from rivals.base.files import explained, write_atomically
+
+FORMAT = 1
+Record = dict[str, Any]
+
+
+class Run:
+    """A folder that holds everything about one training run.
+
+    ``run.json`` is one object: ``format``, ``verb``, ``state`` (``running``, ``finished``, ``interrupted`` or
+    ``stopped``), the resolved configuration, versions, hardware, data and git state.
+
+    ``metrics.jsonl`` is one object a line, each with ``images``, ``step`` and ``seconds``. A batch's record has
+    ``loss/discriminator``, ``loss/generator``, ``d_real``, ``d_fake`` and one key per part and penalty; a sample
+    sheet's has ``sheet`` and ``diversity``; an alarm's has ``alarm``, ``raised``, ``says`` and ``remedy``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.metrics = folder / "metrics.jsonl"
+        self.samples = folder / "samples"
+        self.checkpoints = folder / "checkpoints"
+        self.report = folder / "report.html"
+
+    @classmethod
+    def create(cls, folder: str | Path, about: Record) -> Run:
+        """Make a new run folder.
+
+        Raises:
+            UserError: something is there already, or it cannot be written.
+        """
+        run = cls(Path(folder))
+        with explained(run.folder):
+            if run.folder.exists() and (not run.folder.is_dir() or any(run.folder.iterdir())):
+                raise UserError(
+                    f"'{folder}' exists already: choose another --out, or go on with it by --resume"
+                    if (run.folder / "run.json").exists()
+                    else f"'{folder}' exists already and is not empty: choose another --out"
+                )
+            run.folder.mkdir(parents=True, exist_ok=True)
+        run.about = {"format": FORMAT, "state": "running", **about}
+        return run
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Run:
+        """Open an existing run folder.
+
+        Raises:
+            UserError: it is not a run, is unreadable, or was written by a newer version.
+        """
+        run = cls(Path(folder))
+        try:
+            about = json.loads((run.folder / "run.json").read_text())
+            newer = about["format"] > FORMAT
+        except FileNotFoundError:
+            missing = "it has no run.json" if run.folder.exists() else "there is no such folder"
+            raise UserError(f"'{folder}' is not a run: {missing}") from None
+        except OSError as error:
+            raise UserError(f"cannot read the run '{folder}': {error.strerror}") from None
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"'{folder}' is not a run: its run.json cannot be understood") from None
+        if newer:
+            raise UserError(f"the run '{folder}' was written by a newer version of rivals: update rivals")
+        return run
+
+    @property
+    def about(self) -> Record:
+        """What ``run.json`` holds."""
+        content: Record = json.loads((self.folder / "run.json").read_text())
+        return content
+
+    @about.setter
+    def about(self, content: Record) -> None:
+        write_atomically(self.folder / "run.json", json.dumps(content, indent=2).encode() + b"\n")
+
+    def update(self, **changes: Any) -> None:
+        """Change some entries of ``run.json``."""
+        self.about = {**self.about, **changes}
+
+    def append(self, records: Iterable[Record]) -> None:
+        """Add records to ``metrics.jsonl``.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        text = "".join(json.dumps(record) + "\n" for record in records)
+        with explained(self.metrics), self.metrics.open("a") as file:
+            file.write(text)
+
+    def records(self) -> Iterator[Record]:
+        """The records in order. A line that was cut short by a kill is passed over."""
+        if not self.metrics.exists():
+            return
+        with self.metrics.open() as file:
+            for line in file:
+                try:
+                    record = json.loads(line)
+                except ValueError:
+                    continue
+                yield record
+
+    def rewind(self, step: int) -> None:
+        """Drop the records and sample sheets after ``step``: a run that is resumed there makes them again."""
+        kept = [record for record in self.records() if record["step"] <= step]
+        write_atomically(self.metrics, "".join(json.dumps(record) + "\n" for record in kept).encode())
+        sheets = {record["sheet"] for record in kept if "sheet" in record}
+        for path in self.samples.glob("*.png"):
+            if f"samples/{path.name}" not in sheets:
+                path.unlink()

@@ -7,10 +7,9 @@ import re
 from dataclasses import dataclass
 
 from rivals.base.errors import UserError
-from rivals.base.spans import Span
+from rivals.base.spans import NUMBER, Span, number, written
 
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?"
-_PATTERN = re.compile(rf"\s*({_NUMBER})\s*(?:->\s*({_NUMBER})\s+in\s+(.+))?")
+_PATTERN = re.compile(rf"\s*{NUMBER}\s*(?:->\s*{NUMBER}\s+in\s+(.+))?")
 
 
 @dataclass(frozen=True)
@@ -40,13 +39,13 @@ class Schedule:
                 f"'{text}' is not a schedule: write a number, or START -> END in N images, "
                 "as in '2e-4 -> 5e-5 in 20M images'"
             )
-        start = float(match[1])
-        return cls(start, float(match[2]), span.amount) if span else cls(start, start)
+        start = number(match[1])
+        return cls(start, number(match[2]), span.amount) if span else cls(start, start)
 
     def __str__(self) -> str:
         if self.start == self.end:
-            return f"{self.start!r}"
-        return f"{self.start!r} -> {self.end!r} in {Span(self.images, 'images')}"
+            return written(self.start)
+        return f"{written(self.start)} -> {written(self.end)} in {Span(self.images, 'images')}"
 
     def at(self, images: int) -> float:
         """The value when ``images`` images have been seen."""

@@ -9,7 +9,23 @@ from dataclasses import dataclass
 from rivals.base.errors import UserError
 
 UNITS = ("images", "epochs", "steps", "minutes")
-_PATTERN = re.compile(r"\s*([-+]?[\d.]+(?:e[-+]?\d+)?)\s*([kM]?)\s*([A-Za-z]+)\s*")
+NUMBER = r"([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?\s*[kM]?)"
+_PATTERN = re.compile(rf"\s*{NUMBER}\s*([A-Za-z]+)\s*")
+
+
+def number(text: str) -> float:
+    """The value of a number that matches ``NUMBER``: ``20``, ``0.5``, ``2e-4``, ``10k``, ``2M``."""
+    text = text.strip()
+    return float(text.rstrip("kM")) * {"k": 1e3, "M": 1e6}.get(text[-1], 1.0)
+
+
+def written(value: float) -> str:
+    """The shortest writing of ``value`` that :func:`number` reads back to the same value."""
+    for letter, factor in (("M", 1e6), ("k", 1e3)):
+        short = f"{value / factor:.10g}{letter}"
+        if value >= factor and len(short) <= 7 and number(short) == value:
+            return short
+    return f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else repr(value)
 
 
 @dataclass(frozen=True)
@@ -27,12 +43,8 @@ class Span:
             UserError: the text is of another form, or N is not positive.
         """
         match = _PATTERN.fullmatch(text)
-        try:
-            number, factor, unit = match.groups() if match else ("", "", "")
-            amount = float(number) * {"": 1, "k": 1e3, "M": 1e6}[factor]
-        except ValueError:
-            amount, unit = math.nan, ""
-        unit = unit.lower() if unit.lower().endswith("s") else f"{unit.lower()}s"
+        amount, unit = (number(match[1]), match[2].lower()) if match else (math.nan, "")
+        unit = unit if unit.endswith("s") else f"{unit}s"
         if unit not in UNITS or not (0 < amount < math.inf):
             raise UserError(
                 f"'{text}' is not a length of training: write N images, N epochs, N steps or N minutes, "
@@ -41,10 +53,7 @@ class Span:
         return cls(amount, unit)
 
     def __str__(self) -> str:
-        for letter, factor in (("M", 1e6), ("k", 1e3)):
-            if self.amount >= factor and (self.amount / (factor / 1000)).is_integer():
-                return f"{self.amount / factor:.10g}{letter} {self.unit}"
-        return f"{self.amount:.10g} {self.unit}"
+        return f"{written(self.amount)} {self.unit}"
 
     def progress(self, *, images: int, epochs: float, steps: int, seconds: float) -> float:
         """How far a run has come along this span: 0 at its start, 1 and more when it is done."""

@@ -1,0 +1,1 @@
+"""The game: players, turns, and the one loop that plays them."""

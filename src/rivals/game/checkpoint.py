@@ -1,0 +1,59 @@
+"""Checkpoints: one safetensors file each, written so that a kill or a full disk at any instant leaves a good one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from rivals.base.errors import UserError
+from rivals.base.files import write_atomically
+
+KEPT = 2
+
+
+class Checkpoints:
+    """The checkpoints of one run: ``STEP.safetensors`` in ``folder``, the last two kept."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def paths(self) -> list[Path]:
+        """The checkpoints there are, oldest first."""
+        return sorted(self.folder.glob("*.safetensors"))
+
+    def save(self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:
+        """Write the checkpoint of ``step``, then drop all but the last two.
+
+        Raises:
+            UserError: it cannot be written; the earlier checkpoints are intact.
+        """
+        content = save(
+            {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
+            {"facts": json.dumps({**facts, "step": step})},
+        )
+        path = self.folder / f"{step:012d}.safetensors"
+        write_atomically(path, content)
+        for old in self.paths()[:-KEPT]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The newest checkpoint's tensors and facts.
+
+        Raises:
+            UserError: there is none, or none that can be read.
+        """
+        for path in reversed(self.paths()):
+            try:
+                with safe_open(path, "pt") as file:
+                    facts: dict[str, Any] = json.loads(file.metadata()["facts"])
+                    return {key: file.get_tensor(key) for key in file.keys()}, facts  # noqa: SIM118
+            except (SafetensorError, OSError, KeyError, ValueError):
+                continue
+        raise UserError(f"no readable checkpoint in '{self.folder}': start the run anew with another --out")

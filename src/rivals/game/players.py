@@ -1,0 +1,131 @@
+"""A player: a network that learns, the optimiser it learns by, and the average of its weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rivals.base.errors import UserError
+from rivals.base.schedules import Schedule
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam (Kingma & Ba 2015) whose rate and beta2 follow schedules."""
+
+    lr: Schedule
+    beta1: float
+    beta2: Schedule
+    eps: float
+
+    def attach(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimiser for these parameters, in one fused kernel where the device has one."""
+        weights = list(parameters)
+        fused = weights[0].device.type in ("cpu", "cuda", "mps", "xpu")
+        return torch.optim.Adam(
+            weights, self.lr.start, (self.beta1, self.beta2.start), self.eps, fused=fused or None
+        )
+
+    def steer(self, optimizer: torch.optim.Optimizer, images: int, rate: float) -> None:
+        """Set the rate, times ``rate``, and the betas for the step after ``images`` images."""
+        for group in optimizer.param_groups:
+            group["lr"] = self.lr.at(images) * rate
+            group["betas"] = (self.beta1, self.beta2.at(images))
+
+
+def adam(
+    lr: float | str | Schedule,
+    *,
+    beta1: float = 0.9,
+    beta2: float | str | Schedule = 0.999,
+    eps: float = 1e-8,
+) -> Adam:
+    """Adam's settings.
+
+    Raises:
+        UserError: a rate that is not above 0 or is above 1, or a beta outside [0, 1).
+    """
+    rate, second = Schedule.parse(lr), Schedule.parse(beta2)
+    if not (0 < min(rate.start, rate.end) <= max(rate.start, rate.end) <= 1):
+        raise UserError(f"a learning rate of {rate} cannot work: take one above 0 and at most 1, as 2e-4")
+    if not all(0 <= beta < 1 for beta in (beta1, second.start, second.end)):
+        raise UserError(f"Adam's betas ({beta1:g}, {second}) must be at least 0 and below 1, as 0.5 and 0.99")
+    return Adam(rate, beta1, second, eps)
+
+
+class Player:
+    """A network that learns by turns.
+
+    Args:
+        net: The network, already on its device.
+        optimizer: How it learns, as :func:`adam`.
+        ema: Half-life, in images seen, of the exponential moving average of its weights; 0 keeps none. Early in a
+            run the half-life is at most a twentieth of what has been seen, or the average would remember the
+            noise it began with (Karras et al. 2020, 2024).
+    """
+
+    def __init__(self, net: nn.Module, optimizer: Adam, *, ema: float = 0.0) -> None:
+        if ema < 0:
+            raise UserError(f"an EMA half-life of {ema:g} images makes no sense: take 0 (none) or more, as 10000")
+        self.net = net
+        self.settings = optimizer
+        self.optimizer = optimizer.attach(net.parameters())
+        self.half_life = ema
+        self.average = copy.deepcopy(net).requires_grad_(False) if ema else None
+
+    @property
+    def shown(self) -> nn.Module:
+        """The network to show and keep: the average if there is one."""
+        return self.net if self.average is None else self.average
+
+    def gradients(self) -> list[Tensor]:
+        """The gradients of the last backward pass."""
+        return [weight.grad for weight in self.net.parameters() if weight.grad is not None]
+
+    def step(self, images: int, rate: float) -> None:
+        """Learn from the gradients, after ``images`` images were seen; the schedule's rate is multiplied by ``rate``."""
+        self.settings.steer(self.optimizer, images, rate)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def remember(self, images: int, batch: int) -> None:
+        """Move the average towards the weights, after a batch of ``batch`` images that ended at ``images``."""
+        if self.average is None:
+            return
+        half_life = min(self.half_life, images / 20)
+        beta = 0.5 ** (batch / max(half_life, 1e-9))
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.net.parameters()), 1 - beta)
+        for kept, live in zip(self.average.buffers(), self.net.buffers(), strict=True):
+            kept.copy_(live)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that must survive a kill, as named tensors."""
+        state = {f"net/{key}": value for key, value in self.net.state_dict().items()}
+        if self.average is not None:
+            state |= {f"ema/{key}": value for key, value in self.average.state_dict().items()}
+        for index, weight in enumerate(self.net.parameters()):
+            for key, value in self.optimizer.state.get(weight, {}).items():
+                state[f"optimizer/{index}/{key}"] = value
+        return state
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take back what :meth:`state` gave."""
+        nets = {"net/": self.net} | ({} if self.average is None else {"ema/": self.average})
+        for prefix, net in nets.items():
+            net.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        self.optimizer.state.clear()
+        weights = list(self.net.parameters())
+        for key, value in state.items():
+            if key.startswith("optimizer/"):
+                _, index, name = key.split("/")
+                weight = weights[int(index)]
+                # Moments keep their weight's memory layout, or a resumed run would take other kernels.
+                kept = torch.empty_like(weight, dtype=value.dtype) if value.shape == weight.shape else value
+                self.optimizer.state[weight][name] = kept.copy_(value)
+        self.optimizer.zero_grad(set_to_none=True)

@@ -1,0 +1,1 @@
+"""Losses and penalties: pure scoring of what the players answered."""

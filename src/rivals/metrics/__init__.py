@@ -1,0 +1,1 @@
+"""Everything that reports a number."""

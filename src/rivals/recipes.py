@@ -1,0 +1,226 @@
+"""Named presets: functions that return the whole configuration of a game, every field of which can be set."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rivals.base.errors import UserError
+from rivals.base.registry import Registry, unknown
+from rivals.base.schedules import Schedule
+
+_constant = Schedule.parse
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides how a game is played. Schedules are written ``2e-4`` or ``2e-4 -> 5e-5 in 20M images``."""
+
+    net: str = "dcgan"
+    """Networks of both players: mlp, dcgan, sngan or r3."""
+    latent: int = 64
+    """Length of the noise vector z."""
+    generator_widths: tuple[int, ...] = ()
+    """Channels of the generator's stages from the lowest resolution up; empty takes the net's own."""
+    discriminator_widths: tuple[int, ...] = ()
+    """Channels of the discriminator's stages from the highest resolution down; empty takes the net's own."""
+    dropout: float | None = None
+    """Dropout in the discriminator (mlp only)."""
+    norm: str | None = None
+    """Normalisation in the discriminator, batch or none (dcgan only)."""
+    conditional: bool = False
+    """Tell both players the class of each image."""
+    loss: str = "relativistic"
+    """minimax, nonsaturating, least-squares, hinge, wasserstein or relativistic."""
+    smoothing: float = 0.0
+    """One-sided label smoothing: real images are labelled 1 minus this."""
+    r1: Schedule = _constant(0)
+    """Gamma of the R1 penalty on real images, which is gamma / 2 * |gradient|^2."""
+    r2: Schedule = _constant(0)
+    """Gamma of the R2 penalty on generated images."""
+    gp: Schedule = _constant(0)
+    """Weight of the WGAN-GP penalty between real and generated images."""
+    penalty_every: int = 1
+    """Take the penalties on every this many steps, this many times as strong."""
+    instance_noise: Schedule = _constant(0)
+    """Standard deviation of the noise on all images that the discriminator sees; images lie in [-1, 1]."""
+    flip: bool = False
+    """Mirror real images left to right at random."""
+    discriminator_turns: int = 1
+    """Turns of the discriminator for one of the generator."""
+    batch: int = 64
+    """Images a turn."""
+    generator_lr: Schedule = _constant(2e-4)
+    """Adam's rate for the generator."""
+    discriminator_lr: Schedule = _constant(2e-4)
+    """Adam's rate for the discriminator."""
+    beta1: float = 0.0
+    """Adam's beta1, for both."""
+    beta2: Schedule = _constant(0.99)
+    """Adam's beta2, for both."""
+    ema: float = 0.0
+    """Half-life, in images, of the average of the generator's weights; 0 keeps none."""
+    sheet: int = 64
+    """Fixed noise vectors kept for the sample sheets."""
+    until: str = "20 epochs"
+    """Length of the run: N images, N epochs, N steps or N minutes, N with k or M if wanted."""
+
+    def __post_init__(self) -> None:
+        for name, least, most in (
+            ("latent", 1, 65536),
+            ("penalty_every", 1, 100_000),
+            ("discriminator_turns", 1, 100),
+            ("batch", 2, 65536),
+            ("sheet", 1, 1024),
+        ):
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise UserError(f"{_flag(name)} {value} cannot work: take {least} to {most}")
+        for name in ("r1", "r2", "gp", "instance_noise"):
+            schedule = getattr(self, name)
+            if min(schedule.start, schedule.end) < 0:
+                raise UserError(f"{_flag(name)} {schedule} is negative: take 0 (none) or more")
+        if not all(0 < width <= 65536 for width in self.generator_widths + self.discriminator_widths):
+            raise UserError("widths must be whole numbers from 1 to 65536, as --generator-widths 256 128 64")
+
+    def changed(self, **settings: Any) -> Config:
+        """A copy with some settings changed; schedules may be given as numbers or in their written form.
+
+        Raises:
+            UserError: no setting has that name, or a value cannot work.
+        """
+        fields = {field.name: field for field in dataclasses.fields(self)}
+        for name, value in settings.items():
+            if name not in fields:
+                raise unknown("setting", name, fields)
+            if isinstance(getattr(self, name), Schedule):
+                settings[name] = Schedule.parse(value)
+            elif isinstance(value, list):
+                settings[name] = tuple(value)
+        return dataclasses.replace(self, **settings)
+
+    def written(self) -> dict[str, Any]:
+        """The settings as plain values, which ``Config().changed(**values)`` reads back."""
+        values = dataclasses.asdict(self)
+        for name in values:
+            value = getattr(self, name)
+            values[name] = (
+                str(value)
+                if isinstance(value, Schedule)
+                else list(value)
+                if isinstance(value, tuple)
+                else value
+            )
+        return values
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def difference(kept: Mapping[str, Any], asked: Mapping[str, Any]) -> str | None:
+    """The first setting in which two written configurations differ, in words; None if they agree."""
+    for name in kept.keys() | asked.keys():
+        if name != "until" and kept.get(name) != asked.get(name):
+            return f"{_flag(name)} was {kept.get(name)}, now {asked.get(name)}"
+    return None
+
+
+def mlp_classic() -> Config:
+    """The article's game to the letter: fully connected layers, binary cross-entropy, Adam at 2e-4, batch 100.
+
+    The discriminator of this game wins; the run says so. The recipe ``mlp`` is the same networks, cured.
+    """
+    return Config(
+        net="mlp",
+        latent=100,
+        dropout=0.3,
+        loss="nonsaturating",
+        batch=100,
+        beta1=0.9,
+        beta2=_constant(0.999),
+        sheet=48,
+    )
+
+
+def mlp() -> Config:
+    """The article's networks with what it takes not to collapse: relativistic pairing, lazy R1 and R2, an average."""
+    return dataclasses.replace(
+        mlp_classic(),
+        loss="relativistic",
+        r1=_constant(1),
+        r2=_constant(1),
+        penalty_every=8,
+        beta1=0.0,
+        beta2=_constant(0.99),
+        ema=20_000,
+        sheet=64,
+    )
+
+
+def dcgan() -> Config:
+    """DCGAN (Radford et al. 2016): strided convolutions, batch norm in both players, Adam 2e-4 (0.5, 0.999)."""
+    return Config(
+        net="dcgan",
+        latent=100,
+        norm="batch",
+        loss="nonsaturating",
+        batch=128,
+        beta1=0.5,
+        beta2=_constant(0.999),
+        until="50 epochs",
+    )
+
+
+def sngan() -> Config:
+    """SNGAN (Miyato et al. 2018): residual nets, spectral norm, hinge loss, five turns of D for one of G."""
+    return Config(
+        net="sngan",
+        latent=128,
+        loss="hinge",
+        discriminator_turns=5,
+        beta2=_constant(0.9),
+        ema=50_000,
+        until="10M images",
+    )
+
+
+def r3() -> Config:
+    """R3GAN (Huang et al. 2024): its blocks at widths for small machines, relativistic pairing with R1 and R2."""
+    return Config(
+        net="r3",
+        loss="relativistic",
+        r1=_constant(0.05),
+        r2=_constant(0.05),
+        penalty_every=8,
+        ema=50_000,
+        until="2M images",
+    )
+
+
+def quick() -> Config:
+    """What draws best in a few minutes on two cores: cheap strided nets, relativistic pairing, lazy R1 and R2."""
+    return Config(
+        net="dcgan",
+        norm="none",
+        generator_widths=(),
+        discriminator_widths=(),
+        loss="relativistic",
+        r1=_constant(0.1),
+        r2=_constant(0.1),
+        penalty_every=8,
+        generator_lr=_constant(1e-3),
+        discriminator_lr=_constant(1e-3),
+        beta1=0.5,
+        ema=10_000,
+        until="4 minutes",
+    )
+
+
+RECIPES: Registry[Callable[[], Config]] = Registry(
+    "recipe",
+    {"quick": quick, "mlp-classic": mlp_classic, "mlp": mlp, "dcgan": dcgan, "sngan": sngan, "r3": r3},
+)
+DEFAULT = "quick"

@@ -1,0 +1,84 @@
+"""From any image size to the canvas that a convolutional network works on, and back.
+
+A canvas is ``base`` times a power of two, with ``base`` from 4 to 8: 28 px is 7 x 2 x 2, and 100 px is cut
+out of 7 x 16 = 112 px.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from rivals.base.errors import UserError
+
+SMALLEST, LARGEST = 8, 1024
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """A square of ``side`` = ``base`` * 2 ** ``stages`` pixels, at least as large as the image."""
+
+    size: int
+    base: int
+    stages: int
+
+    @classmethod
+    def of(cls, size: int) -> Canvas:
+        """The smallest canvas for images of ``size`` pixels.
+
+        Raises:
+            UserError: the size is not in 8..1024.
+        """
+        if not SMALLEST <= size <= LARGEST:
+            raise UserError(f"images of {size} px cannot be learnt: take a size from {SMALLEST} to {LARGEST}")
+        stages = (size // 4).bit_length() - 1
+        return cls(size, -(-size // 2**stages), stages)
+
+    @property
+    def side(self) -> int:
+        """The canvas's own size in pixels."""
+        return self.base << self.stages
+
+    def crop(self, x: Tensor) -> Tensor:
+        """Cut the centre (B, C, size, size) out of a canvas (B, C, side, side)."""
+        start = (self.side - self.size) // 2
+        return x[..., start : start + self.size, start : start + self.size]
+
+    def pad(self, x: Tensor) -> Tensor:
+        """Lay images (B, C, size, size) on the centre of a canvas of zeros (B, C, side, side)."""
+        spare = self.side - self.size
+        before, after = spare // 2, spare - spare // 2
+        return F.pad(x, (before, after, before, after)) if spare else x
+
+
+def check_images(size: int, channels: int, classes: int) -> None:
+    """Refuse what no network here can draw.
+
+    Raises:
+        UserError: the size is not in 8..1024, or there are no channels, or fewer than no classes.
+    """
+    Canvas.of(size)
+    if channels < 1:
+        raise UserError(
+            f"images need a channel or more, not {channels}: take 1 (grey), 3 (colour) or 4 (alpha)"
+        )
+    if classes < 0:
+        raise UserError(f"{classes} classes make no sense: take 0 for a network without labels")
+
+
+def check_widths(what: str, widths: Sequence[int], default: Sequence[int]) -> tuple[int, ...]:
+    """The widths to use: ``default`` where none are given, else as many positive numbers as ``default`` has.
+
+    Raises:
+        UserError: another count, or a width below 1.
+    """
+    chosen = tuple(widths) or tuple(default)
+    if len(chosen) != len(default) or min(chosen) < 1:
+        raise UserError(
+            f"widths {','.join(map(str, chosen))} do not fit {what}: give {len(default)} positive numbers, "
+            f"as in {','.join(map(str, default))}"
+        )
+    return chosen

@@ -1,0 +1,95 @@
+"""Strided convolutions with batch norm: DCGAN (Radford, Metz & Chintala 2016)."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from rivals.base.registry import unknown
+from rivals.nets.canvas import Canvas, check_widths
+from rivals.nets.discriminator import Discriminator
+from rivals.nets.generator import Generator
+from rivals.nets.labels import LabelledLatent, ProjectionHead
+
+NORMS = ("batch", "none")
+
+
+class DCGANGenerator(Generator):
+    """A linear layer to the lowest resolution, then a 4x4 transposed convolution of stride 2 per doubling.
+
+    Batch norm and ReLU before each of them, tanh at the end. ``widths`` has one number per doubling, the
+    lowest resolution first.
+    """
+
+    def __init__(
+        self, *, size: int, channels: int, classes: int = 0, latent: int = 100, widths: tuple[int, ...] = ()
+    ) -> None:
+        canvas = Canvas.of(size)
+        widths = check_widths(f"dcgan's generator at {size} px", widths, _widths(canvas.stages)[::-1])
+        super().__init__("dcgan", size=size, channels=channels, classes=classes, latent=latent, widths=widths)
+        self.canvas = canvas
+        self.input = LabelledLatent(latent, classes)
+        self.linear = nn.Linear(self.input.out_features, widths[0] * canvas.base**2, bias=False)
+        layers: list[nn.Module] = []
+        for wide, next_wide in pairwise(widths):
+            layers += [nn.BatchNorm2d(wide), nn.ReLU(inplace=True)]
+            layers += [nn.ConvTranspose2d(wide, next_wide, 4, 2, 1, bias=False)]
+        layers += [nn.BatchNorm2d(widths[-1]), nn.ReLU(inplace=True)]
+        self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], channels, 4, 2, 1))
+        _start(self)
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        h = self.linear(self.input(z, labels)).view(len(z), -1, self.canvas.base, self.canvas.base)
+        return torch.tanh(self.canvas.crop(self.layers(h)))
+
+
+class DCGANDiscriminator(Discriminator):
+    """A 4x4 convolution of stride 2 per halving, with leaky ReLU, then one linear layer on all that is left.
+
+    ``norm="batch"`` has batch norm after each convolution but the first; ``"none"`` has none. ``widths`` has
+    one number per halving, the highest resolution first.
+    """
+
+    def __init__(
+        self, *, size: int, channels: int, classes: int = 0, widths: tuple[int, ...] = (), norm: str = "batch"
+    ) -> None:
+        canvas = Canvas.of(size)
+        widths = check_widths(f"dcgan's discriminator at {size} px", widths, _widths(canvas.stages))
+        if norm not in NORMS:
+            raise unknown("norm", norm, NORMS)
+        super().__init__("dcgan", size=size, channels=channels, classes=classes, widths=widths, norm=norm)
+        self.canvas = canvas
+        self.couples_batch = norm == "batch" and len(widths) > 1
+        layers: list[nn.Module] = []
+        for stage, (wide, next_wide) in enumerate(pairwise([channels, *widths])):
+            normed = norm == "batch" and stage > 0
+            layers += [nn.Conv2d(wide, next_wide, 4, 2, 1, bias=not normed)]
+            layers += [nn.BatchNorm2d(next_wide)] if normed else []
+            layers += [nn.LeakyReLU(0.2, inplace=True)]
+        self.layers = nn.Sequential(*layers)
+        self.head = ProjectionHead(widths[-1] * canvas.base**2, classes)
+        _start(self)
+
+    def features(self, x: Tensor) -> Tensor:
+        h: Tensor = self.layers(self.canvas.pad(x))
+        return h.flatten(1)
+
+
+def _widths(stages: int) -> tuple[int, ...]:
+    """64, 128, 256, ..., at most 512, from the highest resolution downwards."""
+    return tuple(min(64 << stage, 512) for stage in range(stages))
+
+
+def _start(net: nn.Module) -> None:
+    """Initial values: N(0, 0.02) for weights, N(1, 0.02) for batch norm's scales, 0 for what is added."""
+    for part in net.modules():
+        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.normal_(part.weight, std=0.02)
+        elif isinstance(part, nn.BatchNorm2d):
+            nn.init.normal_(part.weight, mean=1.0, std=0.02)
+        else:
+            continue
+        if part.bias is not None:
+            nn.init.zeros_(part.bias)

@@ -1,0 +1,50 @@
+"""Rivals: adversarial learning for PyTorch. Two players, one game, one loop.
+
+``import rivals`` is cheap: every name is resolved on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "rivals.api": ("train", "demo", "report", "load", "sample"),
+    "rivals.base.errors": ("UserError", "Interrupted"),
+    "rivals.base.schedules": ("Schedule",),
+    "rivals.base.spans": ("Span",),
+    "rivals.data.load": ("load_images",),
+    "rivals.data.stream": ("Batches",),
+    "rivals.game.game": ("Game", "Turn"),
+    "rivals.game.play": ("Interlude", "Saving", "play"),
+    "rivals.game.players": ("Player", "adam"),
+    "rivals.losses.gan": (
+        "minimax",
+        "nonsaturating",
+        "least_squares",
+        "hinge",
+        "wasserstein",
+        "relativistic",
+    ),
+    "rivals.losses.penalties": ("r1", "r2", "wgan_gp"),
+    "rivals.nets.build": ("build_discriminator", "build_generator"),
+    "rivals.recipes": ("Config",),
+    "rivals.reports.run": ("Run",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'rivals' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOME]

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from rivals.base.errors import UserError
 from rivals.base.registry import Registry, unknown
 from rivals.base.schedules import Schedule
+from rivals.base.spans import Span
 
-_constant = Schedule.parse
+_NONE = Schedule(0.0, 0.0)
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides how a game is played. Schedules are written ``2e-4`` or ``2e-4 -> 5e-5 in 20M images``."""
+    """Everything that decides how a game is played. A SCHEDULE is a number, or START -> END in N images."""
 
     net: str = "dcgan"
     """Networks of both players: mlp, dcgan, sngan or r3."""
@@ -36,15 +37,15 @@ class Config:
     """minimax, nonsaturating, least-squares, hinge, wasserstein or relativistic."""
     smoothing: float = 0.0
     """One-sided label smoothing: real images are labelled 1 minus this."""
-    r1: Schedule = _constant(0)
+    r1: Schedule = _NONE
     """Gamma of the R1 penalty on real images, which is gamma / 2 * |gradient|^2."""
-    r2: Schedule = _constant(0)
+    r2: Schedule = _NONE
     """Gamma of the R2 penalty on generated images."""
-    gp: Schedule = _constant(0)
+    gp: Schedule = _NONE
     """Weight of the WGAN-GP penalty between real and generated images."""
     penalty_every: int = 1
     """Take the penalties on every this many steps, this many times as strong."""
-    instance_noise: Schedule = _constant(0)
+    instance_noise: Schedule = _NONE
     """Standard deviation of the noise on all images that the discriminator sees; images lie in [-1, 1]."""
     flip: bool = False
     """Mirror real images left to right at random."""
@@ -52,22 +53,23 @@ class Config:
     """Turns of the discriminator for one of the generator."""
     batch: int = 64
     """Images a turn."""
-    generator_lr: Schedule = _constant(2e-4)
+    generator_lr: Schedule = Schedule(2e-4, 2e-4)  # noqa: RUF009 - frozen
     """Adam's rate for the generator."""
-    discriminator_lr: Schedule = _constant(2e-4)
+    discriminator_lr: Schedule = Schedule(2e-4, 2e-4)  # noqa: RUF009 - frozen
     """Adam's rate for the discriminator."""
     beta1: float = 0.0
     """Adam's beta1, for both."""
-    beta2: Schedule = _constant(0.99)
+    beta2: Schedule = Schedule(0.99, 0.99)  # noqa: RUF009 - frozen
     """Adam's beta2, for both."""
     ema: float = 0.0
     """Half-life, in images, of the average of the generator's weights; 0 keeps none."""
     sheet: int = 64
     """Fixed noise vectors kept for the sample sheets."""
     until: str = "20 epochs"
-    """Length of the run: N images, N epochs, N steps or N minutes, N with k or M if wanted."""
+    """Length of the run from its very start: N images, N epochs, N steps or N minutes, N with k or M if wanted."""
 
     def __post_init__(self) -> None:
+        Span.parse(self.until)
         for name, least, most in (
             ("latent", 1, 65536),
             ("penalty_every", 1, 100_000),
@@ -106,26 +108,15 @@ class Config:
         values = dataclasses.asdict(self)
         for name in values:
             value = getattr(self, name)
-            values[name] = (
-                str(value)
-                if isinstance(value, Schedule)
-                else list(value)
-                if isinstance(value, tuple)
-                else value
-            )
+            if isinstance(value, Schedule):
+                values[name] = str(value)
+            elif isinstance(value, tuple):
+                values[name] = list(value)
         return values
 
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
-
-
-def difference(kept: Mapping[str, Any], asked: Mapping[str, Any]) -> str | None:
-    """The first setting in which two written configurations differ, in words; None if they agree."""
-    for name in kept.keys() | asked.keys():
-        if name != "until" and kept.get(name) != asked.get(name):
-            return f"{_flag(name)} was {kept.get(name)}, now {asked.get(name)}"
-    return None
 
 
 def mlp_classic() -> Config:
@@ -140,7 +131,7 @@ def mlp_classic() -> Config:
         loss="nonsaturating",
         batch=100,
         beta1=0.9,
-        beta2=_constant(0.999),
+        beta2=Schedule.parse(0.999),
         sheet=48,
     )
 
@@ -150,11 +141,11 @@ def mlp() -> Config:
     return dataclasses.replace(
         mlp_classic(),
         loss="relativistic",
-        r1=_constant(1),
-        r2=_constant(1),
+        r1=Schedule.parse(1),
+        r2=Schedule.parse(1),
         penalty_every=8,
         beta1=0.0,
-        beta2=_constant(0.99),
+        beta2=Schedule.parse(0.99),
         ema=20_000,
         sheet=64,
     )
@@ -169,7 +160,7 @@ def dcgan() -> Config:
         loss="nonsaturating",
         batch=128,
         beta1=0.5,
-        beta2=_constant(0.999),
+        beta2=Schedule.parse(0.999),
         until="50 epochs",
     )
 
@@ -181,7 +172,7 @@ def sngan() -> Config:
         latent=128,
         loss="hinge",
         discriminator_turns=5,
-        beta2=_constant(0.9),
+        beta2=Schedule.parse(0.9),
         ema=50_000,
         until="10M images",
     )
@@ -192,8 +183,8 @@ def r3() -> Config:
     return Config(
         net="r3",
         loss="relativistic",
-        r1=_constant(0.05),
-        r2=_constant(0.05),
+        r1=Schedule.parse(0.05),
+        r2=Schedule.parse(0.05),
         penalty_every=8,
         ema=50_000,
         until="2M images",
@@ -208,11 +199,11 @@ def quick() -> Config:
         generator_widths=(),
         discriminator_widths=(),
         loss="relativistic",
-        r1=_constant(0.1),
-        r2=_constant(0.1),
+        r1=Schedule.parse(0.1),
+        r2=Schedule.parse(0.1),
         penalty_every=8,
-        generator_lr=_constant(1e-3),
-        discriminator_lr=_constant(1e-3),
+        generator_lr=Schedule.parse(1e-3),
+        discriminator_lr=Schedule.parse(1e-3),
         beta1=0.5,
         ema=10_000,
         until="4 minutes",

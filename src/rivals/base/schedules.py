@@ -47,6 +47,11 @@ class Schedule:
             return written(self.start)
         return f"{written(self.start)} -> {written(self.end)} in {Span(self.images, 'images')}"
 
+    @property
+    def peak(self) -> float:
+        """The largest value it takes."""
+        return max(self.start, self.end)
+
     def at(self, images: int) -> float:
         """The value when ``images`` images have been seen."""
         if images >= self.images:

@@ -10,7 +10,7 @@ from rivals.base.errors import UserError
 
 UNITS = ("images", "epochs", "steps", "minutes")
 NUMBER = r"([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?\s*[kM]?)"
-_PATTERN = re.compile(rf"\s*{NUMBER}\s*([A-Za-z]+)\s*")
+_PATTERN = re.compile(rf"\s*{NUMBER}\s*((?i:image|epoch|step|minute)s?)\s*")
 
 
 def number(text: str) -> float:
@@ -43,14 +43,13 @@ class Span:
             UserError: the text is of another form, or N is not positive.
         """
         match = _PATTERN.fullmatch(text)
-        amount, unit = (number(match[1]), match[2].lower()) if match else (math.nan, "")
-        unit = unit if unit.endswith("s") else f"{unit}s"
-        if unit not in UNITS or not (0 < amount < math.inf):
+        amount = number(match[1]) if match else math.nan
+        if match is None or not (0 < amount < math.inf):
             raise UserError(
                 f"'{text}' is not a length of training: write N images, N epochs, N steps or N minutes, "
                 "N above 0, with k or M if wanted, as in '2M images'"
             )
-        return cls(amount, unit)
+        return cls(amount, match[2].lower().removesuffix("s") + "s")
 
     def __str__(self) -> str:
         return f"{written(self.amount)} {self.unit}"

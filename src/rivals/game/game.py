@@ -71,9 +71,7 @@ class Game:
         view: What the discriminator sees of an image: a differentiable augmentation ``(images, seen) -> images``.
     """
 
-    def __init__(
-        self, players: Mapping[str, Player], turns: Sequence[Turn], *, view: View | None = None
-    ) -> None:
+    def __init__(self, players: Mapping[str, Player], turns: Sequence[Turn], *, view: View | None = None) -> None:
         self.players = dict(players)
         self.turns = list(turns)
         self.view = view
@@ -144,9 +142,7 @@ class Game:
     def state(self) -> dict[str, Tensor]:
         """The players' states as named tensors."""
         return {
-            f"{name}/{key}": value
-            for name, player in self.players.items()
-            for key, value in player.state().items()
+            f"{name}/{key}": value for name, player in self.players.items() for key, value in player.state().items()
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:

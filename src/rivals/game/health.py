@@ -8,7 +8,8 @@ distance, have no alarm for the balance.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
@@ -68,12 +69,18 @@ class Health:
 
     def __call__(self, record: Record) -> Iterator[Record]:
         """Take a record; give an alarm's record when one is raised or cleared."""
-        if "alarm" in record:  # read again after a resume
-            self._hold(record)
-        elif record.get("diversity") is not None:
+        if record.get("diversity") is not None:
             yield from self._see_sheet(record)
         elif "loss/discriminator" in record and "loss/generator" in record and self._draw_d:
             yield from self._see_losses(record, self._draw_d)
+
+    def recall(self, record: Record) -> None:
+        """Take a record of the run's past, in whose journal the alarms already stand."""
+        if "alarm" in record:
+            self._hold(record)
+        else:
+            for _ in self(record):
+                pass
 
     def _hold(self, record: Record) -> None:
         if record["raised"]:
@@ -121,7 +128,7 @@ class Health:
     def _swings(self) -> int:
         """How often the lead changed hands; a lead lasts until the other side has one."""
         held = [lead for lead in self._leads if lead]
-        return sum(a != b for a, b in zip(held, held[1:], strict=False))
+        return sum(a != b for a, b in pairwise(held))
 
     def _see_sheet(self, record: Record) -> Iterator[Record]:
         if record["step"] == 0:
@@ -131,6 +138,3 @@ class Health:
         on = len(self._sheets) == SHEETS and best < COLLAPSE
         still = "mode-collapse" in self.active and not worst > VARIED
         yield from self._set("mode-collapse", record, on or still, diversity=record["diversity"])
-
-
-Watch = Callable[[Record], Iterator[Record]]

@@ -80,8 +80,8 @@ class Ledger:
         """Take the values of the round that ended at ``step`` steps and ``images`` images."""
         now = self.seconds
         self._pace.append((now, images))
-        (then, seen), span = self._pace[0], now - self._pace[0][0]
-        pace = round((images - seen) / span, 1) if span > 0 else None
+        then, seen = self._pace[0]
+        pace = round((images - seen) / (now - then), 1) if now > then else None
         fixed: Record = {"images": images, "step": step, "seconds": round(now, 3), "images_per_second": pace}
         self._rows.append(_Row(fixed, values))
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 
-from rivals.base.errors import UserError
 from rivals.base.spans import Span
 from rivals.game.checkpoint import Checkpoints
 from rivals.game.game import Batches, Game
@@ -30,6 +29,10 @@ class Moment:
     def along(self, span: Span) -> float:
         """How far along ``span`` this is: 1 at its end."""
         return span.progress(images=self.images, epochs=self.epochs, steps=self.step, seconds=self.seconds)
+
+    def passed(self, span: Span, before: Moment) -> bool:
+        """Whether a whole number of ``span`` was completed since ``before``."""
+        return int(self.along(span)) > int(before.along(span))
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,89 @@ class Saving:
     resume: bool = False
 
 
+@dataclass
+class _Table:
+    """What :func:`play` was given, and the loop over it."""
+
+    game: Game
+    batches: Batches
+    until: Span
+    seed: int
+    rank: int
+    journal: Journal | None
+    saving: Saving | None
+    interludes: Sequence[Interlude]
+    watch: Callable[[Record], Iterable[Record]]
+    show: Callable[[Record], None]
+    stop: Callable[[], bool]
+    step: int = 0
+    ledger: Ledger = field(default_factory=Ledger)
+
+    def now(self) -> Moment:
+        images = self.step * self.game.images_a_round(self.batches)
+        return Moment(self.step, images, images / self.batches.n, self.ledger.seconds)
+
+    def note(self, records: Iterable[Record]) -> None:
+        noted = [found for record in records for found in (record, *self.watch(record))]
+        if self.journal is not None:
+            self.journal.append(noted)
+        for record in noted:
+            self.show(record)
+
+    def save(self) -> None:
+        """Save the state, once everything that led to it is known to be finite."""
+        self.note(self.ledger.drain())
+        if self.saving is None:
+            return
+        for name, player in self.game.players.items():
+            if not all(bool(value.isfinite().all()) for value in player.net.state_dict().values()):
+                raise NonFinite(f"weights/{name}", self.step)
+        facts = {"seconds": self.ledger.seconds, "rate": self.game.rate}
+        self.saving.checkpoints.save(self.step, self.game.state(), facts)
+
+    def go_back(self, slower: float = 1.0) -> None:
+        """Return to the newest checkpoint, there multiplying all rates by ``slower``."""
+        assert self.saving is not None
+        tensors, facts = self.saving.checkpoints.load()
+        self.game.restore(tensors)
+        self.game.rate = facts["rate"] * slower
+        self.step, self.ledger = facts["step"], Ledger(facts["seconds"])
+        if self.journal is not None:
+            self.journal.rewind(self.step)
+        if slower != 1:
+            self.save()  # or a kill would forget that the rates are lower now
+
+    def rounds(self) -> Moment:
+        """Play on until the end, or until asked to stop."""
+        before = self.now()
+        if self.step == 0:
+            self.perform(each for each in self.interludes)
+            self.save()
+        while before.along(self.until) < 1 and not self.stop():
+            values = self.game.round(self.step, self.batches, seed=self.seed, rank=self.rank)
+            self.step += 1
+            moment = self.now()
+            self.ledger.add(self.step, moment.images, values)
+            self.note(self.ledger.arrived())
+            over = moment.along(self.until) >= 1
+            self.perform(each for each in self.interludes if over or moment.passed(each.every, before))
+            if self.saving is not None and moment.passed(self.saving.every, before):
+                self.save()
+            before = moment
+        self.save()
+        return self.now()
+
+    def perform(self, due: Iterable[Interlude]) -> None:
+        for each in due:
+            self.note(self.ledger.drain())
+            self.note(each.act(self.now()))
+
+
 def play(
     game: Game,
     batches: Batches,
     *,
-    until: Span,
+    until: Span | str,
     seed: int = 0,
     rank: int = 0,
     journal: Journal | None = None,
@@ -79,12 +160,12 @@ def play(
     Args:
         game: The players and their turns.
         batches: The real images.
-        until: The length of the run, counted from its very start.
+        until: The length of the run, counted from its very start, as ``2M images``.
         seed: What all randomness follows from, with ``rank`` and the step.
         rank: This process among several.
         journal: Keeps the records.
         saving: Checkpoints. With ``resume`` the run goes on from the newest one, exactly as if never stopped.
-        interludes: Things to do between rounds.
+        interludes: Things to do between rounds, also before the first and after the last.
         watch: Sees every record and returns further ones: alarms.
         show: Sees every record, for display.
         stop: Asked after each round; once it says yes, the state is saved and the loop ends.
@@ -97,96 +178,20 @@ def play(
     Raises:
         NonFinite: a loss, penalty, gradient or weight is not a finite number. The last checkpoint is a good one.
     """
+    length = Span.parse(until) if isinstance(until, str) else until
+    table = _Table(game, batches, length, seed, rank, journal, saving, interludes, watch, show, stop)
+    if saving is not None and saving.resume:
+        table.go_back()
     rollbacks = 0
-    resume = saving is not None and saving.resume
-    while True:
-        try:
-            with torch.random.fork_rng():
-                return _rounds(
-                    game, batches, until, seed, rank, journal, saving, resume, interludes, watch, show, stop
-                )
-        except NonFinite as error:
-            rollbacks += 1
-            if not rollback or saving is None or rollbacks > MOST_ROLLBACKS:
-                raise
-            tensors, facts = saving.checkpoints.load()
-            lowered = facts["rate"] * 0.5
-            saving.checkpoints.save(facts["step"], tensors, {**facts, "rate": lowered})
-            resume = True
-            if journal is not None:
-                journal.rewind(facts["step"])
-                note = {"rollback": facts["step"], "says": f"{error}: back to step {facts['step']}, rates halved"}
-                place = {key: facts[key] for key in ("images", "step", "seconds")}
-                journal.append([place | note])
-                show(place | note)
-
-
-def _rounds(
-    game: Game,
-    batches: Batches,
-    until: Span,
-    seed: int,
-    rank: int,
-    journal: Journal | None,
-    saving: Saving | None,
-    resume: bool,
-    interludes: Sequence[Interlude],
-    watch: Callable[[Record], Iterable[Record]],
-    show: Callable[[Record], None],
-    stop: Callable[[], bool],
-) -> Moment:
-    step = 0
-    ledger = Ledger()
-    if saving is not None and resume:
-        tensors, facts = saving.checkpoints.load()
-        game.restore(tensors)
-        game.rate = facts["rate"]
-        step = facts["step"]
-        ledger = Ledger(facts["seconds"])
-        if journal is not None:
-            journal.rewind(step)
-
-    def now() -> Moment:
-        images = step * game.images_a_round(batches)
-        return Moment(step, images, images / batches.n, ledger.seconds)
-
-    def note(records: Iterable[Record]) -> None:
-        noted = [found for record in records for found in (record, *watch(record))]
-        if journal is not None:
-            journal.append(noted)
-        for record in noted:
-            show(record)
-
-    def save(moment: Moment) -> None:
-        if saving is None:
-            return
-        note(ledger.drain())  # no state is saved before everything that led to it is known to be finite
-        for name, player in game.players.items():
-            if not all(bool(weight.isfinite().all()) for weight in player.net.state_dict().values()):
-                raise NonFinite(f"weights/{name}", moment.step)
-        facts = {"images": moment.images, "seconds": moment.seconds, "rate": game.rate}
-        saving.checkpoints.save(moment.step, game.state(), facts)
-
-    def interlude(before: Moment | None, moment: Moment, last: bool = False) -> None:
-        for each in interludes:
-            if before is None or last or int(moment.along(each.every)) > int(before.along(each.every)):
-                note(ledger.drain())
-                note(each.act(moment))
-
-    moment = now()
-    if step == 0:
-        interlude(None, moment)
-        save(moment)
-    while moment.along(until) < 1 and not stop():
-        values = game.round(step, batches, seed=seed, rank=rank)
-        step += 1
-        before, moment = moment, now()
-        ledger.add(step, moment.images, values)
-        note(ledger.arrived())
-        ended = moment.along(until) >= 1
-        interlude(before, moment, last=ended)
-        if saving is not None and int(moment.along(saving.every)) > int(before.along(saving.every)):
-            save(moment)
-    note(ledger.drain())
-    save(moment)
-    return moment
+    with torch.random.fork_rng():  # the caller's random state comes back as it was
+        while True:
+            try:
+                return table.rounds()
+            except NonFinite as error:
+                rollbacks += 1
+                if not rollback or saving is None or rollbacks > MOST_ROLLBACKS:
+                    raise
+                table.go_back(slower=0.5)
+                place = {"images": table.now().images, "step": table.step, "seconds": table.ledger.seconds}
+                says = f"{error}: back to step {table.step}, all rates halved"
+                table.note([place | {"rollback": table.step, "says": says}])

@@ -26,9 +26,7 @@ class Adam:
         """The optimiser for these parameters, in one fused kernel where the device has one."""
         weights = list(parameters)
         fused = weights[0].device.type in ("cpu", "cuda", "mps", "xpu")
-        return torch.optim.Adam(
-            weights, self.lr.start, (self.beta1, self.beta2.start), self.eps, fused=fused or None
-        )
+        return torch.optim.Adam(weights, self.lr.start, (self.beta1, self.beta2.start), self.eps, fused=fused or None)
 
     def steer(self, optimizer: torch.optim.Optimizer, images: int, rate: float) -> None:
         """Set the rate, times ``rate``, and the betas for the step after ``images`` images."""
@@ -87,7 +85,7 @@ class Player:
         return [weight.grad for weight in self.net.parameters() if weight.grad is not None]
 
     def step(self, images: int, rate: float) -> None:
-        """Learn from the gradients, after ``images`` images were seen; the schedule's rate is multiplied by ``rate``."""
+        """Learn from the gradients after ``images`` images were seen, at the schedule's rate times ``rate``."""
         self.settings.steer(self.optimizer, images, rate)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

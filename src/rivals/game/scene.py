@@ -92,7 +92,8 @@ class Scene:
             if not self._wants_slopes:
                 return *answers, None, None
             total = answers[0].sum() + answers[1].sum()
-            return *answers, *torch.autograd.grad(total, (real, fake), create_graph=True)
+            real_slopes, fake_slopes = torch.autograd.grad(total, (real, fake), create_graph=True)
+            return *answers, real_slopes, fake_slopes
         # The images do not influence one another, so one pass over both is the same game in fewer, larger products.
         both = torch.cat([real, fake])
         labels = None if self.labels is None else self.labels.repeat(2)

@@ -85,9 +85,10 @@ def wgan_gp(weight: float | Schedule = 10.0, every: int = 1) -> Penalty:
 
     def score(s: Slopes) -> Tensor:
         real, fake = s.real_images.detach(), s.fake_images.detach()
-        mix = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device)
+        mix = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device, dtype=real.dtype)
         between = torch.lerp(real, fake, mix).requires_grad_()
         (slopes,) = torch.autograd.grad(s.critic(between).sum(), between, create_graph=True)
-        return (slopes.flatten(1).norm(dim=1) - 1).square().mean()
+        norms: Tensor = slopes.flatten(1).norm(dim=1)
+        return (norms - 1).square().mean()
 
     return Penalty("gp", Schedule.parse(weight), score, every, slopes=False)

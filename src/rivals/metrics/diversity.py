@@ -36,9 +36,7 @@ class Diversity:
         count = min(count, len(real))
         # Several handfuls: one alone would move the scale by some percent.
         handfuls = [order[start : start + count] for start in range(0, min(len(real), 8 * count), count)]
-        means = [
-            nearest_distances(torch.from_numpy(real[np.sort(h)])).mean() for h in handfuls if len(h) == count
-        ]
+        means = [nearest_distances(torch.from_numpy(real[np.sort(h)])).mean() for h in handfuls if len(h) == count]
         self.scale = float(torch.stack(means).mean()) if count > 1 else 0.0
 
     def __call__(self, images: Tensor) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rivals.base.errors import UserError
 from rivals.base.files import explained, write_atomically
@@ -32,27 +32,33 @@ class Run:
         self.checkpoints = folder / "checkpoints"
         self.report = folder / "report.html"
 
+    @staticmethod
+    def check_free(folder: Path) -> None:
+        """Make sure that a new run may begin in ``folder``.
+
+        Raises:
+            UserError: something is there already, or it cannot be looked at.
+        """
+        with explained(folder):
+            if (folder / "run.json").exists():
+                raise UserError(f"the run '{folder}' exists already: choose another --out, or go on by --resume")
+            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+                raise UserError(f"'{folder}' exists already and is not empty: choose another --out")
+
     @classmethod
-    def create(cls, folder: str | Path, about: Record) -> Run:
-        """Make a new run folder.
+    def create(cls, folder: str | Path, about: Record) -> Self:
+        """Begin a new run in ``folder``.
 
         Raises:
             UserError: something is there already, or it cannot be written.
         """
         run = cls(Path(folder))
-        with explained(run.folder):
-            if run.folder.exists() and (not run.folder.is_dir() or any(run.folder.iterdir())):
-                raise UserError(
-                    f"'{folder}' exists already: choose another --out, or go on with it by --resume"
-                    if (run.folder / "run.json").exists()
-                    else f"'{folder}' exists already and is not empty: choose another --out"
-                )
-            run.folder.mkdir(parents=True, exist_ok=True)
+        cls.check_free(run.folder)
         run.about = {"format": FORMAT, "state": "running", **about}
         return run
 
     @classmethod
-    def open(cls, folder: str | Path) -> Run:
+    def open(cls, folder: str | Path) -> Self:
         """Open an existing run folder.
 
         Raises:

@@ -1,0 +1,59 @@
+"""From a configuration to a game: the one place where nets, losses, penalties and players meet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rivals.base import seeds
+from rivals.recipes import Config
+
+if TYPE_CHECKING:
+    import torch
+
+    from rivals.game.game import Game
+
+
+def build_game(config: Config, *, size: int, channels: int, classes: int, device: torch.device, seed: int) -> Game:
+    """The game that a configuration describes, for images of this shape, with freshly drawn weights.
+
+    Args:
+        config: The settings.
+        size: Side of the images, in pixels.
+        channels: 1, 3 or 4.
+        classes: How many the data has; players are told of them only if the configuration is conditional.
+        device: Where to play.
+        seed: What the initial weights follow from.
+    """
+    import torch
+
+    from rivals.data.augment import InstanceNoise
+    from rivals.game.game import Game, Turn
+    from rivals.game.players import Player, adam
+    from rivals.losses.gan import make_loss
+    from rivals.losses.penalties import r1, r2, wgan_gp
+    from rivals.nets.build import build_discriminator, build_generator
+
+    shape = {"size": size, "channels": channels, "classes": classes if config.conditional else 0}
+    knobs = {name: value for name in ("dropout", "norm") if (value := getattr(config, name)) is not None}
+    with torch.random.fork_rng():
+        torch.manual_seed(seeds.derive(seed, "weights"))
+        generator = build_generator(config.net, latent=config.latent, widths=config.generator_widths, **shape)
+        discriminator = build_discriminator(config.net, widths=config.discriminator_widths, **shape, **knobs)
+    loss = make_loss(config.loss, config.smoothing)
+    penalties = [
+        make(weight, config.penalty_every)
+        for make, weight in ((r1, config.r1), (r2, config.r2), (wgan_gp, config.gp))
+        if weight.peak
+    ]
+    betas: Any = {"beta1": config.beta1, "beta2": config.beta2}
+    return Game(
+        players={
+            "generator": Player(generator.to(device), adam(config.generator_lr, **betas), ema=config.ema),
+            "discriminator": Player(discriminator.to(device), adam(config.discriminator_lr, **betas)),
+        },
+        turns=[
+            Turn("discriminator", loss.discriminator, penalties, config.discriminator_turns, loss.readings),
+            Turn("generator", loss.generator),
+        ],
+        view=InstanceNoise(config.instance_noise) if config.instance_noise.peak else None,
+    )

@@ -1,0 +1,242 @@
+"""The command line: one verb a function of the api, its flags made from that function's signature."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import io
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from rivals import api, recipes
+from rivals.base.errors import Interrupted, UserError
+from rivals.base.registry import unknown
+from rivals.base.schedules import Schedule
+from rivals.reports.run import Run
+
+VERBS = {
+    "demo": "learn to draw digits in a few minutes, on this machine",
+    "train": "train a generator against a discriminator",
+    "sample": "draw images with a trained generator",
+    "report": "write the page that shows one run, or several side by side",
+    "data": "list the data sets that have a name, or pack images into one zip",
+}
+
+_schedules = tyro.constructors.ConstructorRegistry()
+
+
+@_schedules.primitive_rule
+def _schedule_rule(info: Any) -> Any:
+    """How tyro reads and shows a :class:`Schedule`."""
+    if info.type is not Schedule:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="NUMBER|SCHEDULE",
+        instance_from_str=lambda words: Schedule.parse(words[0]),
+        is_instance=lambda value: isinstance(value, Schedule),
+        str_from_instance=lambda schedule: [str(schedule)],
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one verb and exit: 0 done, 2 the user can fix it, 130 interrupted after saving."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        sys.exit(_run(words))
+    except UserError as error:
+        print(f"rivals: {error}", file=sys.stderr)
+        sys.exit(2)
+    except Interrupted as stopped:
+        print(f"rivals: {stopped}", file=sys.stderr)
+        sys.exit(130)
+    except KeyboardInterrupt:
+        print("rivals: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if words else 2
+    if words[0] in ("-V", "--version"):
+        from rivals import __version__
+
+        print(f"rivals {__version__}")
+        return 0
+    verb, *rest = words
+    if verb not in VERBS:
+        raise unknown("verb", verb, VERBS)
+    as_json = "--json" in rest
+    result = _COMMANDS[verb]([word for word in rest if word != "--json"])
+    if as_json:
+        print(json.dumps(result))
+    else:
+        _tell(result)
+    return 0
+
+
+def _overview() -> str:
+    lines = [f"  {verb:<8} {text}" for verb, text in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: rivals VERB ...",
+            "",
+            "Adversarial learning for PyTorch: two players, one game, one loop.",
+            "",
+            *lines,
+            "",
+            "Each verb explains itself: rivals VERB --help. All take --json: the result as one JSON object.",
+        ]
+    )
+
+
+def _parse(function: Callable[..., Any], verb: str, words: list[str]) -> Any:
+    """Call ``function`` with what the words say; whatever is wrong with them becomes one line."""
+    signature = inspect.signature(function, eval_str=True)
+    parameters = [_plain(each) for each in signature.parameters.values()]
+
+    def remember(*args: Any, **kwargs: Any) -> Callable[[], Any]:
+        return lambda: function(*args, **kwargs)  # parsing is over before work begins
+
+    remember.__doc__ = function.__doc__
+    remember.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    remember.__annotations__ = {each.name: each.annotation for each in parameters}
+    spoken = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(spoken):
+            call = tyro.cli(remember, prog=f"rivals {verb}", args=words, registry=_schedules)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise UserError(_one_line(spoken.getvalue(), verb)) from None
+    return call()
+
+
+def _plain(parameter: inspect.Parameter) -> inspect.Parameter:
+    """How a parameter stands on the command line: positional or a flag, its value named as a user would."""
+    kind: Any = parameter.annotation
+    optional = parameter.default is None
+    positional = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.VAR_POSITIONAL)
+    name = parameter.name.upper()
+    if "Path" in str(kind):
+        kind = Path | None if optional else Path
+    if positional and parameter.kind is not parameter.VAR_POSITIONAL:
+        kind = Annotated[kind, tyro.conf.arg(metavar=f"[{name}]" if optional else name)]
+    elif optional:
+        value = "PATH" if "Path" in str(kind) else "N" if "int" in str(kind) else "TEXT"
+        kind = Annotated[kind, tyro.conf.arg(metavar=value)]
+    elif len(parameter.name) == 1:
+        kind = Annotated[kind, tyro.conf.arg(aliases=[f"-{parameter.name}"])]
+    if positional:
+        kind = Annotated[kind, tyro.conf.Positional]
+    return parameter.replace(annotation=kind)
+
+
+def _one_line(box: str, verb: str) -> str:
+    """What tyro says in a box of lines, as one line."""
+    rows = [re.sub(r"^[│╭╰\s]+|[│╮╯\s]+$", "", row) for row in box.splitlines()]
+    said: list[str] = []
+    for row in rows[1:]:
+        if not row or set(row) <= set("─"):
+            if said:
+                break
+            continue
+        said.append(row)
+    options = re.findall(r"^\s*(--[\w-]+)", "\n".join(rows), re.MULTILINE)
+    near = f"; did you mean {' or '.join(dict.fromkeys(options))}?" if "Perhaps" in box and options else ""
+    return f"{' '.join(said)}{near}; see rivals {verb} --help"
+
+
+def _tell(result: Any) -> None:
+    """A result in plain lines on standard output."""
+    if isinstance(result, dict):
+        width = max((len(key) for key in result), default=0)
+        for key, value in result.items():
+            shown = f"{value:.4g}" if isinstance(value, float) else value
+            if key == "alarms":
+                shown = "; ".join(alarm["says"] for alarm in value) or "none"
+            print(f"{key:<{width}}  {shown}")
+    elif isinstance(result, list):
+        for row in result:
+            print("  ".join(str(value) for value in row.values()))
+    elif result is not None:
+        print(result)
+
+
+def _train(words: list[str]) -> Any:
+    """``rivals train``: the flags of ``api.train`` and, with the recipe's values as defaults, of its configuration."""
+    base = _base_config(words)
+
+    def train(data: str | None, settings: recipes.Config, **options: Any) -> Any:
+        # Only what was said: a recipe's own values are no wishes of the user, which a resumed run would refuse.
+        fields = (field.name for field in dataclasses.fields(settings))
+        said = {name: value for name in fields if (value := getattr(settings, name)) != getattr(base, name)}
+        return api.train(data, **options, **said).result()
+
+    train.__doc__ = (api.train.__doc__ or "").replace("**settings:", "settings:")
+    signature = inspect.signature(api.train, eval_str=True)
+    settings = inspect.Parameter(
+        "settings",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=base,
+        annotation=Annotated[recipes.Config, tyro.conf.OmitArgPrefixes],
+    )
+    own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+    train.__signature__ = signature.replace(parameters=[*own, settings])  # type: ignore[attr-defined]
+    return _parse(train, "train", words)
+
+
+def _base_config(words: list[str]) -> recipes.Config:
+    """The configuration whose fields the flags change: the resumed run's, the named recipe's, or the default's."""
+    named = dict(pairwise(words))
+    named |= {key: value for word in words for key, found, value in [word.partition("=")] if found}
+    if "--resume" in words and "--out" in named:
+        kept = Run.open(named["--out"]).about.get("config", {})
+        return recipes.Config().changed(**kept)
+    return recipes.RECIPES[named.get("--recipe", recipes.DEFAULT)]()
+
+
+def _demo(words: list[str]) -> Any:
+    return _parse(api.demo, "demo", words).result()
+
+
+def _sample(words: list[str]) -> Any:
+    return _parse(api.sample, "sample", words)
+
+
+def _report(words: list[str]) -> Any:
+    return {"report": str(_parse(api.report, "report", words))}
+
+
+def _data(words: list[str]) -> Any:
+    """``rivals data ls`` and ``rivals data pack``."""
+    parts: dict[str, Callable[..., Any]] = {"ls": api.data_ls, "pack": api.data_pack}
+    if not words or words[0] in ("-h", "--help"):
+        print("usage: rivals data ls | rivals data pack SRC DEST.zip [OPTIONS]\n")
+        print("  ls    list the data sets that have a name: where each was found, or what to do to have it")
+        print("  pack  pack a data set, a folder or a zip of images into one zip that any verb takes")
+        return None
+    if words[0] not in parts:
+        raise unknown("verb of data", words[0], parts)
+    return _parse(parts[words[0]], f"data {words[0]}", words[1:])
+
+
+_COMMANDS: dict[str, Callable[[list[str]], Any]] = {
+    "demo": _demo,
+    "train": _train,
+    "sample": _sample,
+    "report": _report,
+    "data": _data,
+}

@@ -1,0 +1,92 @@
+"""A run on the terminal: a live line, or plain lines where there is no terminal. Everything goes to standard error."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from rivals.base.spans import Span
+
+Record = dict[str, Any]
+PLAIN_EVERY = 10.0  # seconds between plain lines
+LIVE_EVERY = 0.2  # seconds between changes of the live line
+
+
+class Live:
+    """Shows how a run comes along. Use as a context manager, and call it with every record.
+
+    Args:
+        until: The length of the run.
+        epoch: Images an epoch.
+        quiet: Show nothing.
+    """
+
+    def __init__(self, until: Span, epoch: int, *, quiet: bool = False) -> None:
+        self.until = until
+        self.epoch = epoch
+        self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self._next = 0.0
+        self._begun: tuple[float, float] | None = None
+        self._progress: Progress | None = None
+        if self.console.is_terminal and not quiet:
+            self._progress = Progress(
+                BarColumn(bar_width=20),
+                TextColumn("{task.description}"),
+                console=self.console,
+                transient=True,
+            )
+            self._task = self._progress.add_task("starting", total=1.0)
+
+    def __enter__(self) -> Live:
+        if self._progress is not None:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def __call__(self, record: Record) -> None:
+        """Show a record: a batch's now and then, alarms and other words at once."""
+        if "says" in record:
+            self.console.print(f"{record['images']:>9,} images  {record['says']}", markup=False)
+            if record.get("remedy"):
+                self.console.print(f"{'':>17} {record['remedy']}", markup=False)
+        elif "loss/discriminator" in record and time.monotonic() >= self._next:
+            done = self._done(record)
+            if self._progress is None:
+                self._next = time.monotonic() + PLAIN_EVERY
+                self.console.print(self._line(record, done), markup=False)
+            else:
+                self._next = time.monotonic() + LIVE_EVERY
+                self._progress.update(self._task, completed=done, description=self._line(record, done))
+
+    def _done(self, record: Record) -> float:
+        images = record["images"]
+        return self.until.progress(
+            images=images, epochs=images / self.epoch, steps=record["step"], seconds=record["seconds"]
+        )
+
+    def _line(self, record: Record, done: float) -> str:
+        if self._begun is None:
+            self._begun = (done, record["seconds"])
+        gained, spent = done - self._begun[0], record["seconds"] - self._begun[1]
+        left = f"{_clock(spent / gained * (1 - done))} left" if gained > 0 else ""
+        pace = f"{record['images_per_second']:,.0f}/s" if record.get("images_per_second") else ""
+        return (
+            f"{min(done, 1):4.0%} {record['images']:>9,} images {pace:>8}  "
+            f"L_D {record['loss/discriminator']:.3f} L_G {record.get('loss/generator', float('nan')):.3f}  "
+            f"D {record.get('d_real', float('nan')):.2f}/{record.get('d_fake', float('nan')):.2f}  {left}"
+        )
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

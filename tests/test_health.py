@@ -1,0 +1,184 @@
+"""Each alarm on a run made to show it, silence on a run that is well, and the arithmetic of the thresholds."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from rivals.api.assemble import build_game
+from rivals.base.spans import Span
+from rivals.data.imageset import ImageSet
+from rivals.data.stream import Batches
+from rivals.game.game import Game, Turn
+from rivals.game.health import LONG, STRIDE, WINDOW, Health
+from rivals.game.play import Interlude, play
+from rivals.game.players import Player, adam
+from rivals.losses.gan import make_loss, minimax
+from rivals.metrics.diversity import Diversity
+from rivals.recipes import RECIPES
+
+BCE = make_loss("nonsaturating").equilibrium
+
+
+@pytest.fixture(scope="module")
+def blobs():
+    """400 images of one soft spot each, 8 x 8: easy to draw, and varied."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:8, :8]
+    cy, cx = rng.uniform(1, 6, (2, 400, 1, 1))
+    pixels = 255 * np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / 3)
+    return ImageSet("blobs", "train", pixels.astype(np.uint8)[:, None])
+
+
+def watched(images, until, recipe="mlp-classic", every="40 steps", **settings):
+    """Play a small game and return its health and the alarms it raised, each with its record."""
+    config = RECIPES[recipe]().changed(
+        **{"batch": 16, "latent": 8, "generator_widths": (32,), "discriminator_widths": (32,), **settings}
+    )
+    game = build_game(config, size=8, channels=1, classes=0, device=torch.device("cpu"), seed=0)
+    health = Health(make_loss(config.loss, config.smoothing).equilibrium)
+    diversity = Diversity(images.images, 32)
+    generator = game.players["generator"].shown
+
+    def sheet(moment):
+        drawn = diversity(generator.sample(32))
+        yield {"images": moment.images, "step": moment.step, "seconds": 0.0, "sheet": "", "diversity": drawn}
+
+    alarms = []
+    play(
+        game,
+        Batches(images, config.batch, seed=0),
+        until=until,
+        interludes=[Interlude(Span.parse(every), sheet)],
+        watch=health,
+        show=lambda record: alarms.append(record) if "alarm" in record else None,
+    )
+    return health, {record["alarm"]: record for record in alarms if record["raised"]}
+
+
+def test_a_generator_that_hardly_learns_lets_the_discriminator_win(blobs):
+    health, alarms = watched(blobs, "500 steps", generator_lr=1e-6, discriminator_lr=5e-3)
+    alarm = alarms["discriminator-wins"]
+    assert "discriminator wins" in alarm["says"]
+    assert "--discriminator-lr" in alarm["remedy"]
+    assert "discriminator-wins" in health.active
+
+
+def test_a_discriminator_that_hardly_learns_lets_the_generator_win(blobs):
+    _, alarms = watched(blobs, "500 steps", generator_lr=5e-3, discriminator_lr=1e-6)
+    assert "generator wins" in alarms["generator-wins"]["says"]
+    assert "discriminator-wins" not in alarms
+
+
+def test_a_generator_in_too_much_haste_repeats_itself(blobs):
+    _, alarms = watched(blobs, "600 steps", generator_lr=0.05, discriminator_lr=1e-3)
+    assert "repeats itself" in alarms["mode-collapse"]["says"]
+
+
+def test_the_plain_dirac_game_is_said_to_go_in_circles():
+    class Point(nn.Module):
+        """Dirac-GAN (Mescheder et al. 2018): G draws one point, D is a line through the origin."""
+
+        classes, latent = 0, 1
+
+        def __init__(self, start):
+            super().__init__()
+            self.place = nn.Parameter(torch.tensor(start))
+
+        def forward(self, x, labels=None):
+            if x.ndim == 4:
+                return self.place * x.flatten()
+            return self.place.expand(len(x), 1, 1, 1)
+
+    players = {
+        "generator": Player(Point(2.0), adam(0.05, beta1=0.0)),
+        "discriminator": Player(Point(2.0), adam(0.05, beta1=0.0)),
+    }
+    loss = minimax()
+    game = Game(players, [Turn("discriminator", loss.discriminator), Turn("generator", loss.generator)])
+    zeros = ImageSet("dirac", "train", np.full((8, 1, 1, 1), 127, np.uint8))
+    health = Health(loss.equilibrium)
+    found = []
+    show = lambda record: found.append(record) if "alarm" in record else None  # noqa: E731
+    play(game, Batches(zeros, 4, seed=0), until="3000 steps", watch=health, show=show)
+    assert "oscillation" in {record["alarm"] for record in found}
+    assert "in circles" in next(record["says"] for record in found if record["alarm"] == "oscillation")
+
+
+def test_a_game_that_is_well_raises_no_alarm(blobs):
+    _, alarms = watched(blobs, "900 steps", recipe="mlp", dropout=0.0, generator_lr=1e-3, discriminator_lr=1e-3)
+    assert alarms == {}
+
+
+# The thresholds, on records made by hand
+
+
+def batch(step, loss_d, loss_g):
+    return {"images": step, "step": step, "seconds": 0.0, "loss/discriminator": loss_d, "loss/generator": loss_g}
+
+
+def feed(health, records):
+    return [found for record in records for found in health(record)]
+
+
+def test_an_alarm_is_raised_once_and_cleared_when_it_is_over():
+    health = Health(BCE)
+    wins = [batch(i, 0.01, 9.0) for i in range(2 * WINDOW)]
+    fair = [batch(i, 1.2, 0.8) for i in range(2 * WINDOW, 4 * WINDOW)]
+    found = feed(health, wins + fair)
+    assert [(each["alarm"], each["raised"]) for each in found] == [
+        ("discriminator-wins", True),
+        ("discriminator-wins", False),
+    ]
+    assert found[0]["step"] == WINDOW - 1
+    assert not health.active
+
+
+def test_a_health_that_recalls_the_journal_is_the_one_that_lived_through_it():
+    lived = Health(BCE)
+    journal = []
+    for i in range(3 * WINDOW):
+        record = batch(i, 0.01 if i > WINDOW else 1.3, 5.0)
+        journal += [record, *lived(record)]
+    recalled = Health(BCE)
+    for record in journal:
+        recalled.recall(record)
+    assert recalled.active.keys() == lived.active.keys() == {"discriminator-wins"}
+    more = [batch(i, 1.2, 0.8) for i in range(2 * WINDOW)]
+    assert feed(lived, more) == feed(recalled, more)
+
+
+def test_swings_of_the_lead_are_counted_and_small_ones_are_not():
+    levels = [0.5 if (i // 100) % 2 else 1.9 for i in range(LONG)]
+    assert "oscillation" in {each["alarm"] for each in feed(Health(BCE), [batch(i, v, 1) for i, v in enumerate(levels)])}
+    levels = [1.1 if (i // 100) % 2 else 1.5 for i in range(LONG)]
+    assert feed(Health(BCE), [batch(i, v, 1) for i, v in enumerate(levels)]) == []
+    noise = np.random.default_rng(0).normal(1.2, 0.8, 5 * LONG)  # single batches scatter; strides of 20 do not
+    assert feed(Health(BCE), [batch(i, abs(v), 1) for i, v in enumerate(noise)]) == []
+    assert LONG % STRIDE == 0
+
+
+def sheet(step, diversity):
+    return {"images": step, "step": step, "seconds": 0.0, "sheet": "x", "diversity": diversity}
+
+
+def test_collapse_needs_several_sheets_and_not_the_untrained_one():
+    values = [0.0, 0.1, 0.1, 0.6, 0.1, 0.1, 0.1, 0.4, 0.6, 0.7, 0.8]
+    found = feed(Health(BCE), [sheet(step, value) for step, value in enumerate(values)])
+    assert [(each["step"], each["raised"]) for each in found] == [(6, True), (10, False)]
+
+
+def test_a_loss_without_a_level_has_no_alarm_of_balance():
+    health = Health(make_loss("wasserstein").equilibrium)
+    assert feed(health, [batch(i, -50.0, 3.0) for i in range(2 * WINDOW)]) == []
+
+
+def test_diversity_of_real_repeated_and_noisy_images(blobs):
+    diversity = Diversity(blobs.images, 64)
+    real = torch.from_numpy(blobs.images)
+    assert diversity(real[:64]) == pytest.approx(1, abs=0.2)
+    once = real[:1].expand(64, 1, 8, 8)
+    assert diversity(once) == 0
+    assert diversity(real[:8].repeat(8, 1, 1, 1)) == 0
+    assert diversity(real[:1]) is None
+    assert Diversity(np.zeros((9, 1, 8, 8), np.uint8), 4)(real[:4]) is None

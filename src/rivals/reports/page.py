@@ -1,0 +1,140 @@
+"""The report: one HTML file that holds everything it shows and asks nothing of any network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from html import escape
+from importlib.resources import files
+from itertools import chain
+from pathlib import Path
+from string import Template
+
+from rivals.base.errors import UserError
+from rivals.base.files import write_atomically
+from rivals.reports import sections
+from rivals.reports.history import History
+from rivals.reports.markup import Html, join, table, tag
+from rivals.reports.run import Run
+from rivals.reports.timeline import frames
+from rivals.reports.words import count, duration, setting, short
+
+BUDGET = 6_000_000  # bytes for all sheets of a page, which is to stay below 8 MB
+
+# What a comparison says of how each run ended: a heading and the number whose last twentieth is averaged.
+ENDINGS = {
+    "D’s loss": "loss/discriminator",
+    "G’s loss": "loss/generator",
+    "D(real)": "d_real",
+    "D(fake)": "d_fake",
+    "diversity": "diversity",
+    "images/s": "images_per_second",
+}
+
+
+def write_report(runs: Sequence[Run], dest: Path) -> Path:
+    """Write the report of one run, or of several compared, to one self-contained HTML file.
+
+    Args:
+        runs: the runs; what their records lack is left out of the page.
+        dest: the file to write.
+
+    Returns:
+        ``dest``.
+
+    Raises:
+        UserError: no runs, or the file cannot be written.
+    """
+    if not runs:
+        raise UserError("there is no run to report on: name one or more run folders")
+    histories = [History(run) for run in runs]
+    names = _names(histories)
+    share = BUDGET // len(runs)
+    if len(runs) == 1:
+        title = sections.heading(histories[0])
+        body = [sections.header(histories[0], title, f"run {names[0]}", "h1"), _run(histories[0], 0, share, "h2")]
+    else:
+        title = f"{len(runs)} runs compared"
+        body = [tag("h1", title), _comparison(histories, names)]
+        for place, (history, name) in enumerate(zip(histories, names, strict=True)):
+            top = sections.header(history, name, sections.heading(history), "h2")
+            inside = [top, _run(history, place, share, "h3")]
+            body.append(tag("section", *inside, class_="run", id=f"run-{place}"))
+    body.append(tag("footer", "Made by Rivals. This page is complete in itself: keep it, mail it, print it."))
+
+    room = files("rivals.reports")
+    script = (room / "report.js").read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = Template((room / "report.html").read_text("utf-8")).substitute(
+        title=escape(title),
+        style=(room / "report.css").read_text("utf-8"),
+        script=script,
+        digest=f"sha256-{digest}",
+        body=join(*body),
+    )
+    write_atomically(dest, page.encode("utf-8", "replace"))
+    return dest
+
+
+def _names(histories: Sequence[History]) -> list[str]:
+    """The runs' folder names, or their whole paths where two are called the same."""
+    names = [history.folder.resolve().name for history in histories]
+    return [n if names.count(n) == 1 else str(h.folder) for n, h in zip(names, histories, strict=True)]
+
+
+def _run(history: History, place: int, budget: int, level: str) -> Html:
+    """All sections of one run below its title. Several runs share one figure of curves, above."""
+    alone = level == "h2"
+    parts = [
+        ("Health", sections.health(history)),
+        ("Samples", sections.timeline(frames(history, budget), place)),
+        ("Curves", sections.curves([history]) if alone else Html()),
+        ("The game", sections.game([history]) if alone else Html()),
+        ("At the end", sections.numbers(history)),
+        ("Configuration", sections.configuration(history.about)),
+        ("Environment", sections.environment(history.about)),
+        ("Do it again", sections.command(history.about)),
+    ]
+    return _parts(parts, level)
+
+
+def _parts(parts: Sequence[tuple[str, Html]], level: str) -> Html:
+    """Sections under headings of a level, without those that are empty."""
+    filled = [(title, inside) for title, inside in parts if inside]
+    return join(*(tag("section", tag(level, title), inside, class_="part") for title, inside in filled))
+
+
+def _comparison(histories: Sequence[History], names: Sequence[str]) -> Html:
+    """The runs side by side: how they ended, which settings differ, and their curves over each other."""
+    links = [tag("a", name, href=f"#run-{place}") for place, name in enumerate(names)]
+    keys = {key for history in histories for key in history.keys}
+    endings = {name: key for name, key in ENDINGS.items() if key in keys}
+    ends: list[list[str]] = []
+    for link, history in zip(links, histories, strict=True):
+        about = history.about
+        last = [history.last(key) for key in endings.values()]
+        ends.append(
+            [
+                link,
+                *(
+                    str(word or "–")
+                    for word in (about.get("state"), about.get("recipe"), history.part("data").get("name"))
+                ),
+                count(history.images),
+                duration(history.seconds),
+                *(short(value[0]) if value else "–" for value in last),
+            ]
+        )
+
+    configs = [history.part("config") for history in histories]
+    settings = {key: [setting(config.get(key, "–")) for config in configs] for key in sorted({*chain(*configs)})}
+    differing = {key: values for key, values in settings.items() if len(set(values)) > 1}
+    rows = [list(row) for row in zip(links, *differing.values(), strict=True)]
+    parts = [
+        ("Summary", table(["run", "state", "recipe", "data", "images", "time", *endings], ends, "compare")),
+        ("Settings that differ", table(["run", *differing], rows, "compare") if differing else Html()),
+        ("Curves", sections.curves(histories, names)),
+        ("The game", sections.game(histories)),
+    ]
+    return _parts(parts, "h2")

@@ -62,9 +62,7 @@ def check_images(size: int, channels: int, classes: int) -> None:
     """
     Canvas.of(size)
     if channels < 1:
-        raise UserError(
-            f"images need a channel or more, not {channels}: take 1 (grey), 3 (colour) or 4 (alpha)"
-        )
+        raise UserError(f"images need a channel or more, not {channels}: take 1 (grey), 3 (colour) or 4 (alpha)")
     if classes < 0:
         raise UserError(f"{classes} classes make no sense: take 0 for a network without labels")
 

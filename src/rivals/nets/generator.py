@@ -130,9 +130,7 @@ class Generator(nn.Module):
             return torch.arange(n) % self.classes
         y = torch.as_tensor(labels, device="cpu")
         if y.is_floating_point() or y.shape not in ((), (n,)):
-            raise UserError(
-                f"labels of shape {tuple(y.shape)} do not fit {n} images: give {n} whole numbers, or one"
-            )
+            raise UserError(f"labels of shape {tuple(y.shape)} do not fit {n} images: give {n} whole numbers, or one")
         wrong = y[(y < 0) | (y >= self.classes)]
         if wrong.numel():
             raise UserError(f"label {wrong[0].item()} is out of range: take 0 to {self.classes - 1}")

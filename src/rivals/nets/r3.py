@@ -173,9 +173,7 @@ def _widths(stages: int) -> tuple[int, ...]:
     return tuple(min(32 * (stage + 1), 128) for stage in range(stages + 1))
 
 
-def _groups(
-    groups: int | Sequence[int], widths: Sequence[int], blocks: int, expansion: int
-) -> tuple[int, ...]:
+def _groups(groups: int | Sequence[int], widths: Sequence[int], blocks: int, expansion: int) -> tuple[int, ...]:
     """The number of groups for each width."""
     if blocks < 1 or expansion < 1:
         raise UserError(f"r3 needs blocks and expansion of 1 or more, not {blocks} and {expansion}")

@@ -72,8 +72,8 @@ class UpBlock(nn.Module):
 class SNGANDiscriminator(Discriminator):
     """Residual blocks, ReLU, the sum over all pixels, and a projection head, all with spectral normalisation.
 
-    ``widths`` has one number per block, the highest resolution first. Up to 63 px the last two blocks keep
-    the resolution, above only the last does.
+    ``widths`` has one number per block, the highest resolution first. As published, 2 of the
+    blocks halve the resolution at 32 px, and 5 at 64 and at 128 px; the others, at the end, keep it.
     """
 
     def __init__(self, *, size: int, channels: int, classes: int = 0, widths: tuple[int, ...] = ()) -> None:
@@ -83,7 +83,7 @@ class SNGANDiscriminator(Discriminator):
         widths = check_widths(f"sngan's discriminator at {size} px", widths, default)
         super().__init__("sngan", size=size, channels=channels, classes=classes, widths=widths)
         self.canvas = canvas
-        halvings = max(1, k - 1) if k <= 3 else k
+        halvings = max(1, k - 1) if k <= 3 else max(k, 5)
         self.blocks = nn.Sequential(
             FirstBlock(channels, widths[0]),
             *(

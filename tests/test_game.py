@@ -96,9 +96,7 @@ def test_a_turn_moves_one_player_and_leaves_the_other_as_it_was(images, mover):
 def test_the_discriminators_turn_holds_the_images_constant_and_the_generators_does_not():
     for mover, graph in (("discriminator", False), ("generator", True)):
         nets = {"generator": Affine(3, 64), "discriminator": Affine(64, 1)}
-        scene = Scene(
-            nets, mover, lambda: (torch.zeros(4, 1, 8, 8), None), batch=4, images=0, view=None, slopes=False
-        )
+        scene = Scene(nets, mover, lambda: (torch.zeros(4, 1, 8, 8), None), batch=4, images=0, view=None, slopes=False)
         assert scene.fake_images.requires_grad is graph
         assert scene.real.shape == scene.fake.shape == (4,)
         assert scene.real.requires_grad is not graph
@@ -239,7 +237,7 @@ def test_a_resumed_game_is_the_uninterrupted_one_bit_for_bit(images, recipe, tmp
     settings = {"instance_noise": "0.1 -> 0 in 30 images", "flip": True, "ema": 20}
 
     def run(folder, until, resume=False):
-        game, config = small(recipe, **settings)
+        game, _ = small(recipe, **settings)
         saving = Saving(Checkpoints(tmp_path / folder), Span.parse("3 steps"), resume)
         play(game, Batches(images, 4, seed=0, flip=True), until=until, saving=saving)
         return game.state()

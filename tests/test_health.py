@@ -10,7 +10,7 @@ from rivals.base.spans import Span
 from rivals.data.imageset import ImageSet
 from rivals.data.stream import Batches
 from rivals.game.game import Game, Turn
-from rivals.game.health import LONG, STRIDE, WINDOW, Health
+from rivals.game.health import LONG, STRIDE, WINDOW, YOUNG, Health
 from rivals.game.play import Interlude, play
 from rivals.game.players import Player, adam
 from rivals.losses.gan import make_loss, minimax
@@ -150,7 +150,9 @@ def test_a_health_that_recalls_the_journal_is_the_one_that_lived_through_it():
 
 def test_swings_of_the_lead_are_counted_and_small_ones_are_not():
     levels = [0.5 if (i // 100) % 2 else 1.9 for i in range(LONG)]
-    assert "oscillation" in {each["alarm"] for each in feed(Health(BCE), [batch(i, v, 1) for i, v in enumerate(levels)])}
+    assert "oscillation" in {
+        each["alarm"] for each in feed(Health(BCE), [batch(i, v, 1) for i, v in enumerate(levels)])
+    }
     levels = [1.1 if (i // 100) % 2 else 1.5 for i in range(LONG)]
     assert feed(Health(BCE), [batch(i, v, 1) for i, v in enumerate(levels)]) == []
     noise = np.random.default_rng(0).normal(1.2, 0.8, 5 * LONG)  # single batches scatter; strides of 20 do not
@@ -164,8 +166,9 @@ def sheet(step, diversity):
 
 def test_collapse_needs_several_sheets_and_not_the_untrained_one():
     values = [0.0, 0.1, 0.1, 0.6, 0.1, 0.1, 0.1, 0.4, 0.6, 0.7, 0.8]
-    found = feed(Health(BCE), [sheet(step, value) for step, value in enumerate(values)])
-    assert [(each["step"], each["raised"]) for each in found] == [(6, True), (10, False)]
+    found = feed(Health(BCE), [sheet(step * YOUNG, value) for step, value in enumerate(values)])
+    assert [(each["step"] // YOUNG, each["raised"]) for each in found] == [(6, True), (10, False)]
+    assert feed(Health(BCE), [sheet(step, 0.0) for step in range(YOUNG)]) == []
 
 
 def test_a_loss_without_a_level_has_no_alarm_of_balance():

@@ -110,7 +110,7 @@ def test_readings_are_probabilities_where_the_loss_has_them_and_scores_elsewhere
 def test_smoothing_is_refused_where_there_is_no_label():
     with pytest.raises(UserError, match="'hinge' has no labels to smooth"):
         make_loss("hinge", 0.1)
-    with pytest.raises(UserError, match="smoothing of 1.5"):
+    with pytest.raises(UserError, match=r"smoothing of 1\.5"):
         make_loss("minimax", 1.5)
     with pytest.raises(UserError, match="did you mean hinge"):
         make_loss("hing")
@@ -156,7 +156,7 @@ def test_the_nonsaturating_dirac_game_never_gets_there(name):
 
 
 def test_r1_brings_the_dirac_game_to_the_draw_at_the_rate_of_theory():
-    """Eigenvalues at the draw: -gamma/2 +- sqrt(gamma^2/4 - f'(0)^2), f'(0) = 1/2 (Mescheder et al. 2018, lemma 2.6)."""
+    """Eigenvalues there: -gamma/2 +- sqrt(gamma^2/4 - f'(0)^2), f'(0) = 1/2 (Mescheder et al. 2018, lemma 2.6)."""
     rate, gamma = 0.01, 0.4
     distances = dirac(6000, rate, [r1(gamma)])
     assert distances[-1] < 1e-4
@@ -198,9 +198,7 @@ def test_wgan_gp_of_a_linear_discriminator():
 def test_wgan_gp_looks_between_each_real_and_its_fake():
     """With D(x) = |x|^2 / 2 the slope is x itself: it must lie on the segment."""
     real, fake = torch.full((64, 1, 1, 1), 2.0), torch.full((64, 1, 1, 1), 4.0)
-    scene = SimpleNamespace(
-        real_images=real, fake_images=fake, critic=lambda x: 0.5 * x.flatten(1).square().sum(1)
-    )
+    scene = SimpleNamespace(real_images=real, fake_images=fake, critic=lambda x: 0.5 * x.flatten(1).square().sum(1))
     torch.manual_seed(0)
     score = wgan_gp().score(scene).item()
     # E (u - 1)^2 for u uniform in [2, 4] is (27 - 1) / 6

@@ -98,9 +98,9 @@ def test_a_long_run_takes_little_memory() -> None:
     [
         (2 * math.log(2), "2 log 2 = 1.386"),
         (math.log(2), "log 2 = 0.693"),
-        (0.5, "draw: 0.5"),
-        (0, "draw: 0"),
-        (2, "draw: 2"),
+        (0.5, "the draw: 0.5"),
+        (0, "the draw: 0"),
+        (2, "the draw: 2"),
     ],
 )
 def test_the_draw_as_one_writes_it(value: float, text: str) -> None:
@@ -118,7 +118,7 @@ def test_three_panels_with_the_draw(tmp_path: Path) -> None:
     for text in ("Losses", "The discriminator's answers", "Gradient norms", "2 log 2 = 1.386", "log 2 = 0.693"):
         assert shown.count(text) == 1
     assert "images seen, thousands" in shown
-    assert "draw: 0.5" in shown
+    assert "the draw: 0.5" in shown
 
 
 def test_an_svg_stands_by_itself_in_the_pages_colours(tmp_path: Path) -> None:

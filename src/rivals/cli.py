@@ -145,18 +145,15 @@ def _plain(parameter: inspect.Parameter) -> inspect.Parameter:
 
 
 def _one_line(box: str, verb: str) -> str:
-    """What tyro says in a box of lines, as one line."""
-    rows = [re.sub(r"^[│╭╰\s]+|[│╮╯\s]+$", "", row) for row in box.splitlines()]
-    said: list[str] = []
-    for row in rows[1:]:
-        if not row or set(row) <= set("─"):
-            if said:
-                break
-            continue
-        said.append(row)
-    options = re.findall(r"^\s*(--[\w-]+)", "\n".join(rows), re.MULTILINE)
-    near = f"; did you mean {' or '.join(dict.fromkeys(options))}?" if "Perhaps" in box and options else ""
-    return f"{' '.join(said)}{near}; see rivals {verb} --help"
+    """What tyro says in a box of lines, as one line: the first paragraph, and the flags it thinks were meant."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    rows = [row.strip("│|+╭╰╮╯ \n") for row in plain.splitlines()]
+    ruled = [not row.strip("─- ") for row in rows]
+    rule = next((i for i, empty in enumerate(ruled) if empty and i > 1), len(rows))
+    flags = [found[0] for row in rows[rule:] if (found := re.match(r"--[a-z][\w-]*", row))]
+    near = f"; did you mean {' or '.join(flags[:3])}?" if "Perhaps you meant" in plain or "similar to" in plain else ""
+    said = " ".join(row for row, empty in zip(rows[1:rule], ruled[1:rule], strict=True) if not empty)
+    return f"{said}{near}; see rivals {verb} --help"
 
 
 def _tell(result: Any) -> None:

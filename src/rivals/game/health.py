@@ -24,6 +24,7 @@ G_WINS = 1.25  # L_D / L_D*: above, D does worse than if it always answered the 
 LEAD_D, LEAD_G = 0.6, 1.2  # L_D / L_D*: below the first D leads, above the second G does
 COLLAPSE, VARIED = 0.35, 0.5  # diversity: below the first collapsed, above the second not
 SHEETS = 3  # sheets in a row that make a collapse
+YOUNG = 300  # batches before which every generator draws much the same for everyone
 
 ADVICE: dict[str, tuple[str, str]] = {
     "discriminator-wins": (
@@ -131,8 +132,8 @@ class Health:
         return sum(a != b for a, b in pairwise(held))
 
     def _see_sheet(self, record: Record) -> Iterator[Record]:
-        if record["step"] == 0:
-            return  # an untrained generator draws the same grey for everyone
+        if record["step"] < YOUNG:
+            return
         self._sheets.append(record["diversity"])
         worst, best = min(self._sheets), max(self._sheets)
         on = len(self._sheets) == SHEETS and best < COLLAPSE

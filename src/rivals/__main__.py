@@ -1,0 +1,5 @@
+"""``python -m rivals``."""
+
+from rivals.cli import main
+
+main()

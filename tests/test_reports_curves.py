@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -58,7 +59,26 @@ def test_a_bucket_is_where_its_images_are() -> None:
     assert np.abs(curve.smooth - curve.mean)[20:-20].max() < 1e-6
 
 
-def test_smoothing_weighs_records_and_leaves_constants_alone() -> None:
+@pytest.mark.parametrize("place", range(995, 1005))
+def test_an_extreme_survives_every_merging(place: int) -> None:
+    values = dict.fromkeys(range(1, 5000), 0.0) | {place: -7.0, place + 3000: 7.0}
+    history = History(Records(*({"images": i, "x": value} for i, value in values.items())))
+    curve = history.curve("x")
+    assert curve is not None
+    assert (curve.low.min(), curve.high.max()) == (-7.0, 7.0)
+
+
+def test_a_bucket_of_many_records_weighs_more() -> None:
+    # All lie within one window: three records of 0 in the first bucket against one of 4 in the next.
+    crowd = [{"images": 100_000, "x": 0.0}] * 3
+    history = History(Records(*crowd, {"images": 100_000 + 128, "x": 4.0}))
+    curve = history.curve("x")
+    assert curve is not None
+    assert len(curve.images) == 2
+    assert curve.smooth == pytest.approx([1.0, 1.0], abs=0.05)
+
+
+def test_smoothing_leaves_constants_alone() -> None:
     records = [{"images": 64 * i, "x": 3.0, **({"lazy": 5.0} if i % 16 == 0 else {})} for i in range(1, 3000)]
     history = History(Records(*records))
     for key, value in (("x", 3.0), ("lazy", 5.0)):
@@ -128,6 +148,10 @@ def test_an_svg_stands_by_itself_in_the_pages_colours(tmp_path: Path) -> None:
     for svg in (wide, narrow):
         assert "http" not in svg and "#010203" not in svg and "xmlns" not in svg
         assert "currentColor" in svg and "var(--blue)" in svg
+    for svg in (wide, narrow):
+        root = ElementTree.fromstring(svg)
+        refers = set(re.findall(r"(?:url\(|href=\")#([^\")]+)", svg))
+        assert refers and refers == {element.get("id") for element in root.iter() if element.get("id")}
     ids = [{e.get("id") for e in ElementTree.fromstring(svg).iter() if e.get("id")} for svg in (wide, narrow)]
     assert ids[0] and ids[1] and not ids[0] & ids[1]
 

@@ -83,8 +83,8 @@ def test_alpha_shows_a_checkerboard() -> None:
 
 
 def test_half_transparent_is_rounded_to_nearest() -> None:
-    images = np.array([100, 100, 100, 128], np.uint8).reshape(1, 4, 1, 1)
-    assert np.asarray(grid(images, scale=1))[0, 0, 0] == round((100 * 128 + 255 * 127) / 255)
+    images = np.array([101, 101, 101, 128], np.uint8).reshape(1, 4, 1, 1)
+    assert np.asarray(grid(images, scale=1))[0, 0, 0] == round((101 * 128 + 255 * 127) / 255)
 
 
 @pytest.mark.parametrize(

@@ -140,11 +140,11 @@ def panels(histories: Sequence[History]) -> list[Panel]:
 
 
 def closed_form(value: float) -> str:
-    """A value at the draw as one writes it on paper: ``2 log 2 = 1.386``, ``log 2 = 0.693``, ``draw: 2``."""
+    """A value at the draw as one writes it on paper: ``2 log 2 = 1.386``, ``log 2 = 0.693``, ``the draw: 2``."""
     times = value / math.log(2)
     if value and abs(times - round(times)) < 2e-3:
         return f"{f'{round(times)} ' if round(times) != 1 else ''}log 2 = {value:.3f}"
-    return f"draw: {value:.4g}"
+    return f"the draw: {value:.4g}"
 
 
 def _role(key: str) -> tuple[int, str | None]:

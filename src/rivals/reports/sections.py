@@ -102,8 +102,9 @@ def health(history: History) -> Html:
     active = recorded if isinstance(recorded, list) else list(standing_now.values())
 
     parts = [_alarm(alarm) for alarm in active if isinstance(alarm, dict)]
-    if about.get("state") == "stopped" and about.get("says"):
-        parts.insert(0, _alarm({"says": f"The run stopped: {about['says']}."}))
+    if about.get("state") == "stopped":
+        why = about.get("says")
+        parts.insert(0, _alarm({"says": f"The run stopped: {why}." if why else "The run stopped by itself."}))
     if not parts:
         quiet = "No alarm at the end." if passed else "No alarm."
         blank = "Nothing has been recorded, so there is nothing to judge."

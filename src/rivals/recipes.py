@@ -137,16 +137,21 @@ def mlp_classic() -> Config:
 
 
 def mlp() -> Config:
-    """The article's networks with what it takes not to collapse: relativistic pairing, lazy R1 and R2, an average."""
+    """The article's networks with what it takes not to collapse: relativistic pairing, lazy R1 and R2, an average.
+
+    The rate is brave, as at 2e-4 the generator is slow to heed its latents, and the momentum is small.
+    """
     return dataclasses.replace(
         mlp_classic(),
         loss="relativistic",
         r1=Schedule.parse(1),
         r2=Schedule.parse(1),
         penalty_every=8,
-        beta1=0.0,
+        generator_lr=Schedule.parse(1e-3),
+        discriminator_lr=Schedule.parse(1e-3),
+        beta1=0.5,
         beta2=Schedule.parse(0.99),
-        ema=20_000,
+        ema=10_000,
         sheet=64,
     )
 
@@ -196,15 +201,12 @@ def quick() -> Config:
     return Config(
         net="dcgan",
         norm="none",
-        generator_widths=(),
-        discriminator_widths=(),
         loss="relativistic",
-        r1=Schedule.parse(0.1),
-        r2=Schedule.parse(0.1),
+        r1=Schedule.parse(0.3),
+        r2=Schedule.parse(0.3),
         penalty_every=8,
         generator_lr=Schedule.parse(1e-3),
         discriminator_lr=Schedule.parse(1e-3),
-        beta1=0.5,
         ema=10_000,
         until="4 minutes",
     )

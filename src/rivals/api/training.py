@@ -302,7 +302,6 @@ def _play(
     from rivals.game.play import Interlude, Moment, Saving, play
     from rivals.metrics.diversity import Diversity
     from rivals.reports import sheet
-    from rivals.reports.page import write_report
     from rivals.reports.terminal import Live
 
     generator: Any = game.players["generator"].shown
@@ -343,6 +342,7 @@ def _play(
             state = "interrupted"
     if trouble is not None:
         run.update(state=state, says=str(trouble))
+        _draw(run)
         raise UserError(
             f"{trouble}; the last good checkpoint is kept in {run.checkpoints}: go on with --resume and "
             "--on-nonfinite rollback, or start anew with lower learning rates"
@@ -360,6 +360,15 @@ def _play(
         seconds=round(end.seconds, 1),
         alarms=[{key: alarm[key] for key in ("alarm", "says", "remedy")} for alarm in health.active.values()],
     )
-    write_report([run], run.report)
+    _draw(run)
     if state == "interrupted":
         raise Interrupted(f"stopped and saved at {end.images:,} images: go on with --resume --out {run.folder}")
+
+
+def _draw(run: Run) -> None:
+    """The pictures and the page of a run, as far as it has come."""
+    from rivals.reports.curves import draw_curves
+    from rivals.reports.page import write_report
+
+    draw_curves(run)
+    write_report([run], run.report)

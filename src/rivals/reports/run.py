@@ -107,7 +107,7 @@ class Run:
         """The records in order. A line that was cut short by a kill is passed over."""
         if not self.metrics.exists():
             return
-        with self.metrics.open() as file:
+        with self.metrics.open(errors="replace") as file:
             for line in file:
                 try:
                     record = json.loads(line)

@@ -1,0 +1,1 @@
+"""Proofs that are too heavy for the test suite. Each is one command, ``python -m benchmarks NAME``."""

@@ -1,0 +1,27 @@
+"""``python -m benchmarks [NAME ...]``: run the named benchmarks, or all, each in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+NAMES = sorted(
+    path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in ("__init__", "__main__", "harness")
+)
+
+
+def main() -> int:
+    """Run what was named; 2 if a name is unknown."""
+    names = sys.argv[1:] or NAMES
+    if unknown := set(names) - set(NAMES):
+        print(f"unknown benchmark {', '.join(sorted(unknown))}: choose from {', '.join(NAMES)}", file=sys.stderr)
+        return 2
+    failed = [name for name in names if subprocess.call([sys.executable, "-m", f"benchmarks.{name}"])]
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""What every benchmark shares: the stamp of the machine, and the committed result."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rivals.api import surroundings
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def record(name: str, **facts: Any) -> None:
+    """Write ``results/NAME.json``: the facts with the command, the machine and the versions they were measured with."""
+    stamp = {
+        "command": f"python -m benchmarks {name}",
+        "date": datetime.now(UTC).date().isoformat(),
+        "hardware": surroundings.hardware(torch.device("cpu")),
+        "versions": surroundings.versions(),
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(stamp | facts, indent=2) + "\n")
+    print(json.dumps(facts, indent=2))
+
+
+def in_turn(sides: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Measure each side once a round, one after the other, so that a drift of the machine meets all alike."""
+    values: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(rounds):
+        for name, measure in sides.items():
+            values[name].append(round(measure(), 2))
+            print(f"round {number + 1}: {name} {values[name][-1]:g}", flush=True)
+    return values
+
+
+def ratio_of_medians(ours: Sequence[float], peer: Sequence[float]) -> float:
+    """How many times the peer's median ours is."""
+    return round(statistics.median(ours) / statistics.median(peer), 3)

@@ -1,0 +1,113 @@
+"""A run killed by SIGKILL at twenty random moments ends with the same bytes as the uninterrupted one.
+
+After every kill each checkpoint in the folder must be readable. A second part fills a small disk under a run: one
+clear line, status 2, the previous checkpoint readable, and with room again the run ends with the same bytes too.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from safetensors import safe_open
+
+from benchmarks.harness import record
+from rivals.reports.run import Run
+
+KILLS = 20
+GAME = ["--recipe", "quick", "--until", "2500 steps", "--batch", "16", "--checkpoint-every", "25 steps", "--quiet"]
+
+
+def rivals(*words: str | Path) -> list[str]:
+    """The command line of ``rivals WORDS``."""
+    return [sys.executable, "-m", "rivals", *map(str, words)]
+
+
+def check_checkpoints(run: Path) -> int:
+    """Read every checkpoint whole; the newest one's step."""
+    paths = sorted((run / "checkpoints").glob("*.safetensors"))
+    for path in paths:
+        with safe_open(path, "pt") as file:
+            for key in file.keys():  # noqa: SIM118
+                file.get_tensor(key)
+    return int(paths[-1].stem) if paths else -1
+
+
+def killed(home: Path) -> list[int]:
+    """Run with twenty kills; the step of the newest checkpoint at each."""
+    run, rng, steps = home / "killed", random.Random(0), []
+    words: list[str | Path] = ["train", "mnist5k", *GAME, "--out", run]
+    while len(steps) < KILLS:
+        process = subprocess.Popen(rivals(*words))
+        records = run / "metrics.jsonl"
+        before = records.stat().st_size if records.exists() else 0
+        while process.poll() is None and (not records.exists() or records.stat().st_size == before):
+            time.sleep(0.01)
+        try:
+            process.wait(rng.uniform(0, 1.5))
+            raise SystemExit(f"the run ended by itself, with status {process.returncode}, after {len(steps)} kills")
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        steps.append(check_checkpoints(run))
+        print(f"kill {len(steps)} at checkpoint {steps[-1]}", flush=True)
+        words = ["train", "--resume", "--out", run, "--checkpoint-every", "25 steps", "--quiet"]
+    subprocess.run(rivals(*words), check=True)
+    return steps
+
+
+def full_disk(home: Path) -> dict[str, object]:
+    """Fill a tmpfs under a run, see the refusal, make room and go on."""
+    disk = home / "disk"
+    disk.mkdir()
+    if os.geteuid() or subprocess.call(["mount", "-t", "tmpfs", "-o", "size=9M", "tmpfs", str(disk)]):
+        return {"skipped": "mounting a tmpfs needs root"}
+    try:
+        run = disk / "run"
+        done = subprocess.run(rivals("train", "mnist5k", *GAME, "--out", run), capture_output=True, text=True)
+        step = check_checkpoints(run)
+        subprocess.run(["mount", "-o", "remount,size=300M", str(disk)], check=True)
+        subprocess.run(rivals("train", "--resume", "--out", run, "--quiet"), check=True)
+        return {
+            "status": done.returncode,
+            "said": done.stderr.strip().replace(str(disk), "DISK"),
+            "lines": len(done.stderr.strip().splitlines()),
+            "newest_readable_checkpoint": step,
+            "generator": (run / "generator.safetensors").read_bytes(),
+        }
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def main() -> None:
+    """Both parts against one uninterrupted run."""
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        subprocess.run(rivals("train", "mnist5k", *GAME, "--out", home / "whole"), check=True)
+        whole = (home / "whole" / "generator.safetensors").read_bytes()
+        steps = killed(home)
+        same = (home / "killed" / "generator.safetensors").read_bytes() == whole
+        filled = full_disk(home)
+        if "generator" in filled:
+            filled["same_bytes_once_there_is_room"] = filled.pop("generator") == whole
+        record(
+            "resume",
+            what="recipe quick on mnist5k, 2500 steps of batch 16, killed at random moments",
+            config=Run.open(home / "whole").about["config"],
+            kills=len(steps),
+            newest_checkpoint_at_each_kill=steps,
+            unreadable_checkpoints=0,
+            same_bytes=same,
+            full_disk=filled,
+        )
+        if not same or not filled.get("same_bytes_once_there_is_room", True):
+            raise SystemExit("the bytes differ")
+
+
+if __name__ == "__main__":
+    main()

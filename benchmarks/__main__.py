@@ -1,4 +1,4 @@
-"""``python -m benchmarks [NAME ...]``: run the named benchmarks, or all, each in a process of its own."""
+"""``python -m benchmarks [NAME ...]``: run the named benchmarks, or all, each in a process of its own; then the table."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks import table
+
 NAMES = sorted(
-    path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in ("__init__", "__main__", "harness")
+    path.stem
+    for path in Path(__file__).parent.glob("*.py")
+    if path.stem not in ("__init__", "__main__", "harness", "table")
 )
 
 
@@ -18,6 +22,7 @@ def main() -> int:
         print(f"unknown benchmark {', '.join(sorted(unknown))}: choose from {', '.join(NAMES)}", file=sys.stderr)
         return 2
     failed = [name for name in names if subprocess.call([sys.executable, "-m", f"benchmarks.{name}"])]
+    table.main()
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return bool(failed)

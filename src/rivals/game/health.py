@@ -136,6 +136,8 @@ class Health:
             return
         self._sheets.append(record["diversity"])
         worst, best = min(self._sheets), max(self._sheets)
-        on = len(self._sheets) == SHEETS and best < COLLAPSE
+        # A young generator that grows more varied from sheet to sheet is on its way, not collapsed.
+        grows = self._sheets[-1] > 1.2 * self._sheets[0]
+        on = len(self._sheets) == SHEETS and best < COLLAPSE and not grows
         still = "mode-collapse" in self.active and not worst > VARIED
         yield from self._set("mode-collapse", record, on or still, diversity=record["diversity"])

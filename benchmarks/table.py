@@ -1,0 +1,104 @@
+"""``docs/benchmarks.md`` from the committed results, so that no figure is ever copied by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.harness import RESULTS
+
+PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+
+
+def classic_speed(r: dict[str, Any]) -> tuple[str, str]:
+    """The article's game against a plain loop."""
+    speeds = {side: median(values) for side, values in r["images_per_second"].items()}
+    said = ", ".join(f"{side} {value:.0f}" for side, value in speeds.items())
+    return (
+        f"at least {r['asked']} times the plain loop's images/s, `mlp-classic` on CIFAR-10, batch 100",
+        f"**{r['ratio_to_the_better_plain_loop']:.2f} times** the better one (images/s, median of {r['rounds']} rounds: {said})",
+    )
+
+
+def sngan_speed(r: dict[str, Any]) -> tuple[str, str]:
+    """SNGAN against torch-mimicry."""
+    return (
+        "at least 1.5 times torch-mimicry's images/s for one step of D and one of G, SNGAN-32, batch 64",
+        f"**{r['ratio']:.2f} times** ({median(r['ours']):.1f} against {median(r['peer']):.1f} images/s, "
+        f"median of {r['rounds']} rounds)",
+    )
+
+
+def mlp_mnist(r: dict[str, Any]) -> tuple[str, str]:
+    """Ten digits by fully connected layers."""
+    alarms = ", ".join(alarm["alarm"] for alarm in r["alarms_at_the_end"]) or "no alarm"
+    return (
+        f"`mlp` on MNIST, 20 epochs: no alarm at the end, each digit above {r['asked']:.0%} of 10,000 samples",
+        f"**{alarms}**, rarest digit **{r['least_share']:.1%}** "
+        f"(judge's test accuracy {r['judge_test_accuracy']:.2%}; {r['seconds'] / 60:.0f} minutes)",
+    )
+
+
+def resume(r: dict[str, Any]) -> tuple[str, str]:
+    """Killed and resumed."""
+    disk = r["full_disk"]
+    full = (
+        f"full disk: status {disk['status']}, {disk['lines']} line, checkpoint of step {disk['newest_readable_checkpoint']} "
+        f"intact, same bytes once there was room: {'yes' if disk['same_bytes_once_there_is_room'] else 'no'}"
+        if "status" in disk
+        else disk["skipped"]
+    )
+    return (
+        "killed by SIGKILL at 20 random moments, the same `generator.safetensors`, no checkpoint unreadable",
+        f"**{'same bytes' if r['same_bytes'] else 'other bytes'}** after {r['kills']} kills, "
+        f"{r['unreadable_checkpoints']} unreadable; {full}",
+    )
+
+
+def startup(r: dict[str, Any]) -> tuple[str, str]:
+    """Starting up."""
+    return (
+        f"`rivals --help` and every `rivals VERB --help` under {r['asked']} s",
+        f"slowest **{r['slowest']:.2f} s**, `import rivals` {r['seconds']['import rivals']:.2f} s "
+        f"(median of 7; bare Python {r['seconds']['python -c pass']:.2f} s)",
+    )
+
+
+ROWS = (classic_speed, sngan_speed, mlp_mnist, resume, startup)
+
+
+def main() -> None:
+    """Write the page from the results there are."""
+    lines = [
+        "# Measured results",
+        "",
+        "Each row is one command; its whole result, with every round, the settings, the versions and the machine, is in",
+        "`benchmarks/results/`. Speeds are ratios of two sides run in turn in one benchmark; absolute times drift with",
+        "the machine. This page is written by `python -m benchmarks.table`.",
+        "",
+        "| asked | measured | command | machine |",
+        "|---|---|---|---|",
+    ]
+    for row in ROWS:
+        path = RESULTS / f"{row.__name__}.json"
+        if path.exists():
+            result = json.loads(path.read_text())
+            machine = f"{result['hardware']['processor']}, {result['hardware']['threads']} threads"
+            lines.append(
+                " | ".join(["", *row(result), f"`{result['command']}`", f"{machine}, {result['date']}", ""]).strip()
+            )
+    lines += [
+        "",
+        "What `mlp` drew after 20 epochs (`mlp_mnist`), and the curves of its game:",
+        "",
+        "![64 digits](../benchmarks/results/mlp_mnist.png)",
+        "![losses, mean answers and gradient norms](../benchmarks/results/mlp_mnist_curves.png)",
+        "",
+    ]
+    PAGE.write_text("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -15,7 +15,7 @@ _HOMES = {
     "rivals.base.errors": ("UserError", "Interrupted"),
     "rivals.base.schedules": ("Schedule",),
     "rivals.base.spans": ("Span",),
-    "rivals.data.load": ("load_images",),
+    "rivals.data.imageset": ("ImageSet",),
     "rivals.data.stream": ("Batches",),
     "rivals.game.game": ("Game", "Turn"),
     "rivals.game.play": ("Interlude", "Saving", "play"),
@@ -33,7 +33,8 @@ _HOMES = {
     "rivals.recipes": ("Config",),
     "rivals.reports.run": ("Run",),
 }
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
+_HOME = {name: (home, name) for home, names in _HOMES.items() for name in names}
+_HOME["load_images"] = ("rivals.data.load", "load")
 
 __all__ = sorted(_HOME)
 
@@ -41,7 +42,8 @@ __all__ = sorted(_HOME)
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'rivals' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
+    home, inside = _HOME[name]
+    value = getattr(importlib.import_module(home), inside)
     globals()[name] = value
     return value
 

@@ -157,19 +157,27 @@ def _one_line(box: str, verb: str) -> str:
 
 
 def _tell(result: Any) -> None:
-    """A result in plain lines on standard output."""
-    if isinstance(result, dict):
-        width = max((len(key) for key in result), default=0)
+    """A result in plain lines on standard output: a list as a table, a mapping as its entries."""
+    if isinstance(result, list):
+        rows = [[_cell(value) for key, value in row.items() if key != "found"] for row in result]
+        rows.insert(0, [key for key in result[0] if key != "found"])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    elif isinstance(result, dict):
+        width = max(map(len, result))
         for key, value in result.items():
-            shown = f"{value:.4g}" if isinstance(value, float) else value
-            if key == "alarms":
-                shown = "; ".join(alarm["says"] for alarm in value) or "none"
-            print(f"{key:<{width}}  {shown}")
-    elif isinstance(result, list):
-        for row in result:
-            print("  ".join(str(value) for value in row.values()))
-    elif result is not None:
-        print(result)
+            print(f"{key:<{width}}  {_cell(value)}")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_cell(each)}" for key, each in value.items())
+    if isinstance(value, list):  # alarms
+        return "; ".join(alarm["says"] for alarm in value) or "none"
+    return str(value)
 
 
 def _train(words: list[str]) -> Any:

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 import webbrowser
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rivals import recipes
 from rivals.api.assemble import build_game
-from rivals.api.networks import keep, load
+from rivals.api.networks import load
+from rivals.api.session import Session, about
 from rivals.base import devices
-from rivals.base.errors import Interrupted, UserError
+from rivals.base.errors import UserError
 from rivals.base.spans import Span
 from rivals.reports.run import Record, Run
 
 if TYPE_CHECKING:
     from rivals.data.imageset import ImageSet
-    from rivals.game.game import Game
     from rivals.nets.generator import Generator
 
-SHEETS = 40  # sample sheets over a run
 DATA = "mnist5k"
 
 
@@ -98,38 +94,31 @@ def train(
         if out is None:
             raise UserError("--resume needs the run to go on with: add --out RUN")
         kept = Run.open(out).about
-        recipe, config, source = _as_before(kept, data=data, recipe=recipe, size=size, crop=crop, settings=settings)
-        seed = kept["seed"]
+        asked = {"data": data and _source(data), "recipe": recipe, "size": size, "crop": crop, "seed": seed}
+        recipe, config, source, seed = _as_before(kept, asked, settings)
     else:
         recipe = recipe or recipes.DEFAULT
         config = recipes.RECIPES[recipe]().changed(**settings)
-        source = {"source": data or DATA, "size": size, "crop": crop, "skip_bad": skip_bad}
-    length = Span.parse(config.until)
-    sheets = Span.parse(sample_every) if sample_every else Span(length.amount / SHEETS, length.unit)
+        source = {"data": _source(data or DATA), "size": size, "crop": crop, "skip_bad": skip_bad}
+    sheets = Span.parse(sample_every) if sample_every else None
     saves = Span.parse(checkpoint_every)
-    folder = Path(out) if out is not None else _free(Path("runs"), f"{Path(source['source']).stem}-{recipe}")
+    folder = Path(out) if out is not None else _free(Path("runs"), f"{Path(source['data']).stem}-{recipe}")
     if not resume:
         TrainedRun.check_free(folder)  # before the images are read, which may take a while
 
-    images = _images(source, config, quiet)
     place = devices.pick(device)
-    game = build_game(
-        config,
-        size=images.size,
-        channels=images.channels,
-        classes=len(images.classes),
-        device=place,
-        seed=seed,
-    )
+    images = _images(source, config, quiet)
+    shape = {"size": images.size, "channels": images.channels, "classes": len(images.classes)}
+    game = build_game(config, **shape, device=place, seed=seed)
     if resume:
         if kept["data"]["hash"] != images.hash:
-            raise UserError(f"the images of '{source['source']}' have changed since: restore them to resume")
+            raise UserError(f"the images of '{source['data']}' have changed since: restore them to resume")
         run = TrainedRun.open(folder)
         run.update(state="running", config=config.written())
     else:
-        about = _about(recipe, config, source, images, game, seed)
-        run = TrainedRun.create(folder, about)
-    _play(run, game, images, config, length, sheets, saves, seed, resume, on_nonfinite == "rollback", quiet)
+        run = TrainedRun.create(folder, about(recipe, config, source, images, game, seed))
+    session = Session(run, game, images, config, seed, quiet)
+    session.play(sheets, saves, resume=resume, rollback=on_nonfinite == "rollback")
     return run
 
 
@@ -174,40 +163,33 @@ def _free(home: Path, name: str) -> Path:
     return home / f"{name}-{number}"
 
 
-def _as_before(
-    kept: Record,
-    *,
-    data: str | None,
-    recipe: str | None,
-    size: int | None,
-    crop: bool,
-    settings: Record,
-) -> tuple[str, recipes.Config, Record]:
-    """Recipe, configuration and source of a run that is resumed; what is asked anew must not differ.
+def _source(data: str) -> str:
+    """A name as it is, a path made absolute, so that a run may be resumed from another folder."""
+    from rivals.data.names import NAMES
+
+    path = Path(data).expanduser()
+    return data if data in NAMES or not path.exists() else str(path.resolve())
+
+
+def _as_before(kept: Record, asked: Record, settings: Record) -> tuple[str, recipes.Config, Record, int]:
+    """Recipe, configuration, source and seed of a run that is resumed.
 
     Raises:
-        UserError: it differs, or the run was made by another verb.
+        UserError: what is asked now differs from it (only ``until`` may), or another verb made the run.
     """
     if kept["verb"] != "train":
         raise UserError(f"this is a run of '{kept['verb']}', not of 'train': resume it by 'rivals {kept['verb']}'")
     config = recipes.Config().changed(**kept["config"])
+    changed = config.changed(**settings)
     source = kept["data"]["source"]
-    asked: Record = {"data": data, "recipe": recipe, "size": size, "crop": crop or None}
-    before: Record = {"recipe": kept["recipe"], "data": source["source"], "size": source["size"]}
-    before["crop"] = source["crop"]
-    for name, value in asked.items():
-        if value is not None and value != before[name]:
+    before = {**config.written(), **source, "recipe": kept["recipe"], "seed": kept["seed"]}
+    now = {**changed.written(), **{name: value for name, value in asked.items() if value}, "until": config.until}
+    for name, value in now.items():
+        if value != before[name]:
             raise UserError(
                 f"cannot resume with another {name}: it was {before[name]}, now {value}: leave it out, or start anew"
             )
-    changed = config.changed(**settings)
-    old, new = config.written(), changed.written()
-    for name in old:
-        if name != "until" and old[name] != new[name]:
-            raise UserError(
-                f"cannot resume with another {name}: it was {old[name]}, now {new[name]}: leave it out, or start anew"
-            )
-    return kept["recipe"], changed, source
+    return kept["recipe"], changed, source, kept["seed"]
 
 
 def _images(source: Record, config: recipes.Config, quiet: bool) -> ImageSet:
@@ -219,7 +201,7 @@ def _images(source: Record, config: recipes.Config, quiet: bool) -> ImageSet:
             print(text, file=sys.stderr)
 
     images = load_images(
-        source["source"],
+        source["data"],
         size=source["size"],
         crop=source["crop"],
         skip_bad=source["skip_bad"],
@@ -228,147 +210,3 @@ def _images(source: Record, config: recipes.Config, quiet: bool) -> ImageSet:
     if config.conditional:
         require_classes(images)
     return images
-
-
-def _about(
-    recipe: str,
-    config: recipes.Config,
-    source: Record,
-    images: ImageSet,
-    game: Game,
-    seed: int,
-) -> Record:
-    """What ``run.json`` says of a new run."""
-    from rivals.api import surroundings
-    from rivals.losses.gan import make_loss
-
-    loss = make_loss(config.loss, config.smoothing)
-    return {
-        "verb": "train",
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["rivals", *sys.argv[1:]]) if Path(sys.argv[0]).name == "rivals" else "",
-        "seed": seed,
-        "device": str(game.device),
-        "recipe": recipe,
-        "config": config.written(),
-        "data": {
-            "name": images.name,
-            "split": images.split,
-            "n": len(images),
-            "size": images.size,
-            "channels": images.channels,
-            "classes": list(images.classes),
-            "hash": images.hash,
-            "source": source,
-        },
-        "players": {
-            name: {"net": config.net, "parameters": sum(w.numel() for w in player.net.parameters())}
-            for name, player in game.players.items()
-        },
-        "equilibrium": loss.equilibrium,
-        "d_unit": loss.unit,
-        "versions": surroundings.versions(),
-        "hardware": surroundings.hardware(game.device),
-        "git": surroundings.git_state(),
-    }
-
-
-def _play(
-    run: TrainedRun,
-    game: Game,
-    images: ImageSet,
-    config: recipes.Config,
-    length: Span,
-    sheets: Span,
-    saves: Span,
-    seed: int,
-    resume: bool,
-    rollback: bool,
-    quiet: bool,
-) -> None:
-    """Play the game in its folder; leave generator, report and the end's facts there, however it ends.
-
-    Raises:
-        UserError: a value stopped being finite.
-        Interrupted: the user asked to stop.
-    """
-    import torch
-
-    from rivals.data.stream import Batches
-    from rivals.game.checkpoint import Checkpoints
-    from rivals.game.health import Health
-    from rivals.game.interrupt import asked_to_stop
-    from rivals.game.ledger import NonFinite
-    from rivals.game.play import Interlude, Moment, Saving, play
-    from rivals.metrics.diversity import Diversity
-    from rivals.reports import sheet
-    from rivals.reports.terminal import Live
-
-    generator: Any = game.players["generator"].shown
-    latents = generator.latents(config.sheet, seed)
-    labels = torch.arange(config.sheet) % generator.classes if generator.classes else None
-    diversity = Diversity(images.images, config.sheet)
-
-    def draw_sheet(moment: Moment) -> Iterator[Record]:
-        drawn = generator.draw(latents, labels)
-        path = run.samples / f"{moment.images:09d}.png"
-        sheet.save_png(sheet.grid(drawn.numpy()), path)
-        place = {"images": moment.images, "step": moment.step, "seconds": round(moment.seconds, 3)}
-        yield place | {"sheet": f"samples/{path.name}", "diversity": diversity(drawn)}
-
-    health = Health(run.about["equilibrium"])
-    for record in run.records() if resume else ():
-        health.recall(record)
-    live = Live(length, len(images), quiet=quiet)
-    state, trouble = "finished", None
-    with asked_to_stop() as stop, live:
-        try:
-            end = play(
-                game,
-                Batches(images, config.batch, seed=seed, flip=config.flip),
-                until=length,
-                seed=seed,
-                journal=run,
-                saving=Saving(Checkpoints(run.checkpoints), saves, resume),
-                interludes=[Interlude(sheets, draw_sheet)],
-                watch=health,
-                show=live,
-                stop=stop,
-                rollback=rollback,
-            )
-        except NonFinite as error:
-            state, trouble = "stopped", error
-        if stop():
-            state = "interrupted"
-    if trouble is not None:
-        run.update(state=state, says=str(trouble))
-        _draw(run)
-        raise UserError(
-            f"{trouble}; the last good checkpoint is kept in {run.checkpoints}: go on with --resume and "
-            "--on-nonfinite rollback, or start anew with lower learning rates"
-        )
-    keep(
-        generator,
-        run.folder / "generator.safetensors",
-        {"data": images.name, "classes": list(images.classes), "images": end.images, "seed": seed},
-    )
-    run.update(
-        state=state,
-        images=end.images,
-        step=end.step,
-        epochs=round(end.epochs, 3),
-        seconds=round(end.seconds, 1),
-        alarms=[{key: alarm[key] for key in ("alarm", "says", "remedy")} for alarm in health.active.values()],
-    )
-    _draw(run)
-    if state == "interrupted":
-        raise Interrupted(f"stopped and saved at {end.images:,} images: go on with --resume --out {run.folder}")
-
-
-def _draw(run: Run) -> None:
-    """The pictures and the page of a run, as far as it has come."""
-    from rivals.reports.curves import draw_curves
-    from rivals.reports.page import write_report
-
-    draw_curves(run)
-    write_report([run], run.report)

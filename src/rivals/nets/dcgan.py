@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rivals.base.registry import unknown
-from rivals.nets.canvas import Canvas, check_widths
+from rivals.nets.canvas import Canvas, channels_last, check_widths
 from rivals.nets.discriminator import Discriminator
 from rivals.nets.generator import Generator
 from rivals.nets.labels import LabelledLatent, ProjectionHead
@@ -39,6 +39,7 @@ class DCGANGenerator(Generator):
         layers += [nn.BatchNorm2d(widths[-1]), nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], channels, 4, 2, 1))
         _start(self)
+        channels_last(self)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         h = self.linear(self.input(z, labels)).view(len(z), -1, self.canvas.base, self.canvas.base)
@@ -71,6 +72,7 @@ class DCGANDiscriminator(Discriminator):
         self.layers = nn.Sequential(*layers)
         self.head = ProjectionHead(widths[-1] * canvas.base**2, classes)
         _start(self)
+        channels_last(self)
 
     def features(self, x: Tensor) -> Tensor:
         h: Tensor = self.layers(self.canvas.pad(x))

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rivals.base.errors import UserError
-from rivals.nets.canvas import Canvas, check_widths
+from rivals.nets.canvas import Canvas, channels_last, check_widths
 from rivals.nets.discriminator import Discriminator
 from rivals.nets.generator import Generator
 from rivals.nets.labels import LabelledLatent, needed
@@ -70,6 +70,7 @@ class R3Generator(Generator):
         )
         self.turns = nn.ModuleList(_widen(wide, next_wide) for wide, next_wide in pairwise(widths))
         self.image = _conv(widths[-1], channels, 1)
+        channels_last(self)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         h = self.basis * self.scale(self.input(z, labels))[:, :, None, None]
@@ -120,6 +121,7 @@ class R3Discriminator(Discriminator):
         self.turns = nn.ModuleList(_widen(wide, next_wide) for wide, next_wide in pairwise(widths))
         self.basis = _conv(widths[-1], widths[-1], canvas.base, groups=widths[-1])
         self.head = Head(widths[-1], classes)
+        channels_last(self)
 
     def features(self, x: Tensor) -> Tensor:
         h = self.stages[0](self.image(self.canvas.pad(x)))
@@ -140,15 +142,13 @@ class Block(nn.Module):
         super().__init__()
         inside = wide * expansion
         gain = GAIN * depth**-0.25
-        self.conv1 = _conv(wide, inside, 1, gain=gain)
-        self.bias1 = nn.Parameter(torch.zeros(inside))
-        self.conv2 = _conv(inside, inside, 3, gain=gain, groups=groups)
-        self.bias2 = nn.Parameter(torch.zeros(inside))
+        self.conv1 = _conv(wide, inside, 1, gain=gain, bias=True)
+        self.conv2 = _conv(inside, inside, 3, gain=gain, groups=groups, bias=True)
         self.conv3 = _conv(inside, wide, 1, gain=0)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = F.leaky_relu(self.conv1(x) + self.bias1[:, None, None], SLOPE, inplace=True)
-        h = F.leaky_relu(self.conv2(h) + self.bias2[:, None, None], SLOPE, inplace=True)
+        h = F.leaky_relu(self.conv1(x), SLOPE, inplace=True)
+        h = F.leaky_relu(self.conv2(h), SLOPE, inplace=True)
         y: Tensor = x + self.conv3(h)
         return y
 
@@ -190,10 +190,12 @@ def _groups(groups: int | Sequence[int], widths: Sequence[int], blocks: int, exp
     return chosen
 
 
-def _conv(wide: int, next_wide: int, taps: int, gain: float = 1.0, groups: int = 1) -> nn.Conv2d:
-    """A convolution without bias, N(0, gain^2 / fan_in)."""
-    conv = nn.Conv2d(wide, next_wide, taps, padding=taps // 2 if taps == 3 else 0, groups=groups, bias=False)
+def _conv(wide: int, next_wide: int, taps: int, gain: float = 1.0, groups: int = 1, bias: bool = False) -> nn.Conv2d:
+    """A convolution, N(0, gain^2 / fan_in), that keeps the resolution if ``taps`` are 1 or 3. A bias starts at 0."""
+    conv = nn.Conv2d(wide, next_wide, taps, padding=taps // 2 if taps <= 3 else 0, groups=groups, bias=bias)
     nn.init.normal_(conv.weight, std=gain / math.sqrt(conv.weight[0].numel()))
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
     return conv
 
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from rivals.nets.canvas import Canvas, check_widths
+from rivals.nets.canvas import Canvas, channels_last, check_widths
 from rivals.nets.discriminator import Discriminator
 from rivals.nets.generator import Generator
 from rivals.nets.labels import LabelledBatchNorm2d, ProjectionHead
@@ -43,6 +43,7 @@ class SNGANGenerator(Generator):
         self.blocks = nn.ModuleList(UpBlock(wide, next_wide, classes) for wide, next_wide in pairwise(widths))
         self.norm = nn.BatchNorm2d(widths[-1])
         self.image = _xavier(nn.Conv2d(widths[-1], channels, 3, padding=1))
+        channels_last(self)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         h = self.linear(z).view(len(z), -1, self.canvas.base, self.canvas.base)
@@ -95,6 +96,7 @@ class SNGANDiscriminator(Discriminator):
         _normalised(self.head.linear)
         if self.head.embedding is not None:
             _normalised(self.head.embedding)
+        channels_last(self)
 
     def features(self, x: Tensor) -> Tensor:
         h = self.blocks(self.canvas.pad(x))

@@ -286,6 +286,31 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path, photos):
     assert journals[0] == journals[1]
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of one megabyte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.name != "posix" or os.geteuid() or subprocess.call(["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", disk]):
+        pytest.skip("mounting a tmpfs needs root")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_a_full_disk_is_said_in_one_line_and_the_last_checkpoint_stays(small_disk, photos, rivals):
+    from rivals.game.checkpoint import Checkpoints
+
+    run = small_disk / "run"
+    often = ["--checkpoint-every", "3 steps", "--sample-every", "1 steps", "--quiet"]
+    words = ["train", photos, "--out", run, "--until", "1M steps", *often, *TINY]
+    refused(rivals(*words), "no space left on the disk")
+    _, facts = Checkpoints(run / "checkpoints").load()
+    assert facts["step"] > 0
+    subprocess.run(["mount", "-o", "remount,size=20M", small_disk], check=True)
+    status, _, err = rivals("train", "--resume", "--out", run, "--until", f"{facts['step'] + 2} steps", "--quiet")
+    assert status == 0, err
+
+
 def test_a_run_whose_numbers_burst_stops_and_says_so(rivals, photos):
     words = ["--until", "50 steps", "--quiet", "--out", "r", *TINY]
     err = refused(

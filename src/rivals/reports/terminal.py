@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from types import TracebackType
 from typing import Any
@@ -79,10 +80,11 @@ class Live:
         gained, spent = done - self._begun[0], record["seconds"] - self._begun[1]
         left = f"{_clock(spent / gained * (1 - done))} left" if gained > 0 else ""
         pace = f"{record['images_per_second']:,.0f}/s" if record.get("images_per_second") else ""
-        return (
-            f"{min(done, 1):4.0%} {record['images']:>9,} images {pace:>8}  "
-            f"L_D {record['loss/discriminator']:.3f} L_G {record.get('loss/generator', float('nan')):.3f}  "
-            f"D {record.get('d_real', float('nan')):.2f}/{record.get('d_fake', float('nan')):.2f}  {left}"
+        answers = f"D {record['d_real']:.2f}/{record['d_fake']:.2f}" if "d_real" in record else ""
+        return (  # 70 columns, which with the bar fit into 80
+            f"{min(done, 1):4.0%} {record['images']:>10,} img {pace:>8}  "
+            f"L_D {record['loss/discriminator']:<5.3f} L_G {record.get('loss/generator', math.nan):<5.3f}  "
+            f"{answers:<13} {left}"
         )
 
 

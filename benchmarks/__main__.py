@@ -1,4 +1,4 @@
-"""``python -m benchmarks [NAME ...]``: run the named benchmarks, or all, each in a process of its own; then the table."""
+"""``python -m benchmarks [NAME ...]``: run the named benchmarks, or all, each in its own process; then the table."""
 
 from __future__ import annotations
 

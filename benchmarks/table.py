@@ -18,7 +18,8 @@ def classic_speed(r: dict[str, Any]) -> tuple[str, str]:
     said = ", ".join(f"{side} {value:.0f}" for side, value in speeds.items())
     return (
         f"at least {r['asked']} times the plain loop's images/s, `mlp-classic` on CIFAR-10, batch 100",
-        f"**{r['ratio_to_the_better_plain_loop']:.2f} times** the better one (images/s, median of {r['rounds']} rounds: {said})",
+        f"**{r['ratio_to_the_better_plain_loop']:.2f} times** the better one "
+        f"(images/s, median of {r['rounds']} rounds: {said})",
     )
 
 
@@ -44,11 +45,9 @@ def mlp_mnist(r: dict[str, Any]) -> tuple[str, str]:
 def resume(r: dict[str, Any]) -> tuple[str, str]:
     """Killed and resumed."""
     disk = r["full_disk"]
-    full = (
-        f"full disk: status {disk['status']}, {disk['lines']} line, checkpoint of step {disk['newest_readable_checkpoint']} "
-        f"intact, same bytes once there was room: {'yes' if disk['same_bytes_once_there_is_room'] else 'no'}"
-        if "status" in disk
-        else disk["skipped"]
+    full = disk.get("skipped") or (
+        f"full disk: status {disk['status']}, {disk['lines']} line, checkpoint {disk['newest_readable_checkpoint']} "
+        f"intact, with room again the same bytes: {disk['same_bytes_once_there_is_room']}"
     )
     return (
         "killed by SIGKILL at 20 random moments, the same `generator.safetensors`, no checkpoint unreadable",
@@ -74,7 +73,7 @@ def main() -> None:
     lines = [
         "# Measured results",
         "",
-        "Each row is one command; its whole result, with every round, the settings, the versions and the machine, is in",
+        "Each row is one command; its whole result, with every round, settings, versions and the machine, is in",
         "`benchmarks/results/`. Speeds are ratios of two sides run in turn in one benchmark; absolute times drift with",
         "the machine. This page is written by `python -m benchmarks.table`.",
         "",

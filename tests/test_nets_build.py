@@ -1,0 +1,142 @@
+"""Networks by name: published sizes, canvases, and what is refused in one line."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rivals.base.errors import UserError
+from rivals.nets.build import build_discriminator, build_generator, rebuild
+from rivals.nets.canvas import Canvas
+
+
+def parameters(builder, net, **arguments):
+    """The number of parameters, without making them."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in builder(net, channels=3, **arguments).parameters())
+
+
+def test_r3_has_the_published_counts():
+    """CIFAR-10's configuration (Huang et al. 2024): 20.8M and 21.3M."""
+    published = {"size": 32, "classes": 10, "widths": (768,) * 4, "groups": 96, "blocks": 2, "expansion": 2}
+    assert parameters(build_generator, "r3", **published) == 20_781_952
+    assert parameters(build_discriminator, "r3", **published) == 21_280_512
+
+
+@pytest.mark.parametrize(
+    ("size", "generator", "discriminator"),
+    [(32, 4_276_739, 1_053_825), (64, 12_220_675, 10_141_441), (128, 32_150_787, 29_017_857)],
+)
+def test_sngan_has_the_published_counts(size, generator, discriminator):
+    """Those of the networks that torch-mimicry trained."""
+    assert parameters(build_generator, "sngan", size=size) == generator
+    assert parameters(build_discriminator, "sngan", size=size) == discriminator
+
+
+def test_mlp_is_the_article_s():
+    layers = [100, 256, 512, 1024, 3072]
+    count = sum((wide + 1) * after for wide, after in pairwise(layers))
+    assert parameters(build_generator, "mlp", size=32, latent=100) == count
+    layers = [3072, 1024, 512, 256, 1]
+    count = sum((wide + 1) * after for wide, after in pairwise(layers))
+    assert parameters(build_discriminator, "mlp", size=32) == count
+
+
+def test_dcgan_starts_as_published():
+    """Weights N(0, 0.02), the scales of batch norm N(1, 0.02) (Radford et al. 2016, section 4)."""
+    torch.manual_seed(0)
+    generator = build_generator("dcgan", size=32, channels=3)
+    assert generator.spec["widths"] == [256, 128, 64]
+    assert build_discriminator("dcgan", size=32, channels=3).spec["widths"] == [64, 128, 256]
+    for name, weight in generator.named_parameters():
+        if weight.ndim > 1:
+            assert abs(weight.std().item() / 0.02 - 1) < 0.05, name
+        elif name.endswith("weight"):
+            assert abs(weight.mean().item() - 1) < 0.01, name
+        else:
+            assert not weight.any(), name
+
+
+def test_r3_blocks_start_as_the_identity():
+    torch.manual_seed(0)
+    generator = build_generator("r3", size=32, channels=3)
+    h = torch.randn(2, generator.spec["widths"][0], 4, 4)
+    assert torch.equal(generator.stages[0](h), h)
+    # He's gain for this leaky ReLU with the factor L^(-1/4), L = 8 blocks, over the fan-in.
+    first = generator.stages[0][0].conv1.weight
+    assert abs(first.std().item() * (first[0].numel() * 1.04 / 2) ** 0.5 * 8**0.25 - 1) < 0.03
+
+
+@given(st.integers(8, 1024))
+def test_canvas_is_the_smallest_that_fits(size):
+    canvas = Canvas.of(size)
+    assert canvas.side == canvas.base * 2**canvas.stages
+    assert size <= canvas.side < size + 2**canvas.stages
+    assert 4 <= canvas.base <= 8
+
+
+@pytest.mark.parametrize(("size", "base", "stages"), [(28, 7, 2), (32, 4, 3), (100, 7, 4), (8, 4, 1), (1024, 4, 8)])
+def test_canvas_of_known_sizes(size, base, stages):
+    assert Canvas.of(size) == Canvas(size, base, stages)
+
+
+@given(st.integers(8, 200))
+def test_cropping_undoes_padding(size):
+    x = torch.arange(2.0 * size * size).view(1, 2, size, size) + 1
+    canvas = Canvas.of(size)
+    padded = canvas.pad(x)
+    assert padded.shape == (1, 2, canvas.side, canvas.side)
+    assert torch.equal(canvas.crop(padded), x)
+    assert padded.count_nonzero() == x.numel()
+
+
+COMMON = {"size": 32, "channels": 3}
+
+
+@pytest.mark.parametrize(
+    ("builder", "net", "arguments", "says"),
+    [
+        (build_generator, "dcgam", COMMON, "did you mean dcgan"),
+        (build_generator, "mlp", {**COMMON, "size": 7}, "images of 7 px cannot be learnt: take a size from 8 to 1024"),
+        (build_generator, "r3", {**COMMON, "size": 1025}, "size from 8 to 1024"),
+        (build_generator, "mlp", {**COMMON, "channels": 0}, "not 0: take 1"),
+        (build_discriminator, "mlp", {**COMMON, "classes": -1}, "-1 classes"),
+        (build_generator, "mlp", {**COMMON, "latent": 0}, "latent of 0 numbers"),
+        (build_generator, "mlp", {**COMMON, "widths": (5, 0)}, "widths 5,0 do not fit mlp"),
+        (build_generator, "mlp", {**COMMON, "dropout": 0.1}, "unknown knob 'dropout': mlp's generator has none"),
+        (
+            build_discriminator,
+            "mlp",
+            {**COMMON, "droput": 0.1},
+            "unknown knob of mlp's discriminator 'droput': did you",
+        ),
+        (build_discriminator, "mlp", {**COMMON, "dropout": 1.0}, "dropout 1.0 is out of range"),
+        (
+            build_generator,
+            "dcgan",
+            {**COMMON, "widths": (64, 32)},
+            "widths 64,32 do not fit .* give 3 positive numbers",
+        ),
+        (build_discriminator, "dcgan", {**COMMON, "norm": "bacth"}, "unknown norm 'bacth': did you mean batch"),
+        (build_discriminator, "sngan", {**COMMON, "widths": (64, -1, 64, 64)}, "give 4 positive numbers"),
+        (build_generator, "r3", {**COMMON, "widths": (8,) * 3}, "as in 128,96,64,32"),
+        (build_generator, "r3", {**COMMON, "groups": 7}, "groups 7,7,7,7 do not divide"),
+        (build_discriminator, "r3", {**COMMON, "groups": (1, 2)}, "groups 1,2 do not divide"),
+        (build_discriminator, "r3", {**COMMON, "groups": 0}, "groups 0,0,0,0 do not divide"),
+        (build_discriminator, "r3", {**COMMON, "blocks": 0}, "blocks and expansion of 1 or more"),
+    ],
+)
+def test_bad_arguments_are_refused_in_one_line(builder, net, arguments, says):
+    with torch.device("meta"), pytest.raises(UserError, match=says) as refusal:
+        builder(net, **arguments)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "spec", [{}, {"role": "classifier", "net": "mlp", "size": 8, "channels": 1}, {"role": "generator"}]
+)
+def test_rebuild_refuses_what_is_no_description(spec):
+    with pytest.raises(UserError, match="not the description of a network"):
+        rebuild(spec)

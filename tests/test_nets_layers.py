@@ -1,0 +1,142 @@
+"""The layers against their definitions: folded convolutions, resampling, spectral norm, labels."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rivals.nets.build import build_discriminator
+from rivals.nets.labels import LabelledBatchNorm2d, ProjectionHead
+from rivals.nets.resampling import DownConv2d, UpConv2d, downsample, upsample
+
+SIDES = st.integers(2, 9)
+
+
+def assert_same(layer, x, plain):
+    """The same values and the same gradients of x, weight and bias, in double precision."""
+    layer, x = layer.double(), x.double().requires_grad_()
+    ours, theirs = layer(x), plain(x, layer.weight, layer.bias)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    upstream = torch.randn_like(ours)
+    wanted = (x, layer.weight, layer.bias)
+    for mine, other in zip(
+        torch.autograd.grad(ours, wanted, upstream), torch.autograd.grad(theirs, wanted, upstream), strict=True
+    ):
+        torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-12)
+
+
+@settings(max_examples=20, deadline=None)
+@given(SIDES, SIDES)
+def test_up_convolution_is_repetition_then_convolution(height, width):
+    assert_same(
+        UpConv2d(3, 5),
+        torch.randn(2, 3, height, width),
+        lambda x, w, b: F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), w, b, padding=1),
+    )
+
+
+@settings(max_examples=20, deadline=None)
+@given(SIDES, SIDES)
+def test_down_convolution_is_convolution_then_averaging(height, width):
+    assert_same(
+        DownConv2d(3, 5),
+        torch.randn(2, 3, height, width),
+        lambda x, w, b: F.avg_pool2d(F.conv2d(x, w, b, padding=1), 2),
+    )
+
+
+def filtered(x):
+    """x (B, C, H, W) under the kernel [1, 3, 3, 1] / 8 along both axes, two zeros before and one after."""
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=x.dtype) / 8
+    flat = F.pad(x, (2, 1, 2, 1)).flatten(0, 1)[:, None]
+    rows = F.conv2d(flat, taps.view(1, 1, 1, 4))
+    return F.conv2d(rows, taps.view(1, 1, 4, 1)).view(x.shape)
+
+
+def test_upsampling_is_zeros_between_and_the_kernel():
+    x = torch.randn(2, 3, 4, 5).double()
+    spread = torch.zeros(2, 3, 8, 10).double()
+    spread[..., ::2, ::2] = x
+    torch.testing.assert_close(upsample(x), 4 * filtered(spread))
+    assert torch.allclose(upsample(torch.ones(1, 1, 4, 4))[..., 1:-1, 1:-1], torch.ones(6, 6))
+
+
+def test_downsampling_is_the_kernel_and_every_second_pixel():
+    x = torch.randn(2, 3, 8, 10).double()
+    torch.testing.assert_close(downsample(x), filtered(F.pad(x, (0, 1, 0, 1)))[..., 1::2, 1::2])
+
+
+def test_upsampling_is_the_transpose_of_downsampling():
+    x, y = torch.randn(1, 2, 4, 4).double(), torch.randn(1, 2, 8, 8).double()
+    torch.testing.assert_close((upsample(x) * y).sum(), 4 * (x * downsample(y)).sum())
+
+
+@pytest.fixture
+def normalised():
+    """A small discriminator with spectral norm everywhere, and images for it."""
+    torch.manual_seed(0)
+    net = build_discriminator("sngan", size=16, channels=3, classes=4, widths=(6, 5, 5))
+    return net, torch.rand(4, 3, 16, 16), torch.tensor([0, 1, 2, 3])
+
+
+def spectra(net):
+    """The largest singular value of every normalised weight, by name."""
+    return {
+        name: torch.linalg.matrix_norm(module.weight.flatten(1), 2).item()
+        for name, module in net.named_modules()
+        if hasattr(module, "parametrizations")
+    }
+
+
+def test_spectral_norm_holds_every_weight_at_1(normalised):
+    net, x, labels = normalised
+    for _ in range(60):
+        net(x, labels)
+    found = spectra(net.eval())
+    weights = [name for name, p in net.named_parameters() if p.ndim > 1]
+    assert len(found) == len(weights)
+    assert found == pytest.approx(dict.fromkeys(found, 1.0), abs=2e-3)
+
+
+def test_spectral_norm_takes_one_power_iteration_a_pass_in_training_and_none_in_evaluation(normalised):
+    net, x, labels = normalised
+    norm = net.blocks[0].conv2.parametrizations.weight
+    u, v, weight = norm[0]._u.clone(), norm[0]._v.clone(), norm.original.detach().flatten(1)
+    net.eval()(x, labels)
+    assert torch.equal(norm[0]._v, v)
+    net.train()(x, labels)
+    u = F.normalize(weight @ v, dim=0)
+    torch.testing.assert_close(norm[0]._u, u)
+    torch.testing.assert_close(norm[0]._v, F.normalize(weight.T @ u, dim=0))
+
+
+def test_spectral_norm_goes_on_from_its_saved_state(normalised):
+    net, x, labels = normalised
+    net(x, labels)
+    again = build_discriminator("sngan", size=16, channels=3, classes=4, widths=(6, 5, 5))
+    again.load_state_dict(copy.deepcopy(net.state_dict()))
+    for _ in range(3):
+        assert torch.equal(net(x, labels), again(x, labels))
+
+
+def test_projection_head_is_its_formula():
+    """w.h + b + e(y).h (Miyato & Koyama 2018)."""
+    head, h, y = ProjectionHead(5, 3), torch.randn(4, 5), torch.tensor([2, 0, 1, 2])
+    expected = [
+        head.linear.weight[0] @ h[i] + head.linear.bias[0] + head.embedding.weight[y[i]] @ h[i] for i in range(4)
+    ]
+    torch.testing.assert_close(head(h, y), torch.stack(expected))
+
+
+def test_labelled_batch_norm_scales_and_shifts_by_class():
+    x, y = torch.randn(6, 4, 3, 3), torch.tensor([0, 1, 1, 0, 2, 2])
+    norm = LabelledBatchNorm2d(4, 3)
+    plain = F.batch_norm(x, None, None, training=True)
+    torch.testing.assert_close(norm(x, y), plain)
+    torch.nn.init.normal_(norm.scale.weight)
+    torch.nn.init.normal_(norm.shift.weight)
+    scale, shift = (table.weight[y][:, :, None, None] for table in (norm.scale, norm.shift))
+    torch.testing.assert_close(norm(x, y), plain * scale + shift)

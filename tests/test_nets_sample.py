@@ -1,0 +1,130 @@
+"""Asking a generator for pictures: what depends on what, and what is put back."""
+
+import functools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rivals.base.errors import UserError
+from rivals.nets.build import NETS, build_generator
+
+WIDTHS = {"mlp": (16,), "dcgan": (6, 5), "sngan": (6, 5, 4), "r3": (8, 8, 8)}
+nets = st.sampled_from(list(NETS))
+
+
+@functools.cache
+def generator(net, classes=0):
+    """A small generator of 3 channels at 17 px, away from its start."""
+    torch.manual_seed(0)
+    made = build_generator(net, size=17, channels=3, classes=classes, latent=5, widths=WIDTHS[net])
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    return made
+
+
+@settings(max_examples=40, deadline=None)
+@given(nets, st.integers(1, 150), st.data(), st.integers(0, 2**40), st.sampled_from([1, 7, 16, 50, 256]))
+def test_the_first_images_are_the_smaller_sample(net, n, data, seed, batch):
+    k = data.draw(st.integers(1, n))
+    classes = data.draw(st.sampled_from([0, 3]))
+    images = generator(net, classes).sample(n, seed=seed, batch=batch)
+    assert images.shape == (n, 3, 17, 17) and images.dtype == torch.uint8 and images.device.type == "cpu"
+    assert torch.equal(images[:k], generator(net, classes).sample(k, seed=seed, batch=batch))
+
+
+@settings(max_examples=15, deadline=None)
+@given(nets, st.integers(1, 100), st.integers(1, 300))
+def test_the_batch_changes_nothing_but_rounding(net, n, batch):
+    one, other = (generator(net).sample(n, seed=1, batch=size).int() for size in (256, batch))
+    assert (one - other).abs().max() <= 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(-5, 5))
+def test_latents_depend_on_seed_and_place(n, k, seed):
+    z = generator("mlp").latents(max(n, k), seed)
+    assert torch.equal(z[:k], generator("mlp").latents(k, seed))
+    assert not torch.equal(z[:1], generator("mlp").latents(1, seed + 1))
+    assert z.unique(dim=0).shape == z.shape
+
+
+def test_latents_are_standard_normal():
+    z = generator("mlp").latents(20_000, 3)
+    assert abs(z.mean()) < 0.01 and abs(z.std() - 1) < 0.01
+    assert torch.corrcoef(z.T).fill_diagonal_(0).abs().max() < 0.03
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_sampling_leaves_modes_statistics_and_random_state_alone(net):
+    made = generator(net)
+    for number, part in enumerate(made.modules()):
+        part.training = number % 3 > 0
+    modes = [part.training for part in made.modules()]
+    state = {name: value.clone() for name, value in made.state_dict().items()}
+    random = torch.get_rng_state()
+    made.sample(20)
+    assert [part.training for part in made.modules()] == modes
+    assert all(torch.equal(value, state[name]) for name, value in made.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_modes_come_back_after_an_error():
+    made = generator("dcgan").train()
+    with pytest.raises(RuntimeError):
+        made.draw(torch.randn(2, 99))
+    assert all(part.training for part in made.modules())
+
+
+def test_drawing_rounds_and_clamps():
+    made = generator("r3")  # no tanh: its images leave [-1, 1]
+    z = torch.randn(9, 5)
+    with torch.no_grad():
+        x = made(z)
+    assert x.min() < -1 and x.max() > 1
+    exact = (x.double().clamp(-1, 1) + 1) * 127.5
+    assert (made.draw(z) - exact).abs().max() <= 0.5 + 1e-3
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_truncation_scales_the_latents(net):
+    made = generator(net)
+    nothing = made.sample(5, truncation=0)
+    assert all(torch.equal(image, nothing[0]) for image in nothing)
+    half = made.draw(made.latents(5, 4) * 0.5)
+    assert (half.int() - made.sample(5, seed=4, truncation=0.5).int()).abs().max() <= 1
+    assert torch.equal(made.sample(5), made.sample(5, truncation=1.0))
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_classes_take_turns_unless_asked_for(net):
+    made = generator(net, 3)
+    turns = made.sample(7)
+    assert torch.equal(turns, made.sample(7, labels=[0, 1, 2, 0, 1, 2, 0]))
+    ones = made.sample(7, labels=1)
+    assert torch.equal(ones, made.sample(7, labels=torch.ones(7, dtype=torch.int32)))
+    assert torch.equal(ones[1::3], turns[1::3]) and not torch.equal(ones[0], turns[0])
+
+
+@pytest.mark.parametrize(
+    ("classes", "n", "knobs", "says"),
+    [
+        (0, 0, {}, "cannot draw 0 images"),
+        (0, -3, {}, "cannot draw -3 images"),
+        (0, 2, {"truncation": -0.1}, "truncation -0.1 is out of range: take a number from 0 to 2"),
+        (0, 2, {"truncation": 2.1}, "truncation 2.1"),
+        (0, 2, {"truncation": float("nan")}, "truncation nan"),
+        (0, 2, {"batch": 0}, "batch of 0 images"),
+        (0, 2, {"labels": [0, 0]}, "trained without labels"),
+        (3, 2, {"labels": [0, 3]}, "label 3 is out of range: take 0 to 2"),
+        (3, 2, {"labels": -1}, "label -1 is out of range"),
+        (3, 2, {"labels": [0, 1, 2]}, "do not fit 2 images"),
+        (3, 2, {"labels": [0.5, 1.0]}, "give 2 whole numbers"),
+    ],
+)
+def test_bad_requests_are_refused_in_one_line(classes, n, knobs, says):
+    with pytest.raises(UserError, match=says) as refusal:
+        generator("mlp", classes).sample(n, **knobs)
+    assert "\n" not in str(refusal.value)

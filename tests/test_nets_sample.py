@@ -36,6 +36,24 @@ def test_the_first_images_are_the_smaller_sample(net, n, data, seed, batch):
 
 
 @settings(max_examples=15, deadline=None)
+@given(st.integers(1, 700), st.integers(1, 700), st.integers(1, 300))
+def test_an_image_s_pass_has_the_same_shape_in_every_sample(n, k, batch):
+    """Or floats would be rounded in another way, and a grey level would differ once in a while."""
+
+    def passes(count):
+        sizes = []
+        hook = generator("mlp").register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+        generator("mlp").sample(count, batch=batch)
+        hook.remove()
+        return sizes
+
+    fewer, more = sorted((passes(n), passes(k)), key=len)
+    assert more[: len(fewer)] == fewer
+    assert max(more) <= batch
+    assert sum(more) < 2 * max(n, k, 16)
+
+
+@settings(max_examples=15, deadline=None)
 @given(nets, st.integers(1, 100), st.integers(1, 300))
 def test_the_batch_changes_nothing_but_rounding(net, n, batch):
     one, other = (generator(net).sample(n, seed=1, batch=size).int() for size in (256, batch))

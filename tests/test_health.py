@@ -169,7 +169,7 @@ def test_collapse_needs_several_sheets_and_not_the_untrained_one():
     found = feed(Health(BCE), [sheet(step * YOUNG, value) for step, value in enumerate(values)])
     assert [(each["step"] // YOUNG, each["raised"]) for each in found] == [(6, True), (10, False)]
     assert feed(Health(BCE), [sheet(step, 0.0) for step in range(YOUNG)]) == []
-    growing = [sheet(step * YOUNG, 0.02 * step) for step in range(12)]
+    growing = [sheet(step * YOUNG, 0.06 * step) for step in range(12)]
     assert feed(Health(BCE), growing) == []
 
 

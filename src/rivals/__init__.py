@@ -17,7 +17,9 @@ _HOMES = {
     "rivals.base.spans": ("Span",),
     "rivals.data.imageset": ("ImageSet",),
     "rivals.data.stream": ("Batches",),
+    "rivals.game.checkpoint": ("Checkpoints",),
     "rivals.game.game": ("Game", "Turn"),
+    "rivals.game.health": ("Health",),
     "rivals.game.play": ("Interlude", "Saving", "play"),
     "rivals.game.players": ("Player", "adam"),
     "rivals.losses.gan": (

@@ -110,7 +110,7 @@ def _parse(function: Callable[..., Any], verb: str, words: list[str]) -> Any:
     def remember(*args: Any, **kwargs: Any) -> Callable[[], Any]:
         return lambda: function(*args, **kwargs)  # parsing is over before work begins
 
-    remember.__doc__ = function.__doc__
+    remember.__doc__ = re.sub(r"^(\s+)\*+(\w+:)", r"\1\2", function.__doc__ or "", flags=re.MULTILINE)
     remember.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     remember.__annotations__ = {each.name: each.annotation for each in parameters}
     spoken = io.StringIO()
@@ -175,8 +175,8 @@ def _cell(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, dict):
         return ", ".join(f"{key} {_cell(each)}" for key, each in value.items())
-    if isinstance(value, list):  # alarms
-        return "; ".join(alarm["says"] for alarm in value) or "none"
+    if isinstance(value, list):
+        return "; ".join(each["says"] if isinstance(each, dict) else str(each) for each in value) or "none"
     return str(value)
 
 
@@ -190,7 +190,7 @@ def _train(words: list[str]) -> Any:
         said = {name: value for name in fields if (value := getattr(settings, name)) != getattr(base, name)}
         return api.train(data, **options, **said).result()
 
-    train.__doc__ = (api.train.__doc__ or "").replace("**settings:", "settings:")
+    train.__doc__ = api.train.__doc__
     signature = inspect.signature(api.train, eval_str=True)
     settings = inspect.Parameter(
         "settings",

@@ -61,7 +61,7 @@ class Config:
     """Adam's beta1, for both."""
     beta2: Schedule = Schedule(0.99, 0.99)  # noqa: RUF009 - frozen
     """Adam's beta2, for both."""
-    ema: float = 0.0
+    ema: Schedule = _NONE
     """Half-life, in images, of the average of the generator's weights; 0 keeps none."""
     sheet: int = 64
     """Fixed noise vectors kept for the sample sheets."""
@@ -80,7 +80,7 @@ class Config:
             value = getattr(self, name)
             if not least <= value <= most:
                 raise UserError(f"{_flag(name)} {value} cannot work: take {least} to {most}")
-        for name in ("r1", "r2", "gp", "instance_noise"):
+        for name in ("r1", "r2", "gp", "instance_noise", "ema"):
             schedule = getattr(self, name)
             if min(schedule.start, schedule.end) < 0:
                 raise UserError(f"{_flag(name)} {schedule} is negative: take 0 (none) or more")
@@ -97,10 +97,7 @@ class Config:
         for name, value in settings.items():
             if name not in fields:
                 raise unknown("setting", name, fields)
-            if isinstance(getattr(self, name), Schedule):
-                settings[name] = Schedule.parse(value)
-            elif isinstance(value, list):
-                settings[name] = tuple(value)
+            settings[name] = _READ[str(fields[name].type)](name, value)
         return dataclasses.replace(self, **settings)
 
     def written(self) -> dict[str, Any]:
@@ -113,6 +110,40 @@ class Config:
             elif isinstance(value, tuple):
                 values[name] = list(value)
         return values
+
+
+def _schedule(name: str, value: Any) -> Schedule:
+    return Schedule.parse(value)
+
+
+def _widths(name: str, value: Any) -> tuple[int, ...]:
+    if not isinstance(value, (list, tuple)) or not all(type(width) is int for width in value):
+        raise UserError(f"{name} {value!r} are no widths: give whole numbers, as (256, 128, 64)")
+    return tuple(value)
+
+
+def _exactly(*kinds: type) -> Callable[[str, Any], Any]:
+    def read(name: str, value: Any) -> Any:
+        if float in kinds and type(value) is int:
+            return float(value)
+        if type(value) not in kinds:
+            wanted = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
+            raise UserError(f"{name} {value!r} is of the wrong type: give {wanted}")
+        return value
+
+    return read
+
+
+_READ: dict[str, Callable[[str, Any], Any]] = {
+    "Schedule": _schedule,
+    "tuple[int, ...]": _widths,
+    "bool": _exactly(bool),
+    "int": _exactly(int),
+    "float": _exactly(float),
+    "str": _exactly(str),
+    "float | None": _exactly(float, type(None)),
+    "str | None": _exactly(str, type(None)),
+}
 
 
 def _flag(name: str) -> str:
@@ -151,7 +182,7 @@ def mlp() -> Config:
         discriminator_lr=Schedule.parse(1e-3),
         beta1=0.5,
         beta2=Schedule.parse(0.99),
-        ema=10_000,
+        ema=Schedule.parse("10k"),
         sheet=64,
     )
 
@@ -178,7 +209,7 @@ def sngan() -> Config:
         loss="hinge",
         discriminator_turns=5,
         beta2=Schedule.parse(0.9),
-        ema=50_000,
+        ema=Schedule.parse("50k"),
         until="10M images",
     )
 
@@ -191,7 +222,7 @@ def r3() -> Config:
         r1=Schedule.parse(0.05),
         r2=Schedule.parse(0.05),
         penalty_every=8,
-        ema=50_000,
+        ema=Schedule.parse("50k"),
         until="2M images",
     )
 
@@ -207,7 +238,7 @@ def quick() -> Config:
         penalty_every=8,
         generator_lr=Schedule.parse(1e-3),
         discriminator_lr=Schedule.parse(1e-3),
-        ema=10_000,
+        ema=Schedule.parse("10k"),
         until="4 minutes",
     )
 

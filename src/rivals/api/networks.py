@@ -54,7 +54,10 @@ def load(path: str | Path, *, device: str = "cpu") -> Generator:
     if file.is_dir():
         file = file / "generator.safetensors"
     if not file.exists():
-        raise UserError(f"no generator at '{path}': name a run that has ended, or a .safetensors file")
+        raise UserError(
+            f"no generator at '{path}': name a .safetensors file or a run that has ended (a killed one ends by "
+            "'rivals train --resume --out RUN')"
+        )
     try:
         facts = json.loads(file.with_suffix(".json").read_text())
         net: Any = rebuild(facts["spec"])

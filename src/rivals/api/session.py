@@ -83,7 +83,7 @@ class Session:
         from rivals.game.health import Health
         from rivals.game.interrupt import asked_to_stop
         from rivals.game.ledger import NonFinite
-        from rivals.game.play import Interlude, Saving, play
+        from rivals.game.play import Interlude, Moment, Saving, play
         from rivals.reports.terminal import Live
 
         run, length = self.run, Span.parse(self.config.until)
@@ -91,6 +91,7 @@ class Session:
         health = Health(run.about["equilibrium"])
         for record in run.records() if resume else ():
             health.recall(record)
+        checkpoints = Checkpoints(run.checkpoints)
         live = Live(length, len(self.images), quiet=self.quiet)
         with asked_to_stop() as stop, live:
             try:
@@ -100,7 +101,7 @@ class Session:
                     until=length,
                     seed=self.seed,
                     journal=run,
-                    saving=Saving(Checkpoints(run.checkpoints), saves, resume),
+                    saving=Saving(checkpoints, saves, resume),
                     interludes=[Interlude(sheets, self._sheets())],
                     watch=health,
                     show=live,
@@ -108,11 +109,13 @@ class Session:
                     rollback=rollback,
                 )
             except NonFinite as error:
-                run.update(state="stopped", says=str(error))
-                _draw(run)
+                tensors, facts = checkpoints.load()
+                self.game.restore(tensors)
+                self._finish(Moment(**facts["moment"]), health.active, "stopped", says=str(error))
+                fix = "" if rollback else "go on with --resume and --on-nonfinite rollback, or "
                 raise UserError(
-                    f"{error}; the last good checkpoint is kept in {run.checkpoints}: go on with --resume and "
-                    "--on-nonfinite rollback, or start anew with lower learning rates"
+                    f"{error}; the last good state, of step {facts['step']}, is kept: {fix}start anew with lower "
+                    "learning rates"
                 ) from None
             self._finish(end, health.active, "interrupted" if stop() else "finished")
         if stop():
@@ -140,8 +143,11 @@ class Session:
 
         return draw
 
-    def _finish(self, end: Moment, alarms: dict[str, Record], state: str) -> None:
-        """Write down where the run ended, with its generator and its page."""
+    def _finish(self, end: Moment, alarms: dict[str, Record], state: str, **facts: str) -> None:
+        """Write down where the run ended, with its generator, its curves and its page."""
+        from rivals.reports.curves import draw_curves
+        from rivals.reports.page import write_report
+
         keep(
             self.game.players["generator"].shown,
             self.run.folder / "generator.safetensors",
@@ -159,14 +165,7 @@ class Session:
             epochs=round(end.epochs, 3),
             seconds=round(end.seconds, 1),
             alarms=[{key: alarm[key] for key in ("alarm", "says", "remedy")} for alarm in alarms.values()],
+            **facts,
         )
-        _draw(self.run)
-
-
-def _draw(run: Run) -> None:
-    """The pictures and the page of a run, as far as it has come."""
-    from rivals.reports.curves import draw_curves
-    from rivals.reports.page import write_report
-
-    draw_curves(run)
-    write_report([run], run.report)
+        draw_curves(self.run)
+        write_report([self.run], self.run.report)

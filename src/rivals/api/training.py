@@ -59,7 +59,7 @@ def train(
     crop: bool = False,
     skip_bad: bool = False,
     sample_every: str | None = None,
-    checkpoint_every: str = "1 minutes",
+    checkpoint_every: str | None = None,
     on_nonfinite: Literal["stop", "rollback"] = "stop",
     quiet: bool = False,
     **settings: Any,
@@ -77,10 +77,10 @@ def train(
         crop: Crop rectangles to their central square.
         skip_bad: Leave unreadable images out instead of stopping.
         sample_every: Time between sample sheets, written as --until; a fortieth of the run if none is given.
-        checkpoint_every: Time between checkpoints, written as --until.
+        checkpoint_every: Time between checkpoints, written as --until; one minute if none is given.
         on_nonfinite: When a value is no finite number: stop, or go back to the last checkpoint and halve the rates.
         quiet: Print nothing on the way.
-        **settings: Any field of :class:`rivals.recipes.Config`, over the recipe's, as until="2M images".
+        **settings: Any setting of the recipe, as until="2M images"; rivals.Config lists them.
 
     Returns:
         The run, with ``.generator``.
@@ -100,8 +100,10 @@ def train(
         recipe = recipe or recipes.DEFAULT
         config = recipes.RECIPES[recipe]().changed(**settings)
         source = {"data": _source(data or DATA), "size": size, "crop": crop, "skip_bad": skip_bad}
-    sheets = Span.parse(sample_every) if sample_every else None
-    saves = Span.parse(checkpoint_every)
+    pace = {"sample_every": sample_every, "checkpoint_every": checkpoint_every}
+    pace = {name: asked or kept.get("pace", {}).get(name) for name, asked in pace.items()}
+    sheets = Span.parse(pace["sample_every"]) if pace["sample_every"] else None
+    saves = Span.parse(pace["checkpoint_every"] or "1 minutes")
     folder = Path(out) if out is not None else _free(Path("runs"), f"{Path(source['data']).stem}-{recipe}")
     if not resume:
         TrainedRun.check_free(folder)  # before the images are read, which may take a while
@@ -114,9 +116,9 @@ def train(
         if kept["data"]["hash"] != images.hash:
             raise UserError(f"the images of '{source['data']}' have changed since: restore them to resume")
         run = TrainedRun.open(folder)
-        run.update(state="running", config=config.written())
+        run.update(state="running", config=config.written(), pace=pace)
     else:
-        run = TrainedRun.create(folder, about(recipe, config, source, images, game, seed))
+        run = TrainedRun.create(folder, about(recipe, config, source, images, game, seed) | {"pace": pace})
     session = Session(run, game, images, config, seed, quiet)
     session.play(sheets, saves, resume=resume, rollback=on_nonfinite == "rollback")
     return run
@@ -151,8 +153,12 @@ def report(*runs: str | Path, out: str | Path | None = None) -> Path:
     if not runs:
         raise UserError("no run was named: give one or more run folders, as in 'rivals report runs/demo-1'")
     opened = [Run.open(run) for run in runs]
-    default = opened[0].report if len(opened) == 1 else Path("report.html")
-    return write_report(opened, Path(out) if out is not None else default)
+    if out is None and len(opened) == 1:
+        return write_report(opened, opened[0].report)
+    page = Path(out or "report.html")
+    if page.exists():
+        raise UserError(f"'{page}' exists already: remove it or choose another --out")
+    return write_report(opened, page)
 
 
 def _free(home: Path, name: str) -> Path:
@@ -188,6 +194,15 @@ def _as_before(kept: Record, asked: Record, settings: Record) -> tuple[str, reci
         if value != before[name]:
             raise UserError(
                 f"cannot resume with another {name}: it was {before[name]}, now {value}: leave it out, or start anew"
+            )
+    if changed.until != config.until and "step" in kept:
+        come = Span.parse(changed.until).progress(
+            images=kept["images"], epochs=kept["epochs"], steps=kept["step"], seconds=kept["seconds"]
+        )
+        if come > 1:
+            raise UserError(
+                f"the run has come to {kept['images']:,} images ({kept['step']:,} steps), past '{changed.until}': "
+                "give a longer --until"
             )
     return kept["recipe"], changed, source, kept["seed"]
 

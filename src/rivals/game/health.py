@@ -90,15 +90,17 @@ class Health:
             self.active.pop(record["alarm"], None)
 
     def _set(self, alarm: str, record: Record, raised: bool, **facts: float) -> Iterator[Record]:
-        if raised == (alarm in self.active):
+        if not raised and alarm not in self.active:
             return
         says, remedy = ADVICE[alarm]
         found = {key: record[key] for key in ("images", "step", "seconds")}
         found |= {"alarm": alarm, "raised": raised, "says": says.format(**facts), "remedy": remedy}
         if not raised:
             found |= {"says": f"The alarm '{alarm}' is over.", "remedy": ""}
-        self._hold(found)
-        yield found
+        news = raised != (alarm in self.active)
+        self._hold(found)  # an old alarm's figures are kept fresh, but it is not raised again
+        if news:
+            yield found
 
     def _see_losses(self, record: Record, draw: float) -> Iterator[Record]:
         self._losses.append((record["loss/discriminator"], record["loss/generator"]))
@@ -137,7 +139,7 @@ class Health:
         self._sheets.append(record["diversity"])
         worst, best = min(self._sheets), max(self._sheets)
         # A young generator that grows more varied from sheet to sheet is on its way, not collapsed.
-        grows = self._sheets[-1] > 1.2 * self._sheets[0]
+        grows = self._sheets[-1] > max(0.1, 1.2 * self._sheets[0])
         on = len(self._sheets) == SHEETS and best < COLLAPSE and not grows
         still = "mode-collapse" in self.active and not worst > VARIED
         yield from self._set("mode-collapse", record, on or still, diversity=record["diversity"])

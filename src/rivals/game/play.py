@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -79,6 +79,7 @@ class _Table:
     stop: Callable[[], bool]
     step: int = 0
     ledger: Ledger = field(default_factory=Ledger)
+    fresh: bool = True
 
     def now(self) -> Moment:
         images = self.step * self.game.images_a_round(self.batches)
@@ -99,7 +100,7 @@ class _Table:
         for name, player in self.game.players.items():
             if not all(bool(value.isfinite().all()) for value in player.net.state_dict().values()):
                 raise NonFinite(f"weights/{name}", self.step)
-        facts = {"seconds": self.ledger.seconds, "rate": self.game.rate}
+        facts = {"moment": asdict(self.now()), "rate": self.game.rate}
         self.saving.checkpoints.save(self.step, self.game.state(), facts)
 
     def go_back(self, slower: float = 1.0) -> None:
@@ -108,7 +109,8 @@ class _Table:
         tensors, facts = self.saving.checkpoints.load()
         self.game.restore(tensors)
         self.game.rate = facts["rate"] * slower
-        self.step, self.ledger = facts["step"], Ledger(facts["seconds"])
+        self.fresh = False
+        self.step, self.ledger = facts["step"], Ledger(facts["moment"]["seconds"])
         if self.journal is not None:
             self.journal.rewind(self.step)
         if slower != 1:
@@ -117,7 +119,7 @@ class _Table:
     def rounds(self) -> Moment:
         """Play on until the end, or until asked to stop."""
         before = self.now()
-        if self.step == 0:
+        if self.fresh:
             self.perform(each for each in self.interludes)
             self.save()
         while before.along(self.until) < 1 and not self.stop():
@@ -192,6 +194,6 @@ def play(
                 if not rollback or saving is None or rollbacks > MOST_ROLLBACKS:
                     raise
                 table.go_back(slower=0.5)
-                place = {"images": table.now().images, "step": table.step, "seconds": table.ledger.seconds}
+                place = {"images": table.now().images, "step": table.step, "seconds": round(table.ledger.seconds, 3)}
                 says = f"{error}: back to step {table.step}, all rates halved"
                 table.note([place | {"rollback": table.step, "says": says}])

@@ -52,7 +52,7 @@ def adam(
         raise UserError(f"a learning rate of {rate} cannot work: take one above 0 and at most 1, as 2e-4")
     if not all(0 <= beta < 1 for beta in (beta1, second.start, second.end)):
         raise UserError(f"Adam's betas ({beta1:g}, {second}) must be at least 0 and below 1, as 0.5 and 0.99")
-    return Adam(rate, beta1, second, eps)
+    return Adam(rate, float(beta1), second, eps)
 
 
 class Player:
@@ -61,19 +61,20 @@ class Player:
     Args:
         net: The network, already on its device.
         optimizer: How it learns, as :func:`adam`.
-        ema: Half-life, in images seen, of the exponential moving average of its weights; 0 keeps none. Early in a
+        ema: Half-life, in images seen, of the exponential moving average of its weights; 0 keeps none. May be a
+            schedule. Early in a
             run the half-life is at most a twentieth of what has been seen, or the average would remember the
             noise it began with (Karras et al. 2020, 2024).
     """
 
-    def __init__(self, net: nn.Module, optimizer: Adam, *, ema: float = 0.0) -> None:
-        if ema < 0:
-            raise UserError(f"an EMA half-life of {ema:g} images makes no sense: take 0 (none) or more, as 10000")
+    def __init__(self, net: nn.Module, optimizer: Adam, *, ema: float | str | Schedule = 0.0) -> None:
+        self.half_life = Schedule.parse(ema)
+        if min(self.half_life.start, self.half_life.end) < 0:
+            raise UserError(f"an EMA half-life of {ema} images makes no sense: take 0 (none) or more, as 10k")
         self.net = net
         self.settings = optimizer
         self.optimizer = optimizer.attach(net.parameters())
-        self.half_life = ema
-        self.average = copy.deepcopy(net).requires_grad_(False) if ema else None
+        self.average = copy.deepcopy(net).requires_grad_(False) if self.half_life.peak else None
 
     @property
     def shown(self) -> nn.Module:
@@ -95,7 +96,7 @@ class Player:
         """Move the average towards the weights, after a batch of ``batch`` images that ended at ``images``."""
         if self.average is None:
             return
-        half_life = min(self.half_life, images / 20)
+        half_life = min(self.half_life.at(images), images / 20)
         beta = 0.5 ** (batch / max(half_life, 1e-9))
         torch._foreach_lerp_(list(self.average.parameters()), list(self.net.parameters()), 1 - beta)
         for kept, live in zip(self.average.buffers(), self.net.buffers(), strict=True):

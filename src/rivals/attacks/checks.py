@@ -1,0 +1,128 @@
+"""What an attack needs of its images, labels and model, and one clear line for each way to get it wrong."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from rivals.base.errors import UserError
+
+
+def check_images(x: Tensor, bounds: tuple[float, float], name: str = "the images") -> None:
+    """Refuse what is not a batch of floating-point images (n, ...) within ``bounds``.
+
+    Raises:
+        UserError: no tensor, whole numbers, a single image, NaN or infinity, or values outside ``bounds``.
+    """
+    if not isinstance(x, Tensor):
+        raise UserError(f"{name} are a {type(x).__name__}: give a tensor (n, ...), as torch.as_tensor makes")
+    low, high = bounds
+    if not x.is_floating_point():
+        fix = "divide by 255, as in x.float() / 255" if x.dtype == torch.uint8 else "give floating-point ones"
+        raise UserError(f"{name} are of type {_short(x.dtype)}: {fix}")
+    if x.ndim < 2:
+        raise UserError(f"{name} have the shape {tuple(x.shape)}: give a batch (n, ...), of one image by x[None]")
+    if not len(x):
+        return
+    if not bool(x.isfinite().all()):
+        bad = int((~x.isfinite().flatten(1).all(1)).sum())
+        raise UserError(f"{name} hold NaN or infinity, in {bad} of {len(x)}: mend them first")
+    least, most = float(x.min()), float(x.max())
+    if low - 1e-6 <= least and most <= high + 1e-6:
+        return
+    if (low, high) == (0, 1) and least >= 0 and most > 2:
+        fix = "they look like 0..255: divide them by 255"
+    elif (low, high) == (0, 1) and abs(least + 1) < 0.02 and most <= 1:
+        fix = "they look like [-1, 1]: map them by (x + 1) / 2, and back inside the model"
+    else:
+        fix = "if they are normalised, put the mean and the deviation inside the model"
+    raise UserError(f"{name} run from {least:.4g} to {most:.4g}, not within [{low:g}, {high:g}]: {fix}")
+
+
+def check_labels(y: Tensor, x: Tensor, name: str = "labels") -> Tensor:
+    """The labels as int64, one for each image.
+
+    Raises:
+        UserError: no tensor, not whole numbers, not of shape (n,), or on another device than the images.
+    """
+    if not isinstance(y, Tensor):
+        raise UserError(f"the {name} are a {type(y).__name__}: give a tensor (n,) of class numbers")
+    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        raise UserError(f"the {name} are of type {_short(y.dtype)}: give class numbers, torch.int64")
+    if y.shape != (len(x),):
+        raise UserError(
+            f"the {name} have the shape {tuple(y.shape)} for {len(x)} images: give one class number an image"
+        )
+    if y.device != x.device:
+        raise UserError(f"the {name} are on {y.device} and the images on {x.device}: move one of them by .to(device)")
+    return y.long()
+
+
+def check_classes(y: Tensor, classes: int, name: str = "labels") -> None:
+    """Refuse class numbers that the model does not have.
+
+    Raises:
+        UserError: one is below 0 or not below ``classes``.
+    """
+    wrong = y[(y < 0) | (y >= classes)]
+    if len(wrong):
+        raise UserError(
+            f"the {name} hold {int(wrong[0])}, but the model has {classes} classes: class numbers run from 0 to "
+            f"{classes - 1}"
+        )
+
+
+def check_place(model: nn.Module, x: Tensor) -> None:
+    """Refuse a model on another device, or of another floating-point type, than the images.
+
+    Raises:
+        UserError: as said.
+    """
+    for part in itertools.chain(model.parameters(), model.buffers()):
+        if part.device != x.device:
+            raise UserError(
+                f"the model is on {part.device} and the images on {x.device}: move one of them by .to(device)"
+            )
+    first = next((p for p in model.parameters() if p.is_floating_point()), None)
+    if first is not None and first.dtype != x.dtype:
+        raise UserError(
+            f"the model is of type {_short(first.dtype)} and the images of {_short(x.dtype)}: convert one of them, "
+            f"as by x.to(torch.{_short(first.dtype)})"
+        )
+
+
+def check_logits(logits: object, x: Tensor) -> None:
+    """Refuse answers that are not one finite row of at least two logits for each image.
+
+    Raises:
+        UserError: as said.
+    """
+    if not isinstance(logits, Tensor):
+        raise UserError(f"the model answers with a {type(logits).__name__}: let its forward return the logits alone")
+    if logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 2:
+        raise UserError(
+            f"the model answers {len(x)} images with the shape {tuple(logits.shape)}: it must be ({len(x)}, classes), "
+            "with two classes or more"
+        )
+    if not logits.is_floating_point():
+        raise UserError(f"the model answers with {_short(logits.dtype)}: let it return logits, not class numbers")
+    if not bool(logits.isfinite().all()):
+        raise UserError("the model's logits hold NaN or infinity for images in range: look at its weights")
+
+
+def warn_of_probabilities(logits: Tensor) -> None:
+    """Warn if the answers look like probabilities: rows that are not negative and add up to 1."""
+    rows = logits.detach()
+    if bool((rows >= 0).all()) and bool(((rows.sum(1) - 1).abs() < 1e-3).all()):
+        warnings.warn(
+            "the model answers with probabilities, not logits: where it is sure, they round to 0 and 1 and their "
+            "gradient vanishes, so attacks look weaker than they are; leave its last softmax out",
+            stacklevel=2,
+        )
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

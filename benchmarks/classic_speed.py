@@ -47,6 +47,23 @@ def ours(images: ImageSet) -> float:
         return STEPS * config.batch / (time.perf_counter() - start)
 
 
+def plain_networks() -> tuple[nn.Module, nn.Module]:
+    """The recipe's networks as an article lists them: the same layers and sizes, in torch's own modules."""
+    generator = nn.Sequential(
+        *(nn.Linear(100, 256), nn.LeakyReLU(0.2), nn.Linear(256, 512), nn.LeakyReLU(0.2)),
+        *(nn.Linear(512, 1024), nn.LeakyReLU(0.2), nn.Linear(1024, 3072), nn.Tanh(), nn.Unflatten(1, (3, 32, 32))),
+    )
+    discriminator = nn.Sequential(
+        *(nn.Flatten(), nn.Linear(3072, 1024), nn.LeakyReLU(0.2), nn.Dropout(0.3)),
+        *(nn.Linear(1024, 512), nn.LeakyReLU(0.2), nn.Dropout(0.3)),
+        *(nn.Linear(512, 256), nn.LeakyReLU(0.2), nn.Dropout(0.3), nn.Linear(256, 1), nn.Flatten(0)),
+    )
+    counts = [sum(weight.numel() for weight in net.parameters()) for net in (generator, discriminator)]
+    ours = build_generator("mlp", size=32, channels=3, latent=100), build_discriminator("mlp", size=32, channels=3)
+    assert counts == [sum(weight.numel() for weight in net.parameters()) for net in ours]
+    return generator, discriminator
+
+
 def plain(images: ImageSet, workers: int) -> float:
     """Images a second of the plain loop."""
     dataset = CIFAR10.__new__(CIFAR10)  # its own __getitem__, on the same pixels, without its download
@@ -55,8 +72,7 @@ def plain(images: ImageSet, workers: int) -> float:
     dataset.transform = Compose([ToTensor(), Normalize((0.5,) * 3, (0.5,) * 3)])
     dataset.target_transform = None
     loader = DataLoader(dataset, batch_size=BATCH, shuffle=True, num_workers=workers, drop_last=True)
-    generator = build_generator("mlp", size=32, channels=3, latent=100)
-    discriminator = build_discriminator("mlp", size=32, channels=3, dropout=0.3)
+    generator, discriminator = plain_networks()
     d_optimizer = torch.optim.Adam(discriminator.parameters(), lr=2e-4)
     g_optimizer = torch.optim.Adam(generator.parameters(), lr=2e-4)
     criterion = nn.BCEWithLogitsLoss()

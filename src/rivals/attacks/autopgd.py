@@ -89,6 +89,17 @@ def apgd(
         return siege.best
 
 
+def windows(steps: int) -> list[int]:
+    """For each count of steps taken, from 0 to ``steps``: the length of the window that ends there, or 0."""
+    window, least, less = (max(int(share * steps), 1) for share in (0.22, 0.06, 0.03))
+    ends, end = [0] * (steps + 1), window
+    while end <= steps:
+        ends[end] = window
+        window = max(window - less, least)
+        end += window
+    return ends
+
+
 @dataclass
 class _Searching(Rows):
     """What both searches remember; ``best_value`` is that of ``best``, the top of the trial (of the stage, in L1)."""
@@ -125,15 +136,7 @@ class _Dense:
         self.radii = ball.radii(siege.x)
         self.steps = steps
         self.classes = classes
-        # windows[t] is the length of the window that ends after t steps, 0 if none does
-        windows = [0] * (steps + 1)
-        window, least, less = (max(int(share * steps), 1) for share in (0.22, 0.06, 0.03))
-        at = window
-        while at <= steps:
-            windows[at] = window
-            window = max(window - less, least)
-            at += window
-        self.windows = torch.tensor(windows, device=siege.x.device)
+        self.windows = torch.tensor(windows(steps), device=siege.x.device)
 
     def begin(self, points: Tensor, trials: Tensor) -> _DenseRows:
         siege, x, eps = self.siege, self.siege.x[points], self.radii[points]

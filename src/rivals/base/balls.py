@@ -184,7 +184,7 @@ class L2(Ball):
 
     def random(self, x: Tensor, generators: Sequence[Generator]) -> Tensor:
         noise = draw(torch.randn, x, generators)
-        share = draw(torch.rand, x, generators, size=()) ** (1 / max(1, x[0].numel())) if len(x) else x.flatten()
+        share = draw(torch.rand, x, generators, size=()) ** (1 / math.prod(x.shape[1:]))
         return (x + noise * _column(share * self.radii(x) / _norm(noise, self.p), x)).clamp_(*self.bounds)
 
     def edge(self, x: Tensor, generators: Sequence[Generator]) -> Tensor:
@@ -200,14 +200,16 @@ class L2(Ball):
         """
         size, room = direction.abs().flatten(1), self._room(x, direction).flatten(1)
         eps = self.radii(x)
-        s = (eps / _norm(size, self.p)).clamp_max(torch.finfo(x.dtype).max)
+        precision = torch.finfo(x.dtype)
+        nothing = precision.tiny / precision.eps  # squares below it are inexact
+        s = (eps / _norm(size, self.p)).clamp_max(precision.max)  # finite, so that 0 times it is 0
         walled = torch.full_like(s, -1)
         while True:
             wall = size * s[:, None] >= room
             count = wall.sum(1).to(s.dtype)
             free = size.masked_fill(wall, 0).square().sum(1)
             left = (eps.square() - room.masked_fill(~wall, 0).square().sum(1)).clamp_min(0)
-            s = torch.where(free > 0, torch.maximum(s, (left / free).sqrt()), s)
+            s = torch.where(free > nothing, torch.maximum(s, (left / free).sqrt()), s)
             if bool((count == walled).all()):
                 return (x + direction * _column(s, x)).clamp_(*self.bounds)
             walled = count
@@ -274,15 +276,16 @@ class L1(Ball):
         return (signs / signs.abs().sum(1, keepdim=True).clamp_min(1)).view_as(gradient)
 
     def step(self, x_adv: Tensor, gradient: Tensor, lengths: Tensor) -> Tensor:
-        """The largest coordinates, as many as have room for the length in all, are each pushed by the whole of it.
+        """Push the largest coordinates, as many as have room for the length in all; the single largest has often none.
 
-        The single largest would often stand at a wall. Those at a wall are pushed too: else the projection, which
-        takes the same amount off all, would draw them back from it.
+        Each is pushed in proportion to its gradient, the largest that has room by the whole length; so are those that
+        stand at a wall already: else the projection, which takes the same off all, would draw them back from it.
         """
         size, order = gradient.abs().flatten(1).sort(dim=1, descending=True)
         room = self._room(x_adv, gradient).flatten(1).gather(1, order)
         pushed = (room.cumsum(1) - room < lengths[:, None]) & (size > 0)
-        push = torch.zeros_like(room).scatter(1, order, pushed * lengths[:, None])
+        top = size.masked_fill(room <= 0, 0).amax(1, keepdim=True).clamp_min(torch.finfo(size.dtype).tiny)
+        push = torch.zeros_like(room).scatter(1, order, pushed * lengths[:, None] * (size / top).clamp_max(1))
         return x_adv + gradient.sign() * push.view_as(x_adv)
 
     def random(self, x: Tensor, generators: Sequence[Generator]) -> Tensor:

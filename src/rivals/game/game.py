@@ -112,7 +112,7 @@ class Game:
             images, labels = batches.draw(index, lane)
             on_device = images.to(self.device, non_blocking=True)
             kept = None if labels is None else labels.to(self.device, non_blocking=True)
-            return on_device.float().div_(127.5).sub_(1), kept
+            return (on_device * (1 / 127.5)).sub_(1), kept
 
         scene = Scene(
             {name: player.net for name, player in self.players.items()},

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rivals.base.errors import UserError
 from rivals.nets.discriminator import Discriminator
+from rivals.nets.dropout import Dropout
 from rivals.nets.generator import Generator
 from rivals.nets.labels import LabelledLatent, ProjectionHead
 
@@ -55,13 +56,13 @@ class MLPDiscriminator(Discriminator):
         dropout: float = 0.3,
     ) -> None:
         widths = _hidden(widths, (1024, 512, 256))
-        if not 0 <= dropout < 1:
-            raise UserError(f"dropout {dropout} is out of range: take a number from 0 to below 1")
+        if not 0 <= dropout <= 0.99:
+            raise UserError(f"dropout {dropout} is out of range: take a number from 0 to 0.99")
         super().__init__("mlp", size=size, channels=channels, classes=classes, widths=widths, dropout=dropout)
         sizes = [channels * size * size, *widths]
         layers: list[nn.Module] = []
         for wide, next_wide in pairwise(sizes):
-            layers += [nn.Linear(wide, next_wide), nn.LeakyReLU(0.2, inplace=True), nn.Dropout(dropout)]
+            layers += [nn.Linear(wide, next_wide), nn.LeakyReLU(0.2, inplace=True), Dropout(dropout)]
         self.layers = nn.Sequential(*layers)
         self.head = ProjectionHead(sizes[-1], classes)
 

@@ -30,7 +30,7 @@ def check_images(x: Tensor, bounds: tuple[float, float], name: str = "the images
     if not bool(x.isfinite().all()):
         bad = int((~x.isfinite().flatten(1).all(1)).sum())
         raise UserError(f"{name} hold NaN or infinity, in {bad} of {len(x)}: mend them first")
-    least, most = float(x.min()), float(x.max())
+    least, most = (float(value) for value in torch.aminmax(x.detach()))
     if low - 1e-6 <= least and most <= high + 1e-6:
         return
     if (low, high) == (0, 1) and least >= 0 and most > 2:

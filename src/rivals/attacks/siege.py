@@ -80,8 +80,10 @@ class Siege:
                 f"the clean logits have the shape {tuple(clean.shape)}: give the model's own for these images, "
                 f"({len(self.x)}, {self.frozen.classes})"
             )
-        everyone = torch.arange(len(self.x), device=self.x.device)
-        self.offer(everyone, self.x, clean)
+        if not len(clean):
+            return clean
+        already = self._fools(torch.arange(len(self.x), device=self.x.device), clean).nonzero()[:, 0]
+        self.offer(already, self.x[already], clean[already])
         return clean
 
     def climb(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
@@ -98,9 +100,8 @@ class Siege:
             x_adv: Images in ball and box (m, ...).
             logits: The model's answers to them (m, K).
         """
-        said, y, goal = logits.argmax(1), self.y[points], self.goal(points)
-        fools = said != y if goal is None else said == goal
-        values = self.objective(logits, y, goal).to(self._values.dtype)
+        fools = self._fools(points, logits)
+        values = self.objective(logits, self.y[points], self.goal(points)).to(self._values.dtype)
         before = self.fooled[points]
         better = (fools & ~before) | ((fools == before) & (values > self._values[points]))
         chosen = points[better]
@@ -108,6 +109,10 @@ class Siege:
         self.fooled[chosen] = fools[better]
         self._values[chosen] = values[better]
         return fools
+
+    def _fools(self, points: Tensor, logits: Tensor) -> Tensor:
+        said, goal = logits.argmax(1), self.goal(points)
+        return said != self.y[points] if goal is None else said == goal
 
     def storm(self, storm: Storm[R]) -> None:
         """Run an attack on the points still standing, or on all if fooling the model is no reason to stop."""
@@ -178,7 +183,8 @@ def besiege(
     """
     if ball is not None and not isinstance(ball, Ball):
         raise UserError(f"the ball is a {type(ball).__name__}: give Linf(8 / 255), L2(0.5) or L1(12.0)")
-    check_images(x, bounds if ball is None else ball.bounds)
+    bounds = bounds if ball is None else ball.bounds
+    check_images(x, bounds)
     y = check_labels(y, x)
     goals = None if targets is None else check_labels(targets, x, "targets")
     if ball is not None:
@@ -190,7 +196,7 @@ def besiege(
         check_classes(y, frozen.classes)
         if goals is not None:
             check_classes(goals, frozen.classes, "targets")
-        yield Siege(frozen, x.detach(), y, goals, objective, batch_size, stop_when_fooled, seed)
+        yield Siege(frozen, x.detach().clamp(*bounds), y, goals, objective, batch_size, stop_when_fooled, seed)
 
 
 def at_least(value: float, least: float, name: str) -> None:

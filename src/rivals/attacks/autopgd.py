@@ -247,7 +247,7 @@ class _Sparse:
         here = torch.where(_column(back, leaf), rows.best, rows.x_adv)
         gradient = torch.where(_column(back, leaf), rows.best_gradient, gradient)
 
-        step = _column(rows.length, leaf) * self.ball.dual(gradient, count=(rows.support / _SHRINK).ceil())
+        step = _column(rows.length, leaf) * self.ball.dual(gradient, count=rows.support / _SHRINK)
         # A stage ends by projecting the best point to the smaller ball; there everything begins anew.
         ending = ending & ~last
         rows.stage = rows.stage + ending

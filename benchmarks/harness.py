@@ -39,6 +39,10 @@ def in_turn(sides: dict[str, Callable[[], float]], rounds: int) -> dict[str, lis
     return values
 
 
-def ratio_of_medians(ours: Sequence[float], peer: Sequence[float]) -> float:
-    """How many times the peer's median ours is."""
-    return round(statistics.median(ours) / statistics.median(peer), 3)
+def paired_ratio(ours: Sequence[float], *peers: Sequence[float]) -> float:
+    """How many times the better peer's speed ours is: the median over rounds of each round's ratio.
+
+    The machine drifts from round to round, and within one it hardly does, so the two sides of a round are compared.
+    """
+    ratios = [mine / max(theirs) for mine, *theirs in zip(ours, *peers, strict=True)]
+    return round(statistics.median(ratios), 3)

@@ -22,7 +22,7 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 
-from benchmarks.harness import in_turn, ratio_of_medians, record
+from benchmarks.harness import in_turn, paired_ratio, record
 from rivals.nets.build import build_discriminator, build_generator
 
 SIZE, BATCH, LATENT, ROUNDS = 32, 64, 128, 5
@@ -129,8 +129,8 @@ def main() -> None:
         rounds=ROUNDS,
         parameters={"generator": counts[0], "discriminator": counts[1]},
         **speeds,
-        ratio=ratio_of_medians(speeds["ours"], speeds["peer"]),
-        ratio_nearest=ratio_of_medians(speeds["ours"], speeds["peer_nearest"]),
+        ratio=paired_ratio(speeds["ours"], speeds["peer"]),
+        ratio_nearest=paired_ratio(speeds["ours"], speeds["peer_nearest"]),
     )
 
 

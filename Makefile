@@ -1,5 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# Two workers of one thread each: two threads each would wait for one another.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 .PHONY: demo test check bench clean
 
@@ -7,14 +9,14 @@ demo: .venv/demo
 	$(BIN)/rivals demo
 
 test: .venv/dev
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(PYTEST)
 
 check: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(PYTEST)
 
 bench: .venv/dev
 	$(BIN)/python -m benchmarks

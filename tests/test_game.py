@@ -90,7 +90,8 @@ def test_a_turn_moves_one_player_and_leaves_the_other_as_it_was(images, mover):
     assert not seen
     assert same(before[other], snapshot(game.players[other].net))
     assert not same(before[mover], snapshot(game.players[mover].net))
-    assert all(weight.grad is None for player in game.players.values() for weight in player.net.parameters())
+    weights = [weight for player in game.players.values() for weight in player.net.parameters()]
+    assert all(weight.grad is None and weight.requires_grad for weight in weights)
 
 
 def test_the_discriminators_turn_holds_the_images_constant_and_the_generators_does_not():

@@ -99,6 +99,7 @@ class Game:
                 values |= self._take(turn, step, seen, batches, lane, step * turn.times + time)
         after = seen + self.images_a_round(batches)
         for player in self.players.values():
+            player.net.requires_grad_(True)
             player.remember(after, after - seen)
         return values
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import warnings
 
 import torch
@@ -11,35 +12,40 @@ from torch import Tensor, nn
 from rivals.base.errors import UserError
 
 
-def check_images(x: Tensor, bounds: tuple[float, float], name: str = "the images") -> None:
-    """Refuse what is not a batch of floating-point images (n, ...) within ``bounds``.
+def check_images(x: Tensor, bounds: tuple[float, float]) -> Tensor:
+    """The images without their graph, if they are a batch (n, ...) of floating-point ones within ``bounds``.
+
+    Values that overstep by up to 1e-6, as rounding makes them, are set to the bound.
 
     Raises:
         UserError: no tensor, whole numbers, a single image, NaN or infinity, or values outside ``bounds``.
     """
     if not isinstance(x, Tensor):
-        raise UserError(f"{name} are a {type(x).__name__}: give a tensor (n, ...), as torch.as_tensor makes")
+        raise UserError(f"the images are a {type(x).__name__}: give a tensor (n, ...), as torch.as_tensor makes")
     low, high = bounds
     if not x.is_floating_point():
         fix = "divide by 255, as in x.float() / 255" if x.dtype == torch.uint8 else "give floating-point ones"
-        raise UserError(f"{name} are of type {_short(x.dtype)}: {fix}")
+        raise UserError(f"the images are of type {_short(x.dtype)}: {fix}")
     if x.ndim < 2:
-        raise UserError(f"{name} have the shape {tuple(x.shape)}: give a batch (n, ...), of one image by x[None]")
-    if not len(x):
-        return
-    if not bool(x.isfinite().all()):
+        raise UserError(f"the images have the shape {tuple(x.shape)}: give a batch (n, ...), of one image by x[None]")
+    x = x.detach()
+    if not x.numel():
+        return x
+    least, most = (float(value) for value in torch.aminmax(x))
+    if not math.isfinite(least + most):
         bad = int((~x.isfinite().flatten(1).all(1)).sum())
-        raise UserError(f"{name} hold NaN or infinity, in {bad} of {len(x)}: mend them first")
-    least, most = (float(value) for value in torch.aminmax(x.detach()))
+        raise UserError(f"the images hold NaN or infinity, in {bad} of {len(x)}: mend them first")
+    if low <= least and most <= high:
+        return x
     if low - 1e-6 <= least and most <= high + 1e-6:
-        return
+        return x.clamp(low, high)
     if (low, high) == (0, 1) and least >= 0 and most > 2:
         fix = "they look like 0..255: divide them by 255"
     elif (low, high) == (0, 1) and abs(least + 1) < 0.02 and most <= 1:
         fix = "they look like [-1, 1]: map them by (x + 1) / 2, and back inside the model"
     else:
         fix = "if they are normalised, put the mean and the deviation inside the model"
-    raise UserError(f"{name} run from {least:.4g} to {most:.4g}, not within [{low:g}, {high:g}]: {fix}")
+    raise UserError(f"the images run from {least:.4g} to {most:.4g}, not within [{low:g}, {high:g}]: {fix}")
 
 
 def check_labels(y: Tensor, x: Tensor, name: str = "labels") -> Tensor:

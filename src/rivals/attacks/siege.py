@@ -183,8 +183,7 @@ def besiege(
     """
     if ball is not None and not isinstance(ball, Ball):
         raise UserError(f"the ball is a {type(ball).__name__}: give Linf(8 / 255), L2(0.5) or L1(12.0)")
-    bounds = bounds if ball is None else ball.bounds
-    check_images(x, bounds)
+    x = check_images(x, bounds if ball is None else ball.bounds)
     y = check_labels(y, x)
     goals = None if targets is None else check_labels(targets, x, "targets")
     if ball is not None:
@@ -196,7 +195,7 @@ def besiege(
         check_classes(y, frozen.classes)
         if goals is not None:
             check_classes(goals, frozen.classes, "targets")
-        yield Siege(frozen, x.detach().clamp(*bounds), y, goals, objective, batch_size, stop_when_fooled, seed)
+        yield Siege(frozen, x, y, goals, objective, batch_size, stop_when_fooled, seed)
 
 
 def at_least(value: float, least: float, name: str) -> None:

@@ -20,7 +20,7 @@ from benchmarks.harness import record
 from rivals.reports.run import Run
 
 KILLS = 20
-GAME = ["--recipe", "quick", "--until", "2500 steps", "--batch", "16", "--checkpoint-every", "25 steps", "--quiet"]
+GAME = ["--recipe", "quick", "--until", "600 steps", "--batch", "16", "--checkpoint-every", "25 steps", "--quiet"]
 
 
 def rivals(*words: str | Path) -> list[str]:
@@ -38,8 +38,8 @@ def check_checkpoints(run: Path) -> int:
     return int(paths[-1].stem) if paths else -1
 
 
-def killed(home: Path) -> list[int]:
-    """Run with twenty kills; the step of the newest checkpoint at each."""
+def killed(home: Path, seconds: float) -> list[int]:
+    """Run with twenty kills, spread over the ``seconds`` of the game; the step of the newest checkpoint at each."""
     run, rng, steps = home / "killed", random.Random(0), []
     words: list[str | Path] = ["train", "mnist5k", *GAME, "--out", run]
     while len(steps) < KILLS:
@@ -49,7 +49,7 @@ def killed(home: Path) -> list[int]:
         while process.poll() is None and (not records.exists() or records.stat().st_size == before):
             time.sleep(0.01)
         try:
-            process.wait(rng.uniform(0, 1.5))
+            process.wait(rng.uniform(0, 1.5 * seconds / KILLS))
             raise SystemExit(f"the run ended by itself, with status {process.returncode}, after {len(steps)} kills")
         except subprocess.TimeoutExpired:
             process.kill()
@@ -90,14 +90,14 @@ def main() -> None:
         home = Path(folder)
         subprocess.run(rivals("train", "mnist5k", *GAME, "--out", home / "whole"), check=True)
         whole = (home / "whole" / "generator.safetensors").read_bytes()
-        steps = killed(home)
+        steps = killed(home, Run.open(home / "whole").about["seconds"])
         same = (home / "killed" / "generator.safetensors").read_bytes() == whole
         filled = full_disk(home)
         if "generator" in filled:
             filled["same_bytes_once_there_is_room"] = filled.pop("generator") == whole
         record(
             "resume",
-            what="recipe quick on mnist5k, 2500 steps of batch 16, killed at random moments",
+            what="recipe quick on mnist5k, 600 steps of batch 16, killed at random moments",
             config=Run.open(home / "whole").about["config"],
             kills=len(steps),
             newest_checkpoint_at_each_kill=steps,

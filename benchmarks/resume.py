@@ -20,7 +20,7 @@ from benchmarks.harness import record
 from rivals.reports.run import Run
 
 KILLS = 20
-GAME = ["--recipe", "quick", "--until", "600 steps", "--batch", "16", "--checkpoint-every", "25 steps", "--quiet"]
+GAME = ["--recipe", "quick", "--until", "600 steps", "--batch", "16", "--checkpoint-every", "5 steps", "--quiet"]
 
 
 def rivals(*words: str | Path) -> list[str]:
@@ -49,14 +49,14 @@ def killed(home: Path, seconds: float) -> list[int]:
         while process.poll() is None and (not records.exists() or records.stat().st_size == before):
             time.sleep(0.01)
         try:
-            process.wait(rng.uniform(0, 1.5 * seconds / KILLS))
+            process.wait(rng.uniform(0, 1.2 * seconds / KILLS))
             raise SystemExit(f"the run ended by itself, with status {process.returncode}, after {len(steps)} kills")
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
         steps.append(check_checkpoints(run))
         print(f"kill {len(steps)} at checkpoint {steps[-1]}", flush=True)
-        words = ["train", "--resume", "--out", run, "--checkpoint-every", "25 steps", "--quiet"]
+        words = ["train", "--resume", "--out", run, "--checkpoint-every", "5 steps", "--quiet"]
     subprocess.run(rivals(*words), check=True)
     return steps
 
@@ -65,7 +65,7 @@ def full_disk(home: Path) -> dict[str, object]:
     """Fill a tmpfs under a run, see the refusal, make room and go on."""
     disk = home / "disk"
     disk.mkdir()
-    if os.geteuid() or subprocess.call(["mount", "-t", "tmpfs", "-o", "size=9M", "tmpfs", str(disk)]):
+    if os.geteuid() or subprocess.call(["mount", "-t", "tmpfs", "-o", "size=26M", "tmpfs", str(disk)]):
         return {"skipped": "mounting a tmpfs needs root"}
     try:
         run = disk / "run"

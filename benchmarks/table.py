@@ -59,7 +59,7 @@ def resume(r: dict[str, Any]) -> tuple[str, str]:
 def startup(r: dict[str, Any]) -> tuple[str, str]:
     """Starting up."""
     return (
-        f"`rivals --help` and every `rivals VERB --help` under {r['asked']} s",
+        f"`rivals --help` and the help of every verb under {r['asked']} s",
         f"slowest **{r['slowest']:.2f} s**, `import rivals` {r['seconds']['import rivals']:.2f} s "
         f"(median of 7; bare Python {r['seconds']['python -c pass']:.2f} s)",
     )

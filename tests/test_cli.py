@@ -334,6 +334,47 @@ def test_a_run_whose_numbers_burst_stops_and_says_so(rivals, photos):
     assert list(Path("r/checkpoints").iterdir())
 
 
+def test_a_run_killed_before_its_first_checkpoint_begins_again(rivals, trained, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(trained, copy)
+    shutil.rmtree(copy / "checkpoints")
+    (copy / "generator.safetensors").unlink()
+    status, _, err = rivals("train", "--resume", "--out", copy, "--quiet")
+    assert status == 0, err
+    assert (copy / "generator.safetensors").read_bytes() == (trained / "generator.safetensors").read_bytes()
+    steps = [json.loads(line)["step"] for line in (copy / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+    assert steps.count(12) == 2  # the last batch and the last sheet
+
+
+def test_two_processes_do_not_play_one_run(rivals, trained, tmp_path):
+    from rivals.reports.run import Run
+
+    copy = tmp_path / "copy"
+    shutil.copytree(trained, copy)
+    with Run.open(copy).alone():
+        refused(rivals("train", "--resume", "--out", copy, "--quiet"), "another process")
+
+
+def test_another_net_leaves_the_old_ones_knobs_behind(rivals, photos):
+    for net in ("r3", "mlp"):
+        words = ["--net", net, "--batch", "4", "--until", "1 steps", "--quiet", "--out", net]
+        status, _, err = rivals("train", photos, *words)
+        assert status == 0, err
+
+
+def test_a_film_of_a_conditional_generator_shows_its_classes_in_turn(photos, rivals):
+    import rivals as package
+    from rivals.api.networks import FRAMES, interpolate
+
+    words = ["--until", "1 steps", "--quiet", "--conditional", *TINY]
+    assert rivals("train", photos, "--out", "c", *words)[0] == 0
+    generator = package.load("c")
+    frames = interpolate(generator, 3, 0, 1.0, None)
+    assert len(frames) == 3 * FRAMES
+    assert (frames[::FRAMES] == generator.sample(3, labels=[0, 1, 0]).numpy()).all()
+
+
 # Refusals
 
 
@@ -371,6 +412,10 @@ def test_neither_help_nor_import_loads_torch():
         (["train", "--discriminator-lr", "1e9"], ["learning rate"]),
         (["train", "--device", "toaster"], ["device 'toaster'", "cpu"]),
         (["train", "--size", "7"], ["7"]),
+        (["train", "--r1", "1e400"], ["1e400"]),
+        (["train", "~nosuchuser/photos"], ["~nosuchuser/photos"]),
+        (["train", "n" * 300], ["nnn"]),
+        (["sample", "n" * 300], ["nnn"]),
         (["train", "--resume"], ["--out RUN"]),
         (["train", "--resume", "--out", "nowhere"], ["'nowhere' is not a run"]),
         (["train", "nowhere/photos"], ["nowhere/photos"]),
@@ -487,5 +532,7 @@ def test_a_run_of_a_newer_version_is_refused(rivals, trained, tmp_path):
     about = json.loads((copy / "run.json").read_text())
     (copy / "run.json").write_text(json.dumps({**about, "format": 99}))
     refused(rivals("report", copy), "newer version")
+    (copy / "run.json").write_text('{"format": 1}')
+    refused(rivals("train", "--resume", "--out", copy), "not a run of 'rivals train'")
     (copy / "run.json").write_text("{")
     refused(rivals("train", "--resume", "--out", copy), "cannot be understood")

@@ -64,6 +64,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:  # a name too long, a folder that may not be read
+        print(f"rivals: cannot use '{error.filename}': {error.strerror}: choose another path", file=sys.stderr)
+        sys.exit(2)
 
 
 def _run(words: list[str]) -> int:

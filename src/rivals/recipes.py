@@ -93,6 +93,9 @@ class Config:
         Raises:
             UserError: no setting has that name, or a value cannot work.
         """
+        if settings.get("net", self.net) != self.net:  # what another net was told has no meaning for this one
+            fresh = {"dropout": None, "norm": None, "generator_widths": (), "discriminator_widths": ()}
+            settings = fresh | settings
         fields = {field.name: field for field in dataclasses.fields(self)}
         for name, value in settings.items():
             if name not in fields:

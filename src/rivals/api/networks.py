@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rivals.nets.generator import Generator
 
 FRAMES = 20  # of an interpolation, between two images
+BLOCK = 64  # frames drawn at a time
 
 
 def keep(net: Any, path: Path, about: dict[str, Any]) -> None:
@@ -138,8 +139,10 @@ def interpolate(generator: Generator, n: int, seed: int, truncation: float, labe
     """
     import torch
 
+    if not 0 <= truncation <= 2:
+        raise UserError(f"truncation {truncation} is out of range: take a number from 0 to 2")
     corners = generator.latents(n, seed) * truncation
-    classes = labels if labels is not None else [0] * n
+    classes = labels if labels is not None else [i % max(generator.classes, 1) for i in range(n)]
     path, kinds = [], []
     for i in range(n):
         start, end = corners[i], corners[(i + 1) % n]
@@ -153,8 +156,11 @@ def interpolate(generator: Generator, n: int, seed: int, truncation: float, labe
                 ahead, behind = torch.sin(t * angle), torch.sin((1 - t) * angle)
                 path.append((behind * start + ahead * end) / torch.sin(angle))
             kinds.append(classes[i])
-    labels_now = torch.tensor(kinds) if generator.classes else None
-    return generator.draw(torch.stack(path), labels_now).numpy()
+    frames = []
+    for first in range(0, len(path), BLOCK):
+        kind = torch.tensor(kinds[first : first + BLOCK]) if generator.classes else None
+        frames.append(generator.draw(torch.stack(path[first : first + BLOCK]), kind))
+    return torch.cat(frames).numpy()
 
 
 def _class(generator: Generator, label: str) -> int:

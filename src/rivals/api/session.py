@@ -89,11 +89,9 @@ class Session:
         run, length = self.run, Span.parse(self.config.until)
         sheets = sheets or Span(length.amount / SHEETS, length.unit)
         health = Health(run.about["equilibrium"])
-        for record in run.records() if resume else ():
-            health.recall(record)
         checkpoints = Checkpoints(run.checkpoints)
         live = Live(length, len(self.images), quiet=self.quiet)
-        with asked_to_stop() as stop, live:
+        with run.alone(), asked_to_stop() as stop, live:
             try:
                 end = play(
                     self.game,
@@ -108,6 +106,10 @@ class Session:
                     stop=stop,
                     rollback=rollback,
                 )
+            except RuntimeError as error:
+                if "memory" not in str(error):
+                    raise
+                raise UserError("there is not enough memory for this game: lower --batch or the widths") from None
             except NonFinite as error:
                 tensors, facts = checkpoints.load()
                 self.game.restore(tensors)

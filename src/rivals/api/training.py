@@ -53,7 +53,7 @@ def train(
     recipe: str | None = None,
     out: str | Path | None = None,
     resume: bool = False,
-    seed: int = 0,
+    seed: int | None = None,
     device: str = "auto",
     size: int | None = None,
     crop: bool = False,
@@ -71,7 +71,7 @@ def train(
         recipe: Named preset to start from: quick (the default), mlp-classic, mlp, dcgan, sngan or r3.
         out: Folder of the run; the next free runs/DATA-RECIPE-N if none is given.
         resume: Go on with the run in --out, exactly as if it had never stopped.
-        seed: What all randomness of the run follows from.
+        seed: What all randomness of the run follows from; 0 if none is given.
         device: cpu, cuda, mps or another of PyTorch's; auto takes the accelerator if there is one.
         size: Side to resize the images to, in pixels; as they are if none is given.
         crop: Crop rectangles to their central square.
@@ -94,9 +94,10 @@ def train(
         if out is None:
             raise UserError("--resume needs the run to go on with: add --out RUN")
         kept = Run.open(out).about
-        asked = {"data": data and _source(data), "recipe": recipe, "size": size, "crop": crop, "seed": seed}
+        asked = {"data": data and _source(data), "recipe": recipe, "size": size, "crop": crop or None, "seed": seed}
         recipe, config, source, seed = _as_before(kept, asked, settings)
     else:
+        seed = seed or 0
         recipe = recipe or recipes.DEFAULT
         config = recipes.RECIPES[recipe]().changed(**settings)
         source = {"data": _source(data or DATA), "size": size, "crop": crop, "skip_bad": skip_bad}
@@ -116,7 +117,7 @@ def train(
         if kept["data"]["hash"] != images.hash:
             raise UserError(f"the images of '{source['data']}' have changed since: restore them to resume")
         run = TrainedRun.open(folder)
-        run.update(state="running", config=config.written(), pace=pace)
+        run.about = {**kept, "state": "running", "config": config.written(), "pace": pace, "says": ""}
     else:
         run = TrainedRun.create(folder, about(recipe, config, source, images, game, seed) | {"pace": pace})
     session = Session(run, game, images, config, seed, quiet)
@@ -173,7 +174,10 @@ def _source(data: str) -> str:
     """A name as it is, a path made absolute, so that a run may be resumed from another folder."""
     from rivals.data.names import NAMES
 
-    path = Path(data).expanduser()
+    try:
+        path = Path(data).expanduser()
+    except RuntimeError:
+        raise UserError(f"'{data}' names a user that this machine does not know: write the path in full") from None
     return data if data in NAMES or not path.exists() else str(path.resolve())
 
 
@@ -183,13 +187,17 @@ def _as_before(kept: Record, asked: Record, settings: Record) -> tuple[str, reci
     Raises:
         UserError: what is asked now differs from it (only ``until`` may), or another verb made the run.
     """
-    if kept["verb"] != "train":
-        raise UserError(f"this is a run of '{kept['verb']}', not of 'train': resume it by 'rivals {kept['verb']}'")
+    if kept.get("verb") != "train":
+        raise UserError("this is not a run of 'rivals train', so it cannot be resumed by it: choose another --out")
     config = recipes.Config().changed(**kept["config"])
     changed = config.changed(**settings)
     source = kept["data"]["source"]
     before = {**config.written(), **source, "recipe": kept["recipe"], "seed": kept["seed"]}
-    now = {**changed.written(), **{name: value for name, value in asked.items() if value}, "until": config.until}
+    now = {
+        **changed.written(),
+        **{name: value for name, value in asked.items() if value is not None},
+        "until": config.until,
+    }
     for name, value in now.items():
         if value != before[name]:
             raise UserError(

@@ -39,6 +39,8 @@ class Schedule:
                 f"'{text}' is not a schedule: write a number, or START -> END in N images, "
                 "as in '2e-4 -> 5e-5 in 20M images'"
             )
+        if not math.isfinite(number(match[1])) or not math.isfinite(number(match[2] or "0")):
+            raise UserError(f"'{text}' is too large a number: take one that a 64-bit float can hold")
         start = number(match[1])
         return cls(start, number(match[2]), span.amount) if span else cls(start, start)
 

@@ -11,6 +11,7 @@ from rivals.base.errors import UserError
 from rivals.base.registry import unknown
 from rivals.data.imageset import Labels
 
+MOST_CLASSES = 100_000
 _SPLITS = frozenset(("train", "test", "val", "valid", "validation"))
 
 
@@ -86,7 +87,7 @@ def _described(title: str, kept: dict[str, str], inner: dict[str, str], descript
     labels: dict[str, int] = {}
     for pair in pairs if isinstance(pairs, list) else [pairs]:
         match pair:
-            case [str(file), int(label)] if label >= 0 and not isinstance(label, bool):
+            case [str(file), int(label)] if 0 <= label < MOST_CLASSES and not isinstance(label, bool):
                 labels[file] = label
             case _:
                 raise wrong(f"has the label {json.dumps(pair)[:80]}, which is not [file, class number]")

@@ -39,7 +39,7 @@ class Checkpoints:
         )
         path = self.folder / f"{step:012d}.safetensors"
         write_atomically(path, content)
-        for old in self.paths()[:-KEPT]:
+        for old in [*self.paths()[:-KEPT], *self.folder.glob(".*.tmp")]:  # the latter a kill left behind
             old.unlink(missing_ok=True)
         return path
 

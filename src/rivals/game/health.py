@@ -8,7 +8,7 @@ distance, have no alarm for the balance.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from statistics import fmean
 from typing import Any
@@ -75,13 +75,15 @@ class Health:
         elif "loss/discriminator" in record and "loss/generator" in record and self._draw_d:
             yield from self._see_losses(record, self._draw_d)
 
-    def recall(self, record: Record) -> None:
-        """Take a record of the run's past, in whose journal the alarms already stand."""
-        if "alarm" in record:
-            self._hold(record)
-        else:
-            for _ in self(record):
-                pass
+    def recall(self, past: Iterable[Record]) -> None:
+        """Forget what was seen, and take the past of a run, in whose journal the alarms already stand."""
+        for window in (self._losses, self._stride, self._leads, self._sheets, self.active):
+            window.clear()
+        for record in past:
+            if "alarm" in record:
+                self._hold(record)
+            else:
+                list(self(record))
 
     def _hold(self, record: Record) -> None:
         if record["raised"]:

@@ -51,6 +51,15 @@ class Journal(Protocol):
 
     def append(self, records: Iterable[Record]) -> None: ...
     def rewind(self, step: int) -> None: ...
+    def records(self) -> Iterable[Record]: ...
+
+
+class Watch(Protocol):
+    """What sees every record and answers with further ones: alarms."""
+
+    def __call__(self, record: Record) -> Iterable[Record]: ...
+    def recall(self, past: Iterable[Record]) -> None:
+        """Forget what was seen, and take the past of the journal instead."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,7 @@ class _Table:
     journal: Journal | None
     saving: Saving | None
     interludes: Sequence[Interlude]
-    watch: Callable[[Record], Iterable[Record]]
+    watch: Watch | None
     show: Callable[[Record], None]
     stop: Callable[[], bool]
     step: int = 0
@@ -86,7 +95,9 @@ class _Table:
         return Moment(self.step, images, images / self.batches.n, self.ledger.seconds)
 
     def note(self, records: Iterable[Record]) -> None:
-        noted = [found for record in records for found in (record, *self.watch(record))]
+        noted = []
+        for record in records:
+            noted += [record, *(self.watch(record) if self.watch is not None else ())]
         if self.journal is not None:
             self.journal.append(noted)
         for record in noted:
@@ -104,8 +115,12 @@ class _Table:
         self.saving.checkpoints.save(self.step, self.game.state(), facts)
 
     def go_back(self, slower: float = 1.0) -> None:
-        """Return to the newest checkpoint, there multiplying all rates by ``slower``."""
+        """Return to the newest checkpoint, there multiplying all rates by ``slower``; to the start if there is none."""
         assert self.saving is not None
+        if not self.saving.checkpoints.paths():  # killed before the first one
+            if self.journal is not None:
+                self.journal.rewind(-1)
+            return
         tensors, facts = self.saving.checkpoints.load()
         self.game.restore(tensors)
         self.game.rate = facts["rate"] * slower
@@ -113,6 +128,8 @@ class _Table:
         self.step, self.ledger = facts["step"], Ledger(facts["moment"]["seconds"])
         if self.journal is not None:
             self.journal.rewind(self.step)
+            if self.watch is not None:
+                self.watch.recall(self.journal.records())
         if slower != 1:
             self.save()  # or a kill would forget that the rates are lower now
 
@@ -152,7 +169,7 @@ def play(
     journal: Journal | None = None,
     saving: Saving | None = None,
     interludes: Sequence[Interlude] = (),
-    watch: Callable[[Record], Iterable[Record]] = lambda record: (),
+    watch: Watch | None = None,
     show: Callable[[Record], None] = lambda record: None,
     stop: Callable[[], bool] = lambda: False,
     rollback: bool = False,
@@ -168,7 +185,7 @@ def play(
         journal: Keeps the records.
         saving: Checkpoints. With ``resume`` the run goes on from the newest one, exactly as if never stopped.
         interludes: Things to do between rounds, also before the first and after the last.
-        watch: Sees every record and returns further ones: alarms.
+        watch: Sees every record and returns further ones, as :class:`rivals.Health` its alarms.
         show: Sees every record, for display.
         stop: Asked after each round; once it says yes, the state is saved and the loop ends.
         rollback: On a non-finite number go back to the last checkpoint and halve the learning rates, instead of

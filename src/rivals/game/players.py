@@ -74,6 +74,7 @@ class Player:
         self.net = net
         self.settings = optimizer
         self.optimizer = optimizer.attach(net.parameters())
+        self.fused = bool(self.optimizer.param_groups[0]["fused"])
         self.average = copy.deepcopy(net).requires_grad_(False) if self.half_life.peak else None
 
     @property
@@ -125,6 +126,8 @@ class Player:
                 _, index, name = key.split("/")
                 weight = weights[int(index)]
                 # Moments keep their weight's memory layout, or a resumed run would take other kernels.
-                kept = torch.empty_like(weight, dtype=value.dtype) if value.shape == weight.shape else value
-                self.optimizer.state[weight][name] = kept.copy_(value)
+                kept = torch.empty_like(weight if value.shape == weight.shape else value, dtype=value.dtype)
+                # A fused kernel wants its count of steps where the weights are, the others theirs on the host.
+                place = weight.device if self.fused else kept.device
+                self.optimizer.state[weight][name] = kept.to(place).copy_(value)
         self.optimizer.zero_grad(set_to_none=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -92,6 +95,29 @@ class Run:
     def update(self, **changes: Any) -> None:
         """Change some entries of ``run.json``."""
         self.about = {**self.about, **changes}
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the run for this process while it plays.
+
+        Raises:
+            UserError: another process plays it.
+        """
+        if sys.platform == "win32":
+            yield  # there a file that another process writes cannot be replaced anyway
+            return
+        import fcntl
+
+        folder = os.open(self.folder, os.O_RDONLY)  # not a file in it: those are replaced as they are written
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(folder)
+            raise UserError(f"the run '{self.folder}' is being played by another process: stop that first") from None
+        try:
+            yield
+        finally:
+            os.close(folder)
 
     def append(self, records: Iterable[Record]) -> None:
         """Add records to ``metrics.jsonl``.

@@ -274,6 +274,12 @@ def test_channels_last_where_the_model_takes_it():
     assert torch.allclose(pgd(model, x.to(memory_format=torch.channels_last), y, L2(0.5), steps=4), plain, atol=1e-5)
 
 
+def test_a_frozen_model_still_looks_at_its_images():
+    model, x, y = setting()
+    with freeze(model, x) as frozen, pytest.raises(UserError, match="images of float64"):
+        fgsm(frozen, x.double(), y, BALL)
+
+
 def test_passes_are_counted_in_images():
     model, x, _ = setting()
     with freeze(model, x) as frozen:

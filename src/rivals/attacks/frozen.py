@@ -21,6 +21,7 @@ class Frozen:
     """A model under attack. Made by :func:`freeze`.
 
     Attributes:
+        run: The module that answers: the model, or what it was folded to.
         forwards: Images passed forward so far (the one or two that probed the model are not counted).
         backwards: Images passed backward so far.
         classes: How many classes the model tells apart.
@@ -29,7 +30,7 @@ class Frozen:
     """
 
     def __init__(self, run: nn.Module, classes: int, *, folded: bool, channels_last: bool) -> None:
-        self._run = run
+        self.run = run
         self.classes = classes
         self.folded = folded
         self.channels_last = channels_last
@@ -75,7 +76,7 @@ class Frozen:
         return x.contiguous(memory_format=torch.channels_last) if self.channels_last else x
 
     def _answer(self, x: Tensor) -> Tensor:
-        logits: Tensor = self._run(self._laid_out(x))
+        logits: Tensor = self.run(self._laid_out(x))
         check_logits(logits, x)
         self.forwards += len(x)
         return logits
@@ -107,6 +108,7 @@ def freeze(model: nn.Module | Frozen, x: Tensor, *, fold: bool = True, channels_
         UserError: the model is no module, lives on another device, wants another dtype, or its answers are no logits.
     """
     if isinstance(model, Frozen):
+        check_place(model.run, x)
         yield model
         return
     if not isinstance(model, nn.Module):

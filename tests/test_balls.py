@@ -178,6 +178,14 @@ def test_contains_forgives_rounding_and_nothing_more(kind):
     assert not ball.contains(wall + 1e-4, wall)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_distance_is_the_norm_of_the_change(kind):
+    x, y = torch.rand(2, 5, 3, 4, 4, generator=generator("distance"))
+    expected = [torch.linalg.vector_norm(a - b, kind.p) for a, b in zip(x, y, strict=True)]
+    assert torch.allclose(kind(0.1).distance(y, x), torch.stack(expected))
+    assert torch.equal(kind(0.1).distance(x, x), torch.zeros(5))
+
+
 def test_other_bounds():
     ball = L2(1.0, bounds=(-1.0, 1.0))
     x = torch.tensor([[-1.0, 0.9]])

@@ -90,7 +90,9 @@ def _no_gradient() -> UserError:
 
 
 @contextlib.contextmanager
-def freeze(model: nn.Module | Frozen, x: Tensor, *, fold: bool = True, channels_last: bool = False) -> Iterator[Frozen]:
+def freeze(
+    model: nn.Module | Frozen, x: Tensor, *, fold: bool = True, channels_last: bool | None = None
+) -> Iterator[Frozen]:
     """Make ``model`` ready to be attacked on images like ``x``, and leave it afterwards as it was.
 
     Inside, the model is in evaluation mode and no parameter requires a gradient. Afterwards, also after an error, the
@@ -102,7 +104,8 @@ def freeze(model: nn.Module | Frozen, x: Tensor, *, fold: bool = True, channels_
         x: Images; the first two probe the model. If there are none, the model is neither asked nor touched.
         fold: Fold batch-norm into the convolutions before it where the model can be traced; the folded model is
             checked against the model on the probes, and dropped if it answers otherwise.
-        channels_last: Hand the images over channels last, if the model takes them so: often faster on CPUs.
+        channels_last: Hand the images over channels last, if the model takes them so. If not given, on the CPU, where
+            it makes convolutions faster.
 
     Raises:
         UserError: the model is no module, lives on another device, wants another dtype, or its answers are no logits.
@@ -125,7 +128,8 @@ def freeze(model: nn.Module | Frozen, x: Tensor, *, fold: bool = True, channels_
             warn_of_probabilities(logits)
             folded = fold_batch_norm(model, probe, logits) if fold else None
             run = model if folded is None else folded
-            last = channels_last and _takes_channels_last(run, probe)
+            wanted = x.device.type == "cpu" if channels_last is None else channels_last
+            last = wanted and _takes_channels_last(run, probe)
         yield Frozen(run, logits.shape[1], folded=folded is not None, channels_last=last)
 
 

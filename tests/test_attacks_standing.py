@@ -61,5 +61,7 @@ def test_streams_depend_on_the_image_the_seed_and_the_trial_alone():
     assert first == copy != second
     assert draw(x[1:2], [0], 7, "pgd") == [second]
     assert draw(x.to(memory_format=torch.channels_last), [0, 0, 0], 7, "pgd") == [first, second, copy]
+    flat = x[:2].flatten(1)
+    assert draw(flat.t().contiguous().t(), [0, 0], 7, "pgd") == draw(flat, [0, 0], 7, "pgd") == [first, second]
     others = [draw(x[:1], [1], 7, "pgd"), draw(x[:1], [0], 8, "pgd"), draw(x[:1], [0], 7, "apgd"), [first]]
     assert len({str(other) for other in others}) == 4

@@ -254,6 +254,9 @@ def test_no_pass_is_wasted_where_none_falls_and_few_where_all_do():
         apgd(frozen, x, y, Linf(1e-6), steps=100)
         assert (frozen.forwards, frozen.backwards) == (16 * (1 + 101), 16 * 100)
     with freeze(model, x) as frozen:
+        apgd(frozen, x, y, L1(1e-6), steps=100)  # looks once more at each of two changes of radius, by full passes
+        assert (frozen.forwards, frozen.backwards) == (16 * (1 + 103), 16 * 102)
+    with freeze(model, x) as frozen:
         pgd(frozen, x, (y + 1) % 5, Linf(1e-6), steps=5)
         assert (frozen.forwards, frozen.backwards) == (16, 0)
     with freeze(model, x) as frozen:

@@ -19,7 +19,7 @@ from rivals.base.seeds import derive, generator
 
 def streams(x: Tensor, trials: Sequence[int], *place: int | str) -> list[Generator]:
     """A CPU generator for each image (n, ...) in its trial, at a place as ``(seed, "pgd")``."""
-    rows = x.detach().cpu().contiguous().flatten(1).view(torch.uint8).numpy()
+    rows = x.detach().cpu().flatten(1).contiguous().view(torch.uint8).numpy()
     return [
         generator(*place, trial, hashlib.blake2b(row.tobytes(), digest_size=16).hexdigest())
         for row, trial in zip(rows, trials, strict=True)

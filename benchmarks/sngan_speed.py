@@ -1,15 +1,16 @@
 """SNGAN at 32 px against torch-mimicry's: images a second for one step of D and one of G.
 
-Same shapes, parameter counts, hinge loss, Adam settings, batch 64 and threads, in one process by turns. The peer's side
-is its own ``train_step`` of D, then of G; ours a lean game. torch-mimicry is fetched by pip for the run unless it is
-installed. It has two sides: as it comes, and with its G's bilinear upsampling replaced by the published nearest one,
-which ours has.
+Same shapes, parameter counts, hinge loss, Adam settings, batch 64 and threads, in one process by turns. Ours is a round
+of the recipe ``sngan`` with one turn of D; the peer's its own ``train_step`` of D, then of G, and it has two sides: as
+it comes, and with its G's bilinear upsampling replaced by the published nearest one, which ours has. torch-mimicry is
+fetched by pip for the run unless it is installed.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import itertools
 import subprocess
 import sys
 import tempfile
@@ -19,46 +20,41 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from benchmarks.harness import in_turn, paired_ratio, record
-from rivals.nets.build import build_discriminator, build_generator
+from rivals.api.assemble import build_game
+from rivals.data.imageset import ImageSet
+from rivals.data.stream import Batches
+from rivals.recipes import sngan
 
-SIZE, BATCH, LATENT, ROUNDS = 32, 64, 128, 5
+SIZE, BATCH, ROUNDS = 32, 64, 5
 PEER = "0.1.16"
 ADAM = {"lr": 2e-4, "betas": (0.0, 0.9)}
 Step = Callable[[], None]
 Counts = tuple[int, int]
 
 
-def ours(real: torch.Tensor) -> tuple[Step, Counts]:
-    """A step of a lean game, and the parameters of G and D."""
-    g = build_generator("sngan", size=SIZE, channels=3)
-    d = build_discriminator("sngan", size=SIZE, channels=3)
-    d_adam = torch.optim.Adam(d.parameters(), fused=True, **ADAM)
-    g_adam = torch.optim.Adam(g.parameters(), fused=True, **ADAM)
+def ours() -> tuple[Step, Counts]:
+    """A round of our game, with its readings and its averaged generator, and the parameters of G and D."""
+    config = sngan().changed(discriminator_turns=1, batch=BATCH, generator_lr=2e-4, discriminator_lr=2e-4)
+    game = build_game(config, size=SIZE, channels=3, classes=0, device=torch.device("cpu"), seed=0)
+    pixels = np.random.default_rng(0).integers(0, 256, (BATCH, 3, SIZE, SIZE), dtype=np.uint8)
+    batches = Batches(ImageSet("noise", "train", pixels), BATCH, seed=0)
+    rounds = itertools.count()
 
     def step() -> None:
-        with torch.no_grad():
-            fake = g(torch.randn(BATCH, LATENT))
-        on_real, on_fake = d(torch.cat([real, fake])).chunk(2)
-        d_adam.zero_grad()
-        (F.relu(1 - on_real).mean() + F.relu(1 + on_fake).mean()).backward()
-        d_adam.step()
-        d.requires_grad_(False)
-        g_adam.zero_grad()
-        (-d(g(torch.randn(BATCH, LATENT))).mean()).backward()
-        g_adam.step()
-        d.requires_grad_(True)
+        game.round(next(rounds), batches, seed=0)
 
-    return step, (count(g), count(d))
+    return step, (count(game.players["generator"].net), count(game.players["discriminator"].net))
 
 
 def peer(real: torch.Tensor, *, nearest: bool) -> tuple[Step, Counts]:
     """A step of torch-mimicry's, and the parameters of G and D."""
-    sngan = importlib.import_module("torch_mimicry.nets.sngan")
-    g, d = sngan.SNGANGenerator32(), sngan.SNGANDiscriminator32()
+    nets = importlib.import_module("torch_mimicry.nets.sngan")
+    g, d = nets.SNGANGenerator32(), nets.SNGANDiscriminator32()
     if nearest:
         for block in (g.block2, g.block3, g.block4):
             block._upsample_conv = lambda x, conv: conv(F.interpolate(x, scale_factor=2, mode="nearest"))
@@ -113,7 +109,7 @@ def main() -> None:
     real = torch.rand(BATCH, 3, SIZE, SIZE) * 2 - 1
     with tempfile.TemporaryDirectory() as folder:
         fetch(folder)
-        our_step, counts = ours(real)
+        our_step, counts = ours()
         peer_step, peer_counts = peer(real, nearest=False)
         nearest_step, _ = peer(real, nearest=True)
         version = importlib.metadata.version("torch-mimicry")

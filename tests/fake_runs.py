@@ -25,7 +25,6 @@ def about(**changes: Any) -> Record:
         "command": "rivals train mnist5k --until '4 minutes'",
         "seed": 0,
         "device": "cpu",
-        "until": "4 minutes",
         "recipe": "quick",
         "config": {"batch": 64, "lr": 2e-4, "augment": None, "widths": [96, 48], "conditional": False},
         "data": {"name": "mnist5k", "split": "train", "n": 5000, "size": 28, "channels": 1, "classes": ["0", "1"]},

@@ -352,8 +352,20 @@ def test_two_processes_do_not_play_one_run(rivals, trained, tmp_path):
 
     copy = tmp_path / "copy"
     shutil.copytree(trained, copy)
+    before = (copy / "run.json").read_bytes()
     with Run.open(copy).alone():
         refused(rivals("train", "--resume", "--out", copy, "--quiet"), "another process")
+    assert (copy / "run.json").read_bytes() == before
+
+
+def test_memory_that_does_not_suffice_is_said_in_one_line(rivals, photos, monkeypatch):
+    """Asked of torch's own allocator, whose words are what we go by."""
+    import torch
+
+    from rivals.game.game import Game
+
+    monkeypatch.setattr(Game, "round", lambda *_, **__: torch.empty(1 << 60))
+    refused(rivals("train", photos, "--out", "r", "--quiet", *TINY), "not enough memory", "--batch")
 
 
 def test_another_net_leaves_the_old_ones_knobs_behind(rivals, photos):

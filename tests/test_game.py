@@ -383,6 +383,9 @@ def test_checkpoints_keep_two_and_pass_over_a_broken_one(tmp_path):
     for step in range(4):
         checkpoints.save(step, {"x": torch.full((2,), float(step))}, {"note": "n"})
     assert [path.name for path in checkpoints.paths()] == ["000000000002.safetensors", "000000000003.safetensors"]
+    (tmp_path / ".000000000004.safetensors.tmp").write_bytes(b"left by a kill")
+    checkpoints.save(3, {"x": torch.full((2,), 3.0)}, {"note": "n"})
+    assert not list(tmp_path.glob(".*"))
     checkpoints.paths()[-1].write_bytes(b"half")
     tensors, facts = checkpoints.load()
     assert facts == {"note": "n", "step": 2}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +34,4 @@ def data_pack(
     """
     from rivals.data.pack import pack
 
-    return pack(
-        source,
-        dest,
-        split=split,
-        size=size,
-        crop=crop,
-        skip_bad=skip_bad,
-        on_note=lambda text: print(text, file=sys.stderr),
-    )
+    return pack(source, dest, split=split, size=size, crop=crop, skip_bad=skip_bad)

@@ -139,9 +139,7 @@ def interpolate(generator: Generator, n: int, seed: int, truncation: float, labe
     """
     import torch
 
-    if not 0 <= truncation <= 2:
-        raise UserError(f"truncation {truncation} is out of range: take a number from 0 to 2")
-    corners = generator.latents(n, seed) * truncation
+    corners = generator.latents(n, seed, truncation)
     classes = labels if labels is not None else [i % max(generator.classes, 1) for i in range(n)]
     path, kinds = [], []
     for i in range(n):
@@ -164,8 +162,7 @@ def interpolate(generator: Generator, n: int, seed: int, truncation: float, labe
 
 
 def _class(generator: Generator, label: str) -> int:
-    facts: Any = generator.about
-    names = facts.get("classes") or []
+    names = generator.about.get("classes") or []
     if not generator.classes:
         raise UserError(f"--label {label}: this generator knows no classes: leave --label out")
     if label in names:

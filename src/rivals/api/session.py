@@ -78,6 +78,8 @@ class Session:
             UserError: a value stopped being finite.
             Interrupted: the user asked to stop.
         """
+        import torch
+
         from rivals.data.stream import Batches
         from rivals.game.checkpoint import Checkpoints
         from rivals.game.health import Health
@@ -91,7 +93,7 @@ class Session:
         health = Health(run.about["equilibrium"])
         checkpoints = Checkpoints(run.checkpoints)
         live = Live(length, len(self.images), quiet=self.quiet)
-        with run.alone(), asked_to_stop() as stop, live:
+        with asked_to_stop() as stop, live:
             try:
                 end = play(
                     self.game,
@@ -107,7 +109,8 @@ class Session:
                     rollback=rollback,
                 )
             except RuntimeError as error:
-                if "memory" not in str(error):
+                # The CPU's allocator has no error of its own, only its words.
+                if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
                     raise
                 raise UserError("there is not enough memory for this game: lower --batch or the widths") from None
             except NonFinite as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import webbrowser
 from pathlib import Path
@@ -33,14 +34,14 @@ class TrainedRun(Run):
 
     def result(self) -> Record:
         """How the run stands, as plain values."""
-        last: Record = {}
+        about, last = self.about, {}
         for record in self.records():
             if "loss/discriminator" in record:
                 last = record
         shown = ("loss/discriminator", "loss/generator", "d_real", "d_fake")
         return {
             "run": str(self.folder),
-            **{key: self.about[key] for key in ("state", "images", "step", "epochs", "seconds", "alarms")},
+            **{key: about[key] for key in ("state", "images", "step", "epochs", "seconds", "alarms")},
             **{key: last[key] for key in shown if key in last},
             "generator": str(self.folder / "generator.safetensors"),
             "report": str(self.report),
@@ -117,11 +118,12 @@ def train(
         if kept["data"]["hash"] != images.hash:
             raise UserError(f"the images of '{source['data']}' have changed since: restore them to resume")
         run = TrainedRun.open(folder)
-        run.about = {**kept, "state": "running", "config": config.written(), "pace": pace, "says": ""}
     else:
-        run = TrainedRun.create(folder, about(recipe, config, source, images, game, seed) | {"pace": pace})
-    session = Session(run, game, images, config, seed, quiet)
-    session.play(sheets, saves, resume=resume, rollback=on_nonfinite == "rollback")
+        run = TrainedRun.create(folder, about(recipe, config, source, images, game, seed))
+    with run.alone():
+        run.update(state="running", config=config.written(), pace=pace, says="")
+        session = Session(run, game, images, config, seed, quiet)
+        session.play(sheets, saves, resume=resume, rollback=on_nonfinite == "rollback")
     return run
 
 
@@ -134,7 +136,8 @@ def demo(*, until: str = "4 minutes", out: str | Path | None = None, seed: int =
         seed: What all randomness of the run follows from.
     """
     run = train(DATA, until=until, out=out or _free(Path("runs"), "demo"), seed=seed)
-    if sys.stdout.isatty():
+    screen = sys.platform in ("darwin", "win32") or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()
+    if sys.stdout.isatty() and screen:  # without a screen a browser of text would take over the terminal
         webbrowser.open(run.report.resolve().as_uri())
     return run
 
@@ -218,17 +221,14 @@ def _as_before(kept: Record, asked: Record, settings: Record) -> tuple[str, reci
 def _images(source: Record, config: recipes.Config, quiet: bool) -> ImageSet:
     from rivals.data.imageset import require_classes
     from rivals.data.load import load as load_images
-
-    def say(text: str) -> None:
-        if not quiet:
-            print(text, file=sys.stderr)
+    from rivals.data.load import to_stderr
 
     images = load_images(
         source["data"],
         size=source["size"],
         crop=source["crop"],
         skip_bad=source["skip_bad"],
-        on_note=say,
+        on_note=(lambda note: None) if quiet else to_stderr,
     )
     if config.conditional:
         require_classes(images)

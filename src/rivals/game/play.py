@@ -137,7 +137,7 @@ class _Table:
         """Play on until the end, or until asked to stop."""
         before = self.now()
         if self.fresh:
-            self.perform(each for each in self.interludes)
+            self.perform(self.interludes)
             self.save()
         while before.along(self.until) < 1 and not self.stop():
             values = self.game.round(self.step, self.batches, seed=self.seed, rank=self.rank)

@@ -61,10 +61,9 @@ class Player:
     Args:
         net: The network, already on its device.
         optimizer: How it learns, as :func:`adam`.
-        ema: Half-life, in images seen, of the exponential moving average of its weights; 0 keeps none. May be a
-            schedule. Early in a
-            run the half-life is at most a twentieth of what has been seen, or the average would remember the
-            noise it began with (Karras et al. 2020, 2024).
+        ema: Half-life, in images seen, of the exponential moving average of its weights, or its schedule; 0 keeps
+            none. Early in a run the half-life is at most a twentieth of what has been seen, or the average would
+            remember the noise it began with (Karras et al. 2020, 2024).
     """
 
     def __init__(self, net: nn.Module, optimizer: Adam, *, ema: float | str | Schedule = 0.0) -> None:

@@ -21,7 +21,7 @@ class Generator(nn.Module):
     """Latents (B, latent) and labels (B,) to images (B, channels, size, size) in [-1, 1].
 
     ``classes`` is 0 for a generator without labels. ``spec`` holds every argument that made the module, as
-    plain JSON, for :func:`rivals.nets.build.rebuild`.
+    plain JSON, for :func:`rivals.nets.build.rebuild`; ``about`` what a loaded network's file says of it.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class Generator(nn.Module):
         if latent < 1:
             raise UserError(f"a latent of {latent} numbers is too short: take 1 or more")
         self.size, self.channels, self.classes, self.latent = size, channels, classes, latent
+        self.about: dict[str, Any] = {}
         self.spec: dict[str, Any] = {
             "role": "generator",
             "net": net,
@@ -55,19 +56,21 @@ class Generator(nn.Module):
         """Draw a batch: latents (B, latent), labels (B,) int64 or None, to images (B, C, H, W) in [-1, 1]."""
         raise NotImplementedError
 
-    def latents(self, n: int, seed: int = 0) -> Tensor:
-        """Standard normal latents (n, latent): row i depends on ``seed`` and i alone, whatever n is.
+    def latents(self, n: int, seed: int = 0, truncation: float = 1.0) -> Tensor:
+        """Normal latents (n, latent), times ``truncation``: row i depends on ``seed`` and i alone, whatever n is.
 
         Raises:
-            UserError: n is below 1.
+            UserError: n is below 1, or truncation outside [0, 2].
         """
+        if not 0 <= truncation <= 2:
+            raise UserError(f"truncation {truncation} is out of range: take a number from 0 to 2")
         if n < 1:
             raise UserError(f"cannot draw {n} images: ask for 1 or more")
         blocks = [
             torch.randn(BLOCK, self.latent, generator=seeds.generator("latents", seed, block), device="cpu")
             for block in range(-(-n // BLOCK))
         ]
-        return torch.cat(blocks)[:n].to(next(self.parameters()))
+        return torch.cat(blocks)[:n].to(next(self.parameters())) * truncation
 
     @torch.no_grad()
     def draw(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -102,9 +105,7 @@ class Generator(nn.Module):
         Raises:
             UserError: n or batch below 1, truncation outside [0, 2], or labels that do not fit.
         """
-        z = self.latents(n, seed)
-        if not 0 <= truncation <= 2:
-            raise UserError(f"truncation {truncation} is out of range: take a number from 0 to 2")
+        z = self.latents(n, seed, truncation)
         if batch < 1:
             raise UserError(f"a batch of {batch} images is too small: take 1 or more")
         y = self._labels(n, labels)
@@ -114,7 +115,7 @@ class Generator(nn.Module):
         while start < n:
             end = start + min(max(start, FIRST), batch)
             filled = z.new_zeros(end - start, self.latent)
-            filled[: n - start] = z[start:end] * truncation
+            filled[: n - start] = z[start:end]
             classes = None if y is None else torch.cat([y[start:end], y.new_zeros(max(0, end - n))])
             images.append(self.draw(filled, classes)[: n - start])
             start = end

@@ -63,11 +63,7 @@ class R3Generator(Generator):
         self.input = LabelledLatent(latent, classes, std=1 / math.sqrt(max(classes, 1)))
         self.basis = nn.Parameter(torch.randn(widths[0], canvas.base, canvas.base))
         self.scale = _linear(self.input.out_features, widths[0])
-        depth = blocks * len(widths)
-        self.stages = nn.ModuleList(
-            nn.Sequential(*(Block(wide, group, expansion, depth) for _ in range(blocks)))
-            for wide, group in zip(widths, cardinality, strict=True)
-        )
+        self.stages = _stages(widths, cardinality, blocks, expansion)
         self.turns = nn.ModuleList(_widen(wide, next_wide) for wide, next_wide in pairwise(widths))
         self.image = _conv(widths[-1], channels, 1)
         channels_last(self)
@@ -113,11 +109,7 @@ class R3Discriminator(Discriminator):
         )
         self.canvas = canvas
         self.image = _conv(channels, widths[0], 1)
-        depth = blocks * len(widths)
-        self.stages = nn.ModuleList(
-            nn.Sequential(*(Block(wide, group, expansion, depth) for _ in range(blocks)))
-            for wide, group in zip(widths, cardinality, strict=True)
-        )
+        self.stages = _stages(widths, cardinality, blocks, expansion)
         self.turns = nn.ModuleList(_widen(wide, next_wide) for wide, next_wide in pairwise(widths))
         self.basis = _conv(widths[-1], widths[-1], canvas.base, groups=widths[-1])
         self.head = Head(widths[-1], classes)
@@ -166,6 +158,15 @@ class Head(nn.Module):
     def forward(self, h: Tensor, labels: Tensor | None) -> Tensor:
         h = self.linear(h)
         return h.squeeze(1) if self.embedding is None else (self.embedding(needed(labels)) * h).sum(1)
+
+
+def _stages(widths: Sequence[int], groups: Sequence[int], blocks: int, expansion: int) -> nn.ModuleList:
+    """One stage of blocks per resolution; how deep the whole net is decides how each block begins."""
+    depth = blocks * len(widths)
+    return nn.ModuleList(
+        nn.Sequential(*(Block(wide, group, expansion, depth) for _ in range(blocks)))
+        for wide, group in zip(widths, groups, strict=True)
+    )
 
 
 def _widths(stages: int) -> tuple[int, ...]:

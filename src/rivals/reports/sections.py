@@ -74,7 +74,7 @@ def header(history: History, title: str, subtitle: str, level: str) -> Html:
     rate = f"{count(speed[0])} images/s" if speed else ""
     cards.append(("Time", duration(history.seconds), rate))
     if "recipe" in about:
-        until = about.get("until")
+        until = history.part("config").get("until")
         cards.append(("Recipe", str(about["recipe"]), f"until {until}" if until else ""))
     for player, what in history.part("players").items():
         if isinstance(what, dict):
@@ -224,7 +224,7 @@ def configuration(about: Record) -> Html:
 
 def environment(about: Record) -> Html:
     """Device, seed, data, hardware, versions and git state."""
-    flat: Record = {key: about[key] for key in ("device", "seed", "until") if key in about}
+    flat: Record = {key: about[key] for key in ("device", "seed") if key in about}
     for part in ("data", "hardware", "versions", "git"):
         if isinstance(entries := about.get(part), dict):
             flat |= _flat("" if part == "versions" else part, entries)

@@ -2,8 +2,27 @@
 
 from rivals.attacks.autopgd import apgd
 from rivals.attacks.blind import Reach, augment, noise
+from rivals.attacks.ensemble import ATTACKS, Outcome, Part, assault, autoattack, plan
 from rivals.attacks.frozen import Frozen, freeze
 from rivals.attacks.siege import Shared
 from rivals.attacks.steps import bim, fgsm, mifgsm, pgd
 
-__all__ = ["Frozen", "Reach", "Shared", "apgd", "augment", "bim", "fgsm", "freeze", "mifgsm", "noise", "pgd"]
+__all__ = [
+    "ATTACKS",
+    "Frozen",
+    "Outcome",
+    "Part",
+    "Reach",
+    "Shared",
+    "apgd",
+    "assault",
+    "augment",
+    "autoattack",
+    "bim",
+    "fgsm",
+    "freeze",
+    "mifgsm",
+    "noise",
+    "pgd",
+    "plan",
+]

@@ -1,0 +1,235 @@
+"""Several attacks as one, each on the images that those before it left standing: AutoAttack (Croce & Hein 2020)."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rivals.attacks.autopgd import apgd
+from rivals.attacks.blind import noise
+from rivals.attacks.frozen import Frozen
+from rivals.attacks.siege import Model, besiege
+from rivals.attacks.steps import bim, fgsm, mifgsm, pgd
+from rivals.attacks.streams import own_randomness
+from rivals.base.balls import L1, Ball
+from rivals.base.errors import UserError
+from rivals.base.registry import Registry, unknown
+
+Attack = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One attack of an ensemble.
+
+    Attributes:
+        name: What it is called in reports.
+        attack: Called as ``attack(frozen, x, y, ball, targets=, seed=, batch_size=)``, and with ``clean=``, the logits
+            of ``x``, if it has that knob. Other knobs are bound beforehand, by ``functools.partial``.
+    """
+
+    name: str
+    attack: Attack
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a part of an ensemble did.
+
+    Attributes:
+        part: Its name; ``clean`` for the look at the originals, which comes first.
+        points: Which images it attacked (m,): those still standing when it began.
+        x_adv: What it made of each (m, ...).
+        fooled: Which of ``x_adv`` lie in ball and box and fool the model (m,).
+        seconds: How long it took.
+        forwards: Images passed forward, those of the judgement among them.
+        backwards: Images passed backward.
+    """
+
+    part: str
+    points: Tensor
+    x_adv: Tensor
+    fooled: Tensor
+    seconds: float
+    forwards: int
+    backwards: int
+
+
+def assault(
+    frozen: Frozen,
+    x: Tensor,
+    y: Tensor,
+    ball: Ball,
+    parts: Sequence[Part],
+    *,
+    targets: Tensor | None = None,
+    clean: Tensor | None = None,
+    seed: int = 0,
+    batch_size: int = 128,
+) -> Iterator[Outcome]:
+    """Look at the originals, then let each part in turn attack the originals that still stand, until none does.
+
+    The clean logits are computed once and shared. A part is not believed: what it returns is judged by a pass of its
+    own, and must lie in ball and box.
+
+    Args:
+        frozen: A model that :func:`~rivals.attacks.frozen.freeze` made ready.
+        x: Images (n, ...) within the ball's bounds.
+        y: Labels (n,).
+        ball: Where to look.
+        parts: The attacks, in order.
+        targets: Classes (n,) to be mistaken for. None: any wrong class will do.
+        clean: The model's logits for ``x``, if they are known: saves a pass.
+        seed: Of everything random.
+        batch_size: The most images in one pass.
+
+    Yields:
+        The outcome ``clean``, then one for each part that still found images standing.
+
+    Raises:
+        UserError: bad input, in one line.
+    """
+    meter = _Meter(frozen)
+    # Nothing is held open over a yield: the caller's own gradients and random numbers must not notice.
+    with besiege(frozen, x, y, ball, targets=targets, seed=seed, batch_size=batch_size) as siege:
+        clean, fooled = siege.look(clean), siege.fooled
+        x, y, targets = siege.x, siege.y, siege.goals
+    points = torch.arange(len(x), device=x.device)
+    yield meter.outcome("clean", points, x, fooled)
+    radii, points = ball.radii(x), points[~fooled]
+    for part in parts:
+        if not len(points):
+            return
+        meter = _Meter(frozen)
+        own = ball.sized(radii[points])
+        knobs: dict[str, Any] = {"targets": None if targets is None else targets[points]}
+        if "clean" in inspect.signature(part.attack).parameters:
+            knobs["clean"] = clean[points]
+        x_adv = part.attack(frozen, x[points], y[points], own, seed=seed, batch_size=batch_size, **knobs)
+        fooled = own.contains(x_adv, x[points])
+        with own_randomness(seed, x.device):
+            for some in torch.split(fooled.nonzero()[:, 0], batch_size):
+                said = frozen.logits(x_adv[some]).argmax(1)
+                fooled[some] = said != y[points[some]] if targets is None else said == targets[points[some]]
+        yield meter.outcome(part.name, points, x_adv, fooled)
+        points = points[~fooled]
+
+
+class _Meter:
+    """Reads the clock and the model's counts of passes, from its making to the outcome."""
+
+    def __init__(self, frozen: Frozen) -> None:
+        self.frozen = frozen
+        self.since = time.perf_counter(), frozen.forwards, frozen.backwards
+
+    def outcome(self, part: str, points: Tensor, x_adv: Tensor, fooled: Tensor) -> Outcome:
+        now = time.perf_counter(), self.frozen.forwards, self.frozen.backwards
+        seconds, forwards, backwards = (after - before for after, before in zip(now, self.since, strict=True))
+        return Outcome(part, points, x_adv, fooled, seconds, int(forwards), int(backwards))
+
+
+def plan(version: str, ball: Ball) -> tuple[Part, ...]:
+    """The parts of a version of AutoAttack, in order.
+
+    ``standard``, as published: APGD on the cross-entropy, APGD-T, FAB-T, Square; 100 steps and 9 targets each, 5000
+    queries; in L1 (Croce & Hein 2021) 5 restarts of the first, and 5 targets in the second.
+
+    Args:
+        version: ``standard``.
+        ball: Where the search is to be; its norm decides on budgets.
+
+    Raises:
+        UserError: there is no such version.
+    """
+    if version not in _VERSIONS:
+        raise unknown("version of autoattack", version, _VERSIONS)
+    if not isinstance(ball, Ball):
+        raise UserError(f"the ball is a {type(ball).__name__}: give Linf(8 / 255), L2(0.5) or L1(12.0)")
+    return _VERSIONS[version](ball)
+
+
+def autoattack(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    ball: Ball,
+    *,
+    version: str = "standard",
+    parts: Sequence[str] | None = None,
+    clean: Tensor | None = None,
+    targets: Tensor | None = None,
+    seed: int = 0,
+    batch_size: int = 128,
+) -> Tensor:
+    """AutoAttack (Croce & Hein 2020): attacks without knobs to tune, each on the images the others left standing.
+
+    Args:
+        model: An ``nn.Module`` from images (n, ...) to logits (n, K), or a :class:`~rivals.attacks.frozen.Frozen`.
+        x: Images (n, ...) within the ball's bounds.
+        y: Labels (n,).
+        ball: Where to look: ``Linf(8 / 255)``, ``L2(0.5)``, ``L1(12.0)``.
+        version: Which plan to follow: see :func:`plan`.
+        parts: The names of those parts that are wanted, in any order; all if not given.
+        clean: The model's logits for ``x``, if they are known: saves a pass.
+        targets: Classes (n,) to be mistaken for. None: any wrong class will do.
+        seed: Of everything random.
+        batch_size: The most images in one pass.
+
+    Returns:
+        For each image one in ball and box that fools the model, or the image itself if none was found.
+
+    Raises:
+        UserError: bad input, in one line.
+    """
+    chosen = plan(version, ball)
+    if parts is not None:
+        names = [part.name for part in chosen]
+        for name in parts:
+            if name not in names:
+                raise unknown(f"part of autoattack {version}", name, names)
+        chosen = tuple(part for part in chosen if part.name in parts)
+    knobs: dict[str, Any] = {"targets": targets, "seed": seed, "batch_size": batch_size}
+    with besiege(model, x, y, ball, **knobs) as siege:
+        for outcome in assault(siege.frozen, x, y, ball, chosen, clean=clean, **knobs):
+            siege.best[outcome.points[outcome.fooled]] = outcome.x_adv[outcome.fooled]
+        return siege.best
+
+
+def _standard(ball: Ball) -> tuple[Part, ...]:
+    sparse = isinstance(ball, L1)
+    return (
+        Part("apgd-ce", partial(apgd, restarts=5 if sparse else 1)),
+        Part("apgd-t", partial(_pull, apgd, 5 if sparse else 9, loss="dlr")),
+    )
+
+
+def _pull(
+    attack: Attack, rivals: int, model: Model, x: Tensor, y: Tensor, ball: Ball, clean: Tensor, **knobs: Any
+) -> Tensor:
+    """An attack towards the strongest wrong classes in turn; if one class is asked for, towards that one."""
+    if knobs.get("targets") is None:
+        knobs["rivals"] = rivals
+    return attack(model, x, y, ball, clean=clean, **knobs)
+
+
+_VERSIONS: dict[str, Callable[[Ball], tuple[Part, ...]]] = {"standard": _standard}
+
+ATTACKS: Registry[Attack] = Registry(
+    "attack",
+    {
+        "noise": noise,
+        "fgsm": fgsm,
+        "bim": bim,
+        "pgd": pgd,
+        "mifgsm": mifgsm,
+        "apgd": apgd,
+        "autoattack": autoattack,
+    },
+)

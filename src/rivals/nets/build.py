@@ -1,4 +1,4 @@
-"""Networks by name: ``mlp``, ``dcgan``, ``sngan``, ``r3``."""
+"""Networks by name: the players ``mlp``, ``dcgan``, ``sngan``, ``r3``, and the classifiers ``cnn``, ``resnet``."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from torch import nn
 
 from rivals.base.errors import UserError
 from rivals.base.registry import Registry, unknown
+from rivals.nets.classifier import Classifier
+from rivals.nets.cnn import CNN
 from rivals.nets.dcgan import DCGANDiscriminator, DCGANGenerator
 from rivals.nets.discriminator import Discriminator
 from rivals.nets.generator import Generator
 from rivals.nets.mlp import MLPDiscriminator, MLPGenerator
 from rivals.nets.r3 import R3Discriminator, R3Generator
+from rivals.nets.resnet import ResNet
 from rivals.nets.sngan import SNGANDiscriminator, SNGANGenerator
 
 
@@ -37,7 +40,9 @@ NETS: Registry[Net] = Registry(
     },
 )
 
-_COMMON = {"self", "size", "channels", "classes", "latent", "widths"}
+CLASSIFIERS: Registry[type[Classifier]] = Registry("classifier", {"cnn": CNN, "resnet": ResNet})
+
+_COMMON = {"self", "size", "channels", "classes", "latent", "widths", "mean", "std"}
 
 
 def build_generator(
@@ -80,6 +85,27 @@ def build_discriminator(
     return cls(size=size, channels=channels, classes=classes, widths=tuple(widths), **knobs)
 
 
+def build_classifier(
+    net: str,
+    *,
+    size: int,
+    channels: int,
+    classes: int,
+    widths: tuple[int, ...] = (),
+    mean: tuple[float, ...] = (),
+    std: tuple[float, ...] = (),
+    **knobs: Any,
+) -> Classifier:
+    """A new classifier, as :func:`build_generator`; ``widths`` start at the highest resolution.
+
+    ``mean`` and ``std`` of each channel normalise the images, which come in [0, 1], inside the network.
+    """
+    cls = CLASSIFIERS[net]
+    _check_knobs(net, cls, knobs)
+    shape: dict[str, Any] = {"size": size, "channels": channels, "classes": classes}
+    return cls(**shape, widths=tuple(widths), mean=tuple(mean), std=tuple(std), **knobs)
+
+
 def rebuild(spec: Mapping[str, Any]) -> nn.Module:
     """The architecture that a module's ``spec`` describes, with new weights.
 
@@ -91,6 +117,7 @@ def rebuild(spec: Mapping[str, Any]) -> nn.Module:
     builders: dict[object, Callable[..., nn.Module]] = {
         "generator": build_generator,
         "discriminator": build_discriminator,
+        "classifier": build_classifier,
     }
     if role not in builders or not {"net", "size", "channels"} <= arguments.keys():
         raise UserError("this is not the description of a network: it needs role, net, size and channels")

@@ -1,0 +1,95 @@
+"""What every classifier is: a module from images in [0, 1] to logits, with the normalisation inside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rivals.base.errors import UserError
+from rivals.nets.canvas import check_images
+
+
+class Classifier(nn.Module):
+    """Images (B, channels, size, size) in [0, 1] to logits (B, classes).
+
+    A subclass has :meth:`score`, which is handed normalised images. Since the normalisation is part of the network,
+    whoever attacks it works on images as they are, and eps has the images' unit.
+
+    Args:
+        net: The kind's name.
+        size: Height and width in pixels, 8 to 1024.
+        channels: 1, 3 or 4.
+        classes: 2 or more.
+        widths: Channels of the stages.
+        mean: What is taken from each channel; empty for nothing.
+        std: What each channel is then divided by; empty for 1.
+        knobs: What else the kind was told.
+
+    Attributes:
+        spec: How to build the network again, as plain values.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        net: str,
+        *,
+        size: int,
+        channels: int,
+        classes: int,
+        widths: tuple[int, ...],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        **knobs: Any,
+    ) -> None:
+        super().__init__()
+        check_images(size, channels, classes)
+        if classes < 2:
+            raise UserError(f"a classifier of {classes} classes has nothing to tell apart: give 2 or more")
+        mean, std = tuple(mean) or (0.0,) * channels, tuple(std) or (1.0,) * channels
+        if not len(mean) == len(std) == channels or min(std) <= 0:
+            raise UserError(
+                f"mean {mean} and std {std} do not fit images of {channels} channels: give {channels} numbers each, "
+                "std above 0"
+            )
+        self.size, self.channels, self.classes = size, channels, classes
+        # They are in the spec, so the file of the weights need not hold them too.
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+        self.spec: dict[str, Any] = {
+            "role": "classifier",
+            "net": net,
+            "size": size,
+            "channels": channels,
+            "classes": classes,
+            "widths": list(widths),
+            "mean": list(mean),
+            "std": list(std),
+            **knobs,
+        }
+
+    def score(self, x: Tensor) -> Tensor:
+        """Normalised images (B, C, H, W) to logits (B, classes)."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] to logits (B, classes)."""
+        return self.score((x - self.mean) / self.std)
+
+
+def check_stages(what: str, widths: tuple[int, ...], default: tuple[int, ...], size: int) -> tuple[int, ...]:
+    """The widths to use, one for each stage; ``default`` where none are given. A stage may halve the images.
+
+    Raises:
+        UserError: a width below 1, or more stages than the images can be halved.
+    """
+    chosen, most = tuple(widths) or default, size.bit_length() - 2
+    if min(chosen) < 1 or len(chosen) > most:
+        raise UserError(
+            f"widths {','.join(map(str, chosen))} do not fit {what} at {size} px: give 1 to {most} positive numbers"
+        )
+    return chosen

@@ -44,7 +44,7 @@ class Recipe:
 RECIPES = {
     "mnist-plain": Recipe("mnist", "cnn", epochs=3, lr=1e-3),
     "mnist-hard": Recipe("mnist", "cnn", epochs=3, lr=1e-3, eps=0.3),
-    "cifar10-plain": Recipe("cifar10", "resnet", epochs=12, lr=3e-3, flip=True, shift=4),
+    "cifar10-plain": Recipe("cifar10", "resnet", epochs=7, lr=3e-3, flip=True, shift=4),
 }
 
 

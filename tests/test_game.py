@@ -137,7 +137,7 @@ def test_one_pass_over_both_batches_is_the_game_of_two_passes():
         found.append((scene.real, scene.fake, scene.real_slopes, scene.fake_slopes))
     for joint, apart in zip(*found, strict=True):
         torch.testing.assert_close(joint, apart)
-    for i, image in enumerate(real):
+    for i, image in enumerate(scene.real_images):
         x = image[None].requires_grad_()
         (slope,) = torch.autograd.grad(net(x).sum(), x)
         torch.testing.assert_close(found[0][2][i], slope[0])

@@ -68,13 +68,23 @@ class Game:
     Args:
         players: Those who learn, by name.
         turns: Taken in this order in each round.
-        view: What the discriminator sees of an image: a differentiable augmentation ``(images, seen) -> images``.
+        view: What the judging player sees of an image: a differentiable augmentation ``(images, seen) -> images``.
+        scene: What a turn sees, made anew for each: a :class:`~rivals.game.scene.Scene` for a generator and a
+            discriminator, a :class:`~rivals.game.lesson.Lesson` for a classifier.
     """
 
-    def __init__(self, players: Mapping[str, Player], turns: Sequence[Turn], *, view: View | None = None) -> None:
+    def __init__(
+        self,
+        players: Mapping[str, Player],
+        turns: Sequence[Turn],
+        *,
+        view: View | None = None,
+        scene: Callable[..., Any] = Scene,
+    ) -> None:
         self.players = dict(players)
         self.turns = list(turns)
         self.view = view
+        self.scene = scene
         self.rate = 1.0  # lowered by a rollback, multiplies every learning rate
 
     @property
@@ -111,11 +121,10 @@ class Game:
 
         def draw() -> tuple[Tensor, Tensor | None]:
             images, labels = batches.draw(index, lane)
-            on_device = images.to(self.device, non_blocking=True)
             kept = None if labels is None else labels.to(self.device, non_blocking=True)
-            return (on_device * (1 / 127.5)).sub_(1), kept
+            return images.to(self.device, non_blocking=True), kept
 
-        scene = Scene(
+        scene = self.scene(
             {name: player.net for name, player in self.players.items()},
             turn.player,
             draw,

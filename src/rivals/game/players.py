@@ -15,18 +15,20 @@ from rivals.base.schedules import Schedule
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam (Kingma & Ba 2015) whose rate and beta2 follow schedules."""
+    """Adam (Kingma & Ba 2015) whose rate and beta2 follow schedules; its weight decay is decoupled (AdamW)."""
 
     lr: Schedule
     beta1: float
     beta2: Schedule
     eps: float
+    weight_decay: float = 0.0
 
     def attach(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """The optimiser for these parameters, in one fused kernel where the device has one."""
         weights = list(parameters)
         fused = weights[0].device.type in ("cpu", "cuda", "mps", "xpu")
-        return torch.optim.Adam(weights, self.lr.start, (self.beta1, self.beta2.start), self.eps, fused=fused or None)
+        betas = (self.beta1, self.beta2.start)
+        return torch.optim.AdamW(weights, self.lr.start, betas, self.eps, self.weight_decay, fused=fused or None)
 
     def steer(self, optimizer: torch.optim.Optimizer, images: int, rate: float) -> None:
         """Set the rate, times ``rate``, and the betas for the step after ``images`` images."""
@@ -41,18 +43,21 @@ def adam(
     beta1: float = 0.9,
     beta2: float | str | Schedule = 0.999,
     eps: float = 1e-8,
+    weight_decay: float = 0.0,
 ) -> Adam:
-    """Adam's settings.
+    """Adam's settings. ``weight_decay`` is decoupled from the gradients (Loshchilov & Hutter 2019).
 
     Raises:
-        UserError: a rate that is not above 0 or is above 1, or a beta outside [0, 1).
+        UserError: a rate that is not above 0 or is above 1, a beta outside [0, 1), or a decay outside [0, 1].
     """
     rate, second = Schedule.parse(lr), Schedule.parse(beta2)
     if not (0 < min(rate.start, rate.end) <= max(rate.start, rate.end) <= 1):
         raise UserError(f"a learning rate of {rate} cannot work: take one above 0 and at most 1, as 2e-4")
     if not all(0 <= beta < 1 for beta in (beta1, second.start, second.end)):
         raise UserError(f"Adam's betas ({beta1:g}, {second}) must be at least 0 and below 1, as 0.5 and 0.99")
-    return Adam(rate, float(beta1), second, eps)
+    if not 0 <= weight_decay <= 1:
+        raise UserError(f"a weight decay of {weight_decay:g} cannot work: take 0 (none) to 1, as 0.01")
+    return Adam(rate, float(beta1), second, eps, weight_decay)
 
 
 class Player:

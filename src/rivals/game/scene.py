@@ -21,7 +21,7 @@ class Scene:
     Args:
         nets: The players' networks by name.
         mover: The player whose turn it is. The others are held constant.
-        draw: Gives the turn's real batch: images in [-1, 1], shape (B, C, H, W), and labels (B,) or None.
+        draw: Gives the turn's real batch: images from 0 to 255, shape (B, C, H, W), and labels (B,) or None.
         batch: Images a batch, B.
         images: Images seen so far.
         view: What the discriminator sees of an image, real or generated.
@@ -51,10 +51,10 @@ class Scene:
     def _real_batch(self) -> tuple[Tensor, Tensor | None]:
         return self._draw()
 
-    @property
+    @cached_property
     def real_images(self) -> Tensor:
         """The real batch, (B, C, H, W) in [-1, 1]."""
-        return self._real_batch[0]
+        return (self._real_batch[0] * (1 / 127.5)).sub_(1)
 
     @cached_property
     def labels(self) -> Tensor | None:

@@ -3,13 +3,17 @@
 from rivals.attacks.autopgd import apgd
 from rivals.attacks.blind import Reach, augment, noise
 from rivals.attacks.ensemble import ATTACKS, Outcome, Part, assault, autoattack, plan
+from rivals.attacks.fab import fab
 from rivals.attacks.frozen import Frozen, freeze
+from rivals.attacks.hunt import Hunting
 from rivals.attacks.siege import Shared
+from rivals.attacks.square import square
 from rivals.attacks.steps import bim, fgsm, mifgsm, pgd
 
 __all__ = [
     "ATTACKS",
     "Frozen",
+    "Hunting",
     "Outcome",
     "Part",
     "Reach",
@@ -19,10 +23,12 @@ __all__ = [
     "augment",
     "autoattack",
     "bim",
+    "fab",
     "fgsm",
     "freeze",
     "mifgsm",
     "noise",
     "pgd",
     "plan",
+    "square",
 ]

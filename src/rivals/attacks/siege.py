@@ -82,7 +82,7 @@ class Siege:
             )
         if not len(clean):
             return clean
-        already = self._fools(torch.arange(len(self.x), device=self.x.device), clean).nonzero()[:, 0]
+        already = self.fools(torch.arange(len(self.x), device=self.x.device), clean).nonzero()[:, 0]
         self.offer(already, self.x[already], clean[already])
         return clean
 
@@ -100,7 +100,7 @@ class Siege:
             x_adv: Images in ball and box (m, ...).
             logits: The model's answers to them (m, K).
         """
-        fools = self._fools(points, logits)
+        fools = self.fools(points, logits)
         values = self.objective(logits, self.y[points], self.goal(points)).to(self._values.dtype)
         before = self.fooled[points]
         better = (fools & ~before) | ((fools == before) & (values > self._values[points]))
@@ -110,7 +110,8 @@ class Siege:
         self._values[chosen] = values[better]
         return fools
 
-    def _fools(self, points: Tensor, logits: Tensor) -> Tensor:
+    def fools(self, points: Tensor, logits: Tensor) -> Tensor:
+        """Which answers (m, K) to some points (m,) are wrong, or the class asked for."""
         said, goal = logits.argmax(1), self.goal(points)
         return said != self.y[points] if goal is None else said == goal
 

@@ -16,6 +16,7 @@ from rivals.attacks.autopgd import apgd
 from rivals.attacks.blind import noise
 from rivals.attacks.frozen import Frozen
 from rivals.attacks.siege import Model, besiege
+from rivals.attacks.square import square
 from rivals.attacks.steps import bim, fgsm, mifgsm, pgd
 from rivals.attacks.streams import own_randomness
 from rivals.base.balls import L1, Ball
@@ -207,6 +208,7 @@ def _standard(ball: Ball) -> tuple[Part, ...]:
     return (
         Part("apgd-ce", partial(apgd, restarts=5 if sparse else 1)),
         Part("apgd-t", partial(_pull, apgd, 5 if sparse else 9, loss="dlr")),
+        Part("square", square),
     )
 
 
@@ -230,6 +232,7 @@ ATTACKS: Registry[Attack] = Registry(
         "pgd": pgd,
         "mifgsm": mifgsm,
         "apgd": apgd,
+        "square": square,
         "autoattack": autoattack,
     },
 )

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rivals.attacks.autopgd import apgd
 from rivals.attacks.blind import noise
+from rivals.attacks.fab import fab
 from rivals.attacks.frozen import Frozen
 from rivals.attacks.siege import Model, besiege
 from rivals.attacks.square import square
@@ -208,6 +209,7 @@ def _standard(ball: Ball) -> tuple[Part, ...]:
     return (
         Part("apgd-ce", partial(apgd, restarts=5 if sparse else 1)),
         Part("apgd-t", partial(_pull, apgd, 5 if sparse else 9, loss="dlr")),
+        Part("fab-t", partial(_pull, fab, 9, stop_within=True)),
         Part("square", square),
     )
 
@@ -232,6 +234,7 @@ ATTACKS: Registry[Attack] = Registry(
         "pgd": pgd,
         "mifgsm": mifgsm,
         "apgd": apgd,
+        "fab": fab,
         "square": square,
         "autoattack": autoattack,
     },

@@ -1,0 +1,226 @@
+"""Attacks one after the other: who attacks what, who is believed, and AutoAttack's published budgets."""
+
+import pytest
+import torch
+from torch import nn
+
+from rivals.attacks import ATTACKS, Part, apgd, assault, autoattack, freeze, noise, plan, square
+from rivals.base.balls import L1, L2, Linf
+from rivals.base.errors import UserError
+from rivals.base.seeds import generator
+from test_attacks_steps import conv
+
+NARROW = Linf(0.012)
+
+
+def recorded(attack, calls):
+    def part(model, x, y, ball, *, clean, targets, seed, batch_size):
+        calls.append({"x": x, "y": y, "ball": ball, "clean": clean, "targets": targets, "seed": seed})
+        return attack(model, x, y, ball, targets=targets, seed=seed, batch_size=batch_size)
+
+    return Part(f"part {len(calls)}", part)
+
+
+def stay(model, x, y, ball, **knobs):
+    return x.clone()
+
+
+def test_each_part_attacks_the_originals_of_those_still_standing():
+    model, x, y = conv()
+    y[:3] = (y[:3] + 1) % 5  # three are wrong from the start
+    radii = torch.linspace(0.001, 0.03, 16, dtype=torch.float64)
+    calls = []
+    few = recorded(lambda *args, **knobs: apgd(*args, steps=1, **knobs), calls)
+    with freeze(model, x) as frozen:
+        clean, first, second, third = assault(
+            frozen, x, y, Linf(radii), [few, recorded(stay, calls), recorded(apgd, calls)], seed=7
+        )
+    assert clean.part == "clean"
+    assert clean.points.tolist() == list(range(16))
+    assert clean.fooled.tolist() == [True] * 3 + [False] * 13
+    assert torch.equal(clean.x_adv, x)
+    assert first.points.tolist() == list(range(3, 16))
+    assert 0 < first.fooled.sum() < 13
+    assert not second.fooled.any()
+    assert torch.equal(second.points, first.points[~first.fooled])
+    assert torch.equal(third.points, second.points)
+    assert third.fooled.any()
+    for call, outcome in zip(calls, (first, second, third), strict=True):
+        assert torch.equal(call["x"], x[outcome.points])
+        assert torch.equal(call["y"], y[outcome.points])
+        assert torch.equal(call["ball"].eps, radii[outcome.points])
+        assert torch.allclose(call["clean"], model(x)[outcome.points])
+        assert call["targets"] is None
+        assert call["seed"] == 7
+        assert torch.equal(model(outcome.x_adv).argmax(1) != y[outcome.points], outcome.fooled)
+
+
+def test_it_ends_when_none_stands():
+    model, x, y = conv()
+    calls = []
+    parts = [recorded(apgd, calls), recorded(apgd, calls)]
+    with freeze(model, x) as frozen:
+        assert [outcome.part for outcome in assault(frozen, x, y, Linf(0.3), parts)] == ["clean", parts[0].name]
+        assert [outcome.part for outcome in assault(frozen, x, (y + 1) % 5, Linf(0.3), parts)] == ["clean"]
+        assert [len(outcome.points) for outcome in assault(frozen, x[:0], y[:0], Linf(0.3), parts)] == [0]
+    assert len(calls) == 1
+
+
+def test_a_part_is_not_believed():
+    model, x, y = conv()
+    inside = apgd(model, x, y, Linf(0.3))
+    cheats = {
+        "too far": lambda *args, **knobs: inside,
+        "out of the box": lambda model, x, y, ball, **knobs: x - 2,
+        "no image": lambda model, x, y, ball, **knobs: x * float("nan"),
+        "right after all": stay,
+    }
+    with freeze(model, x) as frozen:
+        outcomes = list(assault(frozen, x, y, Linf(0.1), [Part(*cheat) for cheat in cheats.items()]))
+        assert [outcome.part for outcome in outcomes] == ["clean", *cheats]
+        assert not any(outcome.fooled.any() for outcome in outcomes)
+        honest = list(assault(frozen, x, y, Linf(0.3), [Part("too far", cheats["too far"])]))
+    assert honest[1].fooled.all()
+
+
+def test_targets_are_handed_on_and_judged_by():
+    model, x, y = conv()
+    targets, calls = (y + 2) % 5, []
+    with freeze(model, x) as frozen:
+        outcomes = list(assault(frozen, x, y, L2(0.6), [recorded(apgd, calls), recorded(apgd, calls)], targets=targets))
+    assert 0 < outcomes[1].fooled.sum() < 16
+    for outcome, call in zip(outcomes[1:], calls, strict=True):
+        assert torch.equal(call["targets"], targets[outcome.points])
+        assert torch.equal(model(outcome.x_adv).argmax(1) == targets[outcome.points], outcome.fooled)
+    x_adv = autoattack(model, x, y, L2(3.0), targets=targets)
+    assert (model(x_adv).argmax(1) == targets).double().mean() > 0.8
+
+
+def test_passes_and_seconds_are_counted_by_part():
+    model, x, y = conv()
+    parts = [Part("noise", lambda *args, **knobs: noise(*args, trials=4, **knobs)), Part("apgd", apgd)]
+    with freeze(model, x) as frozen:
+        outcomes = list(assault(frozen, x, y, Linf(1e-7), parts))
+        assert [outcome.forwards for outcome in outcomes] == [16, 16 * (1 + 4 + 1), 16 * (101 + 1)]
+        assert [outcome.backwards for outcome in outcomes] == [0, 0, 16 * 100]
+        assert sum(outcome.forwards for outcome in outcomes) == frozen.forwards
+        assert all(outcome.seconds > 0 for outcome in outcomes)
+        before = frozen.forwards
+        next(assault(frozen, x, y, Linf(1e-7), parts, clean=model(x).detach()))
+        assert frozen.forwards == before
+
+
+def test_nothing_is_held_open_while_the_caller_looks():
+    model, x, y = conv()
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    drawn = []
+    with freeze(model, x) as frozen:
+        for _ in assault(frozen, x, y, NARROW, plan("standard", NARROW)[:2]):
+            assert torch.is_grad_enabled()
+            drawn.append(torch.rand(1))
+    assert torch.equal(torch.cat(drawn), expected[: len(drawn)])
+
+
+def test_standard_is_as_published():
+    """Passes of an image that nothing fells, in ten classes; K - 1 targets where there are fewer."""
+    model, x, y = conv(10)
+    x, y = x[:2], y[:2]
+    with freeze(model, x) as frozen:
+        spent = {
+            o.part: (o.forwards, o.backwards) for o in assault(frozen, x, y, Linf(1e-9), plan("standard", Linf(1)))
+        }
+        assert list(spent) == ["clean", "apgd-ce", "apgd-t", "fab-t", "square"]
+        assert spent["apgd-ce"] == (2 * (101 + 1), 2 * 100)
+        assert spent["apgd-t"] == (2 * (9 * 101 + 1), 2 * 9 * 100)
+        assert spent["fab-t"][1] // 18 == 100
+        assert spent["square"] == (2 * (5001 + 1), 0)
+        two = plan("standard", L1(1))[:2]
+        spent = {o.part: (o.forwards, o.backwards) for o in assault(frozen, x, y, L1(1e-9), two)}
+        assert spent["apgd-ce"] == (2 * (5 * 103 + 1), 2 * 5 * 102)
+        assert spent["apgd-t"] == (2 * (5 * 103 + 1), 2 * 5 * 102)
+    model, x, y = conv(3)
+    with freeze(model, x[:2]) as frozen:
+        *_, last = assault(frozen, x[:2], y[:2], Linf(1e-9), plan("standard", Linf(1))[1:2])
+        assert last.backwards == 2 * 2 * 100
+
+
+@pytest.mark.parametrize(("ball", "classes"), [(Linf(0.012), 2), (Linf(0.012), 5), (L2(0.16), 3), (L1(0.6), 3)])
+def test_autoattack_is_as_strong_as_its_parts_together(ball, classes):
+    model, x, y = conv(classes)
+    parts = ["apgd-ce", "apgd-t", "fab-t"]
+    x_adv = autoattack(model, x, y, ball, parts=parts)
+    felled = model(x_adv).argmax(1) != y
+    assert ball.contains(x_adv, x).all()
+    assert torch.equal(x_adv[~felled], x[~felled])
+    alone = [model(autoattack(model, x, y, ball, parts=[part])).argmax(1) != y for part in parts]
+    assert torch.equal(felled, torch.stack(alone).any(0))
+    assert torch.equal(alone[0], model(apgd(model, x, y, ball, restarts=5 if ball.p == 1 else 1)).argmax(1) != y)
+    assert 0 < felled.sum() < 16
+
+
+class Silent(nn.Module):
+    """Rounds its images to sixteenths, and hands back a gradient that says nothing."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model((x.detach() * 16).round() / 16) + 0 * x.flatten(1).sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize("version", ["standard"])
+def test_square_fells_what_hides_its_gradient(version):
+    model, x, y = conv()
+    model = Silent(model)
+    y = model(x).argmax(1)
+    blind = model(autoattack(model, x, y, Linf(0.06), parts=["apgd-ce", "apgd-t"])).argmax(1) != y
+    felled = model(autoattack(model, x, y, Linf(0.06), version=version)).argmax(1) != y
+    assert felled.sum() > blind.sum() + 4
+
+
+@pytest.mark.parametrize("version", ["standard"])
+def test_autoattack_depends_on_neither_batch_size_nor_order_and_leaves_the_model_alone(version):
+    model, x, y = conv()
+    x, y = x[:8], y[:8]
+    model.train()
+    knobs = {"version": version, "seed": 2}
+    if version == "standard":
+        knobs["parts"] = ["apgd-ce", "apgd-t", "fab-t"]
+    state = torch.get_rng_state()
+    together = autoattack(model, x, y, NARROW, **knobs)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.training
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    order = torch.randperm(8, generator=generator("order"))
+    shuffled = autoattack(model, x[order], y[order], NARROW, batch_size=3, **knobs)
+    assert torch.allclose(shuffled, together[order], atol=1e-9)
+
+
+def test_every_attack_has_a_name():
+    model, x, y = conv()
+    assert set(ATTACKS) >= {"noise", "fgsm", "bim", "pgd", "mifgsm", "apgd", "fab", "square", "autoattack"}
+    quick = {"square": {"queries": 20}, "autoattack": {"parts": ["apgd-ce"]}}
+    for name, attack in ATTACKS.items():
+        x_adv = attack(model, x, y, L2(0.3), seed=1, batch_size=8, targets=None, **quick.get(name, {}))
+        assert L2(0.3).contains(x_adv, x).all()
+    with pytest.raises(UserError, match="unknown attack 'sqare': did you mean square"):
+        ATTACKS["sqare"]
+
+
+def test_bad_input_gives_one_line():
+    model, x, y = conv()
+    with pytest.raises(UserError, match="unknown version of autoattack 'standart': did you mean standard"):
+        autoattack(model, x, y, NARROW, version="standart")
+    with pytest.raises(UserError, match="unknown part of autoattack standard 'apgd-c': did you mean apgd-ce"):
+        autoattack(model, x, y, NARROW, parts=["apgd-c"])
+    with pytest.raises(UserError, match="the ball is a float"):
+        autoattack(model, x, y, 0.1)
+    with pytest.raises(UserError, match="divide them by 255"):
+        autoattack(model, x * 255, y, NARROW)
+    with pytest.raises(UserError, match="the images are a list"):
+        autoattack(model, [1.0], y, NARROW)
+    assert autoattack(model, x[:0], y[:0], NARROW).shape == (0, 3, 6, 6)
+    assert square is ATTACKS["square"]

@@ -1,0 +1,132 @@
+"""What an evaluation was asked for, from text: radii as ``0,1/255,8/255``, attacks as ``pgd(steps=100),square``."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from rivals.base.errors import UserError
+from rivals.base.registry import unknown
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rivals.attacks.ensemble import Part
+    from rivals.base.balls import Ball
+
+BLIND = ("noise", "square")  # the attacks that ask for no gradient
+_GIVEN = ("model", "x", "y", "ball", "clean", "targets", "seed", "batch_size", "shared", "kept", "stop_when_fooled")
+_FRACTION = re.compile(r"([\d.eE+-]+?)\s*(?:/\s*([\d.eE+-]+))?")
+
+
+def read_radii(text: str) -> list[float]:
+    """Radii from text, as ``8/255`` or ``0,1/255,0.03``, rising; 0 and repetitions left out.
+
+    Raises:
+        UserError: one is no number, or negative, or none is above 0.
+    """
+    radii = set()
+    for word in text.split(","):
+        match = _FRACTION.fullmatch(word.strip())
+        try:
+            value = float(match[1]) / float(match[2] or 1) if match else None
+        except (ValueError, ZeroDivisionError):
+            value = None
+        if value is None or not 0 <= value < float("inf"):
+            raise UserError(f"eps '{word.strip()}' is no radius: write a number or a fraction, as 0.03 or 8/255")
+        radii.add(value)
+    if not radii - {0.0}:
+        raise UserError("an eps of 0 alone leaves nothing to attack: give one above 0, as 8/255")
+    return sorted(radii - {0.0})
+
+
+def read_attack(text: str, ball: Ball) -> tuple[Part, ...]:
+    """The parts of an ensemble from text: names in order, separated by commas, each with knobs in brackets if wanted.
+
+    ``autoattack`` stands for the parts of its standard version, ``autoattack-VERSION`` for those of another.
+
+    Raises:
+        UserError: there is no such attack or knob.
+    """
+    from rivals.attacks.ensemble import ATTACKS, Part, plan
+
+    parts: list[Part] = []
+    for word in re.split(r",(?![^()]*\))", text):
+        match = re.fullmatch(r"\s*([\w-]+)\s*(?:\((.*)\))?\s*", word)
+        if not match:
+            raise UserError(
+                f"'{word.strip()}' names no attack: write a name, with knobs in brackets, as pgd(steps=100)"
+            )
+        name, knobs = match[1], match[2]
+        base, _, version = name.partition("-")
+        if base == "autoattack":
+            if knobs:
+                raise UserError(f"{name} has no knobs to set: leave out '({knobs})'")
+            parts += plan(version or "standard", ball)
+            continue
+        if name not in ATTACKS:
+            raise unknown("attack", name, ATTACKS)
+        attack = ATTACKS[name]
+        parts.append(Part(word.strip(), partial(attack, **_knobs(name, attack, knobs)) if knobs else attack))
+    names = [part.name for part in parts]
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated:
+        raise UserError(f"the attack {repeated} is named twice: name it once, or with other knobs")
+    return tuple(parts)
+
+
+def named_parts(attack: str | Callable[..., Tensor], ball: Ball) -> tuple[str, tuple[Part, ...]]:
+    """A name for the protocol, and the parts, of an attack that is text or a function."""
+    from rivals.attacks.ensemble import Part
+
+    if isinstance(attack, str):
+        return attack, read_attack(attack, ball)
+    if not callable(attack):
+        raise UserError(f"the attack is a {type(attack).__name__}: give a name, or a function (model, x, y, ball)")
+    plain = attack.func if isinstance(attack, partial) else attack
+    name = getattr(plain, "__name__", type(attack).__name__)
+    return name, (Part(name, attack),)
+
+
+def is_blind(part: Part) -> bool:
+    """Whether a part asks for no gradient."""
+    return re.split(r"\W", part.name)[0] in BLIND
+
+
+def _knobs(name: str, attack: Callable[..., Tensor], text: str) -> dict[str, Any]:
+    """Knobs from ``steps=100, loss=dlr``, held against the attack's own."""
+    parameters = inspect.signature(attack).parameters
+    known = [each for each in parameters if each not in _GIVEN]
+    if "shared" in parameters and "loss" not in known:
+        known.append("loss")
+    found: dict[str, Any] = {}
+    for entry in text.split(","):
+        key, equals, value = (piece.strip() for piece in entry.partition("="))
+        if not equals or not value:
+            raise UserError(f"'{entry.strip()}' sets no knob of {name}: write it as steps=100")
+        if key not in known:
+            raise unknown(f"knob of {name}", key, known)
+        found[key] = _value(name, key, value, parameters[key].default if key in parameters else "")
+    return found
+
+
+def _value(name: str, key: str, text: str, default: object) -> bool | int | float | str:
+    """A knob's value, of the kind that its default has."""
+    if isinstance(default, bool):
+        if text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        raise UserError(f"{key}={text} of {name} is neither true nor false: write one of them")
+    kinds: Sequence[Callable[[str], int | float]] = (
+        () if isinstance(default, str) else (int,) if isinstance(default, int) else (int, float)
+    )
+    for kind in kinds:
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    if kinds:
+        raise UserError(f"{key}={text} of {name} is no {'whole number' if kinds == (int,) else 'number'}: give one")
+    return text

@@ -1,0 +1,83 @@
+"""An evaluation on the terminal: a live line, or plain lines where there is no terminal. All to standard error."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
+
+from rivals.reports.run import Record
+from rivals.reports.terminal import PLAIN_EVERY, _clock
+
+
+class LiveAttack:
+    """Shows how an evaluation comes along. Use as a context manager, and call it with every step's record.
+
+    Args:
+        n: How many images there are.
+        passes: Tells how many images the model has been asked about so far.
+        quiet: Show nothing.
+    """
+
+    def __init__(self, n: int, passes: Callable[[], int], *, quiet: bool = False) -> None:
+        self.n = n
+        self.passes = passes
+        self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self._next = 0.0
+        self._begun: tuple[float, float] | None = None
+        self._progress: Progress | None = None
+        if self.console.is_terminal and not quiet:
+            # The count of passes is read anew at each refresh, so that a long part is seen to be at work.
+            self._progress = Progress(
+                *(BarColumn(bar_width=20), TextColumn("{task.description}"), _Passes(passes)),
+                console=self.console,
+                transient=True,
+            )
+            self._task = self._progress.add_task("looking for masked gradients", total=float(n))
+
+    def __enter__(self) -> LiveAttack:
+        if self._progress is not None:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def say(self, text: str) -> None:
+        """Show a line of words at once."""
+        self.console.print(text, markup=False)
+
+    def __call__(self, record: Record) -> None:
+        """Show a step's record, with ``done``, how many images are through, and ``fallen``, how many have fallen."""
+        at = record["done"]
+        if self._begun is None:
+            self._begun = (at, record["seconds"])
+        gained, spent = at - self._begun[0], record["seconds"] - self._begun[1]
+        left = f"{_clock(spent / gained * (self.n - at))} left" if gained > 0 and spent > 0 else ""
+        place = f"{at:>7,.0f} of {self.n:,} images, {record['fallen']:,} fallen"
+        part = record["part"] + (f" at {record['eps']:.4g}" if record["eps"] else "")
+        line = f"{place}  {part}  {left}"
+        if self._progress is not None:
+            self._progress.update(self._task, completed=at, description=line)
+        elif time.monotonic() >= self._next:
+            self._next = time.monotonic() + PLAIN_EVERY
+            self.console.print(line.rstrip(), markup=False)
+
+
+class _Passes(ProgressColumn):
+    """How many images the model has been asked about."""
+
+    def __init__(self, passes: Callable[[], int]) -> None:
+        super().__init__()
+        self.passes = passes
+
+    def render(self, task: Task) -> Text:
+        """The count now."""
+        return Text(f"{self.passes():,} passes")

@@ -37,9 +37,9 @@ def fab(
 
     Each step takes the boundary to the nearest other class as the plane it is to first order, projects both the iterate
     and the original onto that plane within the box (exactly), and goes to a mean of the two, a little beyond the plane:
-    ``(1 - a) (x_i + eta d_i) + a (x + eta d_x)`` with ``a = min(|d_i| / (|d_i| + |d_x|), alpha_max)`` (eq. 9-12). A
+    ``(1 - a) (x_i + eta d_i) + a (x + eta d_x)`` with ``a = min(|d_i| / (|d_i| + |d_x|), alpha_max)``. A
     point that fools is kept if it is nearer than the best, and the iterate goes back to ``x + beta (x_i - x)``. In the
-    end the best is drawn along the straight way to the original up to the boundary (sec. 2.4).
+    end the best is drawn to the boundary, see :mod:`rivals.attacks.hunt`.
 
     Args:
         model: An ``nn.Module`` from images (n, ...) to logits (n, K), or a :class:`~rivals.attacks.frozen.Frozen`.

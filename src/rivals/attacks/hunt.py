@@ -1,4 +1,9 @@
-"""What the minimum-norm attacks share: the nearest point that fools so far, and the last stretch to the boundary."""
+"""What the minimum-norm attacks share: the nearest point that fools so far, and the last stretch to the boundary.
+
+All end alike. The best point is drawn along the straight way to the original up to the boundary; then it slides along
+the boundary, made linear there, towards the original, and is drawn to the boundary again. What an attack leaves over
+for its step lengths, overshoots or constants is so taken off; on a linear model the result is exact.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +15,15 @@ from typing import TypedDict, TypeVar
 import torch
 from torch import Tensor
 
-from rivals.attacks.objectives import margin
+from rivals.attacks.hyperplane import facets, reach
+from rivals.attacks.objectives import margin, runners_up
 from rivals.attacks.siege import Model, Siege, besiege
 from rivals.attacks.standing import Rows, Storm
 from rivals.base.balls import Ball
 
 R = TypeVar("R", bound=Rows)
 
+_LOOKS = 10  # the most passes forward in search of the crossing
 _CLOSE = 2e-5  # how near, as a share of the way from the original, the last stretch comes to the boundary
 
 
@@ -47,6 +54,7 @@ class Hunt:
         best: The nearest found so far (n, ...), however far; the original where there is none.
         distances: How far those are (n,): infinity where there is none, 0 where the original fools.
         leads: By what margin (n,) the best fool; that of the original where there is none.
+        drawn: Which of the best have been drawn to the boundary (n,).
     """
 
     def __init__(self, siege: Siege, ball: Ball, clean: Tensor) -> None:
@@ -56,6 +64,7 @@ class Hunt:
         self.clean = clean
         self.best = siege.x.clone()
         self.distances = torch.full_like(self.radii, torch.inf).masked_fill(siege.fooled, 0)
+        self.drawn = torch.zeros_like(siege.fooled)
         self.leads = torch.zeros_like(self.radii)
         if len(clean):
             self.leads = margin(clean, siege.y, siege.goals).to(self.radii.dtype)
@@ -74,6 +83,7 @@ class Hunt:
         chosen = points[better]
         self.best[chosen] = x_adv.detach()[better]
         self.distances[chosen] = far[better]
+        self.drawn[chosen] = False
         if len(chosen):
             leads = margin(logits[better], self.siege.y[chosen], self.siege.goal(chosen))
             self.leads[chosen] = leads.to(self.leads.dtype)
@@ -97,18 +107,28 @@ class Hunt:
         fallen = self.within if stop_within else lambda points: never[points]
         Storm(begin, advance, trials).run(points, self.siege.capacity, fallen)
 
-    def result(self, steps: int = 10, *, stop_within: bool = False) -> Tensor:
+    def result(self, slides: int = 2, *, stop_within: bool = False) -> Tensor:
         """The nearest points found, drawn to the boundary, where they lie within the ball; else the originals.
 
         Args:
-            steps: How many passes forward a point is due for the last stretch.
+            slides: How often a point may slide along the boundary; each takes a gradient.
             stop_within: Spare those that lie within the ball already.
         """
-        due = (self.distances > 0) & self.distances.isfinite()
-        if stop_within:
-            due &= self.distances > self.radii
-        retreat = _Retreat(self, steps)
-        Storm(retreat.begin, retreat.advance).run(due.nonzero()[:, 0], self.siege.capacity, self.within)
+
+        def due() -> Tensor:
+            due = (self.distances > 0) & self.distances.isfinite()
+            return due & (self.distances > self.radii) if stop_within else due
+
+        def run(begin: Callable[[Tensor, Tensor], R], advance: Callable[[R], Tensor], points: Tensor) -> None:
+            Storm(begin, advance).run(points.nonzero()[:, 0], self.siege.capacity, self.within)
+
+        retreat, slide = _Retreat(self), _Slide(self)
+        run(retreat.begin, retreat.advance, due())
+        moving = self.drawn
+        for _ in range(slides):
+            run(slide.begin, slide.advance, due() & moving)
+            moving = moving & ~self.drawn  # who slid nowhere need not try again
+            run(retreat.begin, retreat.advance, due() & moving)
         counts = (self.distances <= self.radii).view(-1, *[1] * (self.best.ndim - 1))
         return torch.where(counts, self.best, self.siege.x)
 
@@ -127,15 +147,14 @@ class _Retreating(Rows):
 
 
 class _Retreat:
-    """The final search of FAB (Croce & Hein 2020, sec. 2.4): the crossing on the way from the original to the best.
+    """The final search of FAB (Croce & Hein 2020): the crossing on the way from the original to the best.
 
     By the rule of false position, where the value of an end that stays is halved (as in the Illinois rule), so that
     both ends close in. Each guess is aimed a little beyond the crossing, as seen from the end that moved last.
     """
 
-    def __init__(self, hunt: Hunt, steps: int) -> None:
+    def __init__(self, hunt: Hunt) -> None:
         self.hunt = hunt
-        self.steps = steps
 
     def begin(self, points: Tensor, trials: Tensor) -> _Retreating:
         siege, hunt = self.hunt.siege, self.hunt
@@ -160,7 +179,36 @@ class _Retreat:
         rows.low, rows.high = torch.where(fools, rows.low, at), torch.where(fools, at, rows.high)
         rows.aim = torch.where(fools, -1.0, 1.0).to(width.dtype)
         rows.taken = rows.taken + 1
-        return (rows.taken >= self.steps) | (rows.high - rows.low <= _CLOSE * rows.high)
+        over = (rows.taken >= _LOOKS) | (rows.high - rows.low <= _CLOSE * rows.high)
+        hunt.drawn[rows.point[over]] = True
+        return over
+
+
+class _Slide:
+    """One step of FAB with the original's weight at 1: the nearest point on the boundary, made linear at the best."""
+
+    def __init__(self, hunt: Hunt) -> None:
+        self.hunt = hunt
+
+    def begin(self, points: Tensor, trials: Tensor) -> Rows:
+        siege = self.hunt.siege
+        goal = siege.goal(points)
+        return Rows(points, trials, siege.x[points], self.hunt.best[points], siege.y[points], goal)
+
+    def advance(self, rows: Rows) -> Tensor:
+        hunt, frozen, ball = self.hunt, self.hunt.siege.frozen, self.hunt.ball
+        leaf, logits = frozen.trace(rows.x_adv)
+        # With a goal, the boundary is that to the best of all others, not only to the label.
+        if rows.goal is None:
+            inside, outside = rows.y, runners_up(logits.detach(), rows.y, 1)[:, 0]
+        else:
+            inside, outside = runners_up(logits.detach(), rows.goal, 1)[:, 0], rows.goal
+        lead, normal = facets(frozen, leaf, logits, inside, ball, outside[:, None])
+        behind = (normal * (rows.x_adv - rows.x)).flatten(1).sum(1)
+        home = reach(rows.x, normal, (behind - lead) * (1 + _CLOSE / 2), ball)
+        aim = (rows.x + home).clamp_(*ball.bounds)
+        hunt.offer(rows.point, aim, frozen.logits(aim))
+        return torch.ones_like(rows.point, dtype=torch.bool)
 
 
 @contextlib.contextmanager

@@ -193,7 +193,7 @@ def test_more_steps_and_other_starts_find_nearer_points_of_a_curved_model(ball):
     assert many.isfinite().all()
     assert (many < 0.99 * few).sum() > (few < 0.99 * many).sum()
     assert (more <= many * 1.01).all()
-    assert (more < 0.9999 * many).any()
+    assert (more < many).any()
 
 
 @pytest.mark.parametrize("ball", [Linf(0.01), L2(0.08), L1(0.6)], ids=str)

@@ -100,14 +100,14 @@ class Battery:
                     chunk = chunk or self.read(start, stop)
                     record = self._clean(chunk) if part is None else self._attack(chunk, standing, level, part, step)
                     eps = self.radii[level - 1] if level else 0.0
-                    record = {"images": start, "step": step, "level": level, "eps": eps, **record}
+                    # Who stands is through with a part of the schedule; who has fallen, with all of it.
+                    ahead = (len(standing) - len(record["felled"])) * (1 - (turn + 1) / len(schedule))
+                    record = {"images": int(stop - ahead), "step": step, "level": level, "eps": eps, **record}
                     record["seconds"] = round(time.perf_counter() - begun, 3)
                     if self.run is not None:
                         self.run.append([record])
                     tally.take(record)
-                    # Who stands is through with a part of the schedule; who has fallen, with all of it.
-                    ahead = len(tally.standing(start, stop)) * (1 - (turn + 1) / len(schedule))
-                    self.show({**record, "done": stop - ahead, "fallen": int(np.sum(tally.fell >= 0))})
+                    self.show({**record, "fallen": int(np.sum(tally.fell >= 0))})
                 else:
                     tally.take(record)
             tally.done = stop

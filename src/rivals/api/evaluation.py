@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rivals.api.orders import named_parts, read_radii
+from rivals.api.orders import named_parts, read_radii, write_radii
 from rivals.api.sources import found, free
 from rivals.base import devices
 from rivals.base.errors import UserError
@@ -48,7 +48,7 @@ def attack(
     out: str | Path | None = None,
     resume: bool = False,
     quiet: bool = False,
-) -> Robustness:
+) -> Any:
     """Attack a classifier, and say how many images stand.
 
     Args:
@@ -73,6 +73,9 @@ def attack(
         out: Folder of the run; the next free runs/DATA-attack-N if none is given.
         resume: Go on with the run in --out where it stopped.
         quiet: Print nothing on the way.
+
+    Returns:
+        The report, as :func:`evaluate` gives it.
 
     Raises:
         UserError: something the user can fix.
@@ -208,7 +211,7 @@ def evaluate(
         "model": named.name if _is_module(model) else found(str(model)),
         "data": found(str(data)) if isinstance(data, str | Path) else pool.about["name"],
         "norm": type(ball).__name__.lower(),
-        "eps": radii,
+        "eps": write_radii(radii),
         "attack": name,
         "n": len(pool),
         "split": split,

@@ -234,8 +234,6 @@ class Examination:
         record: Record = {"images": 0, "step": 0, "seconds": 0.0, "probe": {"n": len(x)}, "blind": False}
         found: list[Alarm] = []
         gradient = self._gradient(battery, x, y) if len(x) else None
-        if any("probabilities" in text for text in heard):
-            found.append(masking.Alarm("probabilities", "the model answers with probabilities, not logits"))
         if not len(x):
             self.note("none of the first images is classified rightly, so the alarms have nothing to look at")
         elif gradient is None:
@@ -246,12 +244,14 @@ class Examination:
         if record["blind"]:
             names = ", ".join(part.name for part in blind_only(self.parts))
             self.note(f"no image has a gradient to follow, so only what needs none is used: {names}")
-        if battery.draws > 1 and self.config["eot"] == 1:
-            found.append(masking.Alarm("randomised", "the model is randomised, two passes of one image differ"))
         if gradient is not None and self.config["alarms"]:
             signs = self._signs(battery, x, y, gradient)
             record["probe"] = signs.as_dict()
             found += masking.read(signs)
+        if battery.draws > 1 and self.config["eot"] == 1:
+            found.append(masking.Alarm("randomised", "the model is randomised: two passes of one image differ"))
+        if any("probabilities" in text for text in heard):
+            found.append(masking.Alarm("probabilities", "the model answers with probabilities, not logits"))
         # What was heard counts even if no looking was asked for: it costs nothing.
         record["alarms"] = [alarm.as_dict() for alarm in found]
         record["notes"] = self.notes[known:]

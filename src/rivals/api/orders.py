@@ -43,6 +43,14 @@ def read_radii(text: str) -> list[float]:
     return sorted(radii - {0.0})
 
 
+def write_radii(radii: Sequence[float]) -> str:
+    """Radii as one would type them, so that :func:`read_radii` gives back the very same."""
+    whole = [round(eps * 255) for eps in radii]
+    return ",".join(
+        f"{k}/255" if 0 < k < 255 and k / 255 == eps else repr(eps) for k, eps in zip(whole, radii, strict=True)
+    )
+
+
 def read_attack(text: str, ball: Ball) -> tuple[Part, ...]:
     """The parts of an ensemble from text: names in order, separated by commas, each with knobs in brackets if wanted.
 

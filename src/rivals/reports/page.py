@@ -13,7 +13,7 @@ from string import Template
 
 from rivals.base.errors import UserError
 from rivals.base.files import write_atomically
-from rivals.reports import sections
+from rivals.reports import robustness, sections
 from rivals.reports.history import History
 from rivals.reports.markup import Html, join, table, tag
 from rivals.reports.run import Run
@@ -52,13 +52,13 @@ def write_report(runs: Sequence[Run], dest: Path) -> Path:
     names = _names(histories)
     share = BUDGET // len(runs)
     if len(runs) == 1:
-        title = sections.heading(histories[0])
-        body = [sections.header(histories[0], title, f"run {names[0]}", "h1"), _run(histories[0], 0, share, "h2")]
+        title = _heading(histories[0])
+        body = [_header(histories[0], title, f"run {names[0]}", "h1"), _run(histories[0], 0, share, "h2")]
     else:
         title = f"{len(runs)} runs compared"
         body = [tag("h1", title), _comparison(histories, names)]
         for place, (history, name) in enumerate(zip(histories, names, strict=True)):
-            top = sections.header(history, name, sections.heading(history), "h2")
+            top = _header(history, name, _heading(history), "h2")
             inside = [top, _run(history, place, share, "h3")]
             body.append(tag("section", *inside, class_="run", id=f"run-{place}"))
     body.append(tag("footer", "Made by Rivals. This page is complete in itself: keep it, mail it, print it."))
@@ -83,8 +83,20 @@ def _names(histories: Sequence[History]) -> list[str]:
     return [n if names.count(n) == 1 else str(h.folder) for n, h in zip(names, histories, strict=True)]
 
 
+def _heading(history: History) -> str:
+    return robustness.heading(history) if robustness.is_attack(history) else sections.heading(history)
+
+
+def _header(history: History, title: str, subtitle: str, level: str) -> Html:
+    made = robustness.header if robustness.is_attack(history) else sections.header
+    return made(history, title, subtitle, level)
+
+
 def _run(history: History, place: int, budget: int, level: str) -> Html:
     """All sections of one run below its title. Several runs share one figure of curves, above."""
+    last = [("Environment", sections.environment(history.about)), ("Do it again", sections.command(history.about))]
+    if robustness.is_attack(history):
+        return _parts([*robustness.sections(history), ("Protocol", robustness.protocol(history)), *last], level)
     alone = level == "h2"
     parts = [
         ("Health", sections.health(history)),
@@ -93,8 +105,7 @@ def _run(history: History, place: int, budget: int, level: str) -> Html:
         ("The game", sections.game([history]) if alone else Html()),
         ("At the end", sections.numbers(history)),
         ("Configuration", sections.configuration(history.about)),
-        ("Environment", sections.environment(history.about)),
-        ("Do it again", sections.command(history.about)),
+        *last,
     ]
     return _parts(parts, level)
 
@@ -132,6 +143,7 @@ def _comparison(histories: Sequence[History], names: Sequence[str]) -> Html:
     differing = {key: values for key, values in settings.items() if len(set(values)) > 1}
     rows = [list(row) for row in zip(links, *differing.values(), strict=True)]
     parts = [
+        ("Under attack", robustness.compared(histories, names)),
         ("Summary", table(["run", "state", "recipe", "data", "images", "time", *endings], ends, "compare")),
         ("Settings that differ", table(["run", *differing], rows, "compare") if differing else Html()),
         ("Curves", sections.curves(histories, names)),

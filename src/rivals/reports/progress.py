@@ -28,7 +28,7 @@ class LiveAttack:
         self.passes = passes
         self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self._next = 0.0
-        self._begun: tuple[float, float] | None = None
+        self._begun: tuple[int, float] | None = None
         self._progress: Progress | None = None
         if self.console.is_terminal and not quiet:
             # The count of passes is read anew at each refresh, so that a long part is seen to be at work.
@@ -55,13 +55,13 @@ class LiveAttack:
         self.console.print(text, markup=False)
 
     def __call__(self, record: Record) -> None:
-        """Show a step's record, with ``done``, how many images are through, and ``fallen``, how many have fallen."""
-        at = record["done"]
+        """Show a step's record, with ``fallen``, how many images have fallen so far."""
+        at = record["images"]
         if self._begun is None:
             self._begun = (at, record["seconds"])
         gained, spent = at - self._begun[0], record["seconds"] - self._begun[1]
         left = f"{_clock(spent / gained * (self.n - at))} left" if gained > 0 and spent > 0 else ""
-        place = f"{at:>7,.0f} of {self.n:,} images, {record['fallen']:,} fallen"
+        place = f"{at:>7,} of {self.n:,} images, {record['fallen']:,} fallen"
         part = record["part"] + (f" at {record['eps']:.4g}" if record["eps"] else "")
         line = f"{place}  {part}  {left}"
         if self._progress is not None:

@@ -218,6 +218,7 @@ def hunt(
     y: Tensor,
     ball: Ball,
     *,
+    loss: str = "margin",
     clean: Tensor | None = None,
     targets: Tensor | None = None,
     seed: int = 0,
@@ -225,8 +226,11 @@ def hunt(
 ) -> Iterator[Hunt]:
     """Check everything, freeze the model, look at the originals, and hand over a :class:`Hunt`.
 
+    Args:
+        loss: What :meth:`~rivals.attacks.siege.Siege.climb` climbs; no matter of the user's.
+
     Raises:
         UserError: bad input, in one line; see :func:`~rivals.attacks.siege.besiege`.
     """
-    with besiege(model, x, y, ball, loss="margin", targets=targets, seed=seed, batch_size=batch_size) as siege:
+    with besiege(model, x, y, ball, loss=loss, targets=targets, seed=seed, batch_size=batch_size) as siege:
         yield Hunt(siege, ball, siege.look(clean))

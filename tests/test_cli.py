@@ -431,7 +431,7 @@ def test_neither_help_nor_import_loads_torch():
         (["train", "--resume"], ["--out RUN"]),
         (["train", "--resume", "--out", "nowhere"], ["'nowhere' is not a run"]),
         (["train", "nowhere/photos"], ["nowhere/photos"]),
-        (["sample", "nowhere"], ["no generator at 'nowhere'"]),
+        (["sample", "nowhere"], ["no network at 'nowhere'"]),
         (["sample"], ["RUN"]),
         (["report", "nowhere"], ["'nowhere' is not a run"]),
         (["report"], ["no run was named"]),

@@ -11,7 +11,8 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "rivals.api": ("train", "demo", "report", "load", "sample"),
+    "rivals.api": ("train", "classify", "demo", "evaluate", "report", "load", "sample"),
+    "rivals.base.balls": ("L1", "L2", "Linf"),
     "rivals.base.errors": ("UserError", "Interrupted"),
     "rivals.base.schedules": ("Schedule",),
     "rivals.base.spans": ("Span",),
@@ -31,12 +32,13 @@ _HOMES = {
         "relativistic",
     ),
     "rivals.losses.penalties": ("r1", "r2", "wgan_gp"),
-    "rivals.nets.build": ("build_discriminator", "build_generator"),
-    "rivals.recipes": ("Config",),
+    "rivals.nets.build": ("build_classifier", "build_discriminator", "build_generator"),
+    "rivals.recipes": ("ClassifierConfig", "Config"),
     "rivals.reports.run": ("Run",),
 }
 _HOME = {name: (home, name) for home, names in _HOMES.items() for name in names}
 _HOME["load_images"] = ("rivals.data.load", "load")
+_HOME["attacks"] = ("rivals.attacks", "")
 
 __all__ = sorted(_HOME)
 
@@ -45,7 +47,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'rivals' has no attribute {name!r}")
     home, inside = _HOME[name]
-    value = getattr(importlib.import_module(home), inside)
+    module = importlib.import_module(home)
+    value = getattr(module, inside) if inside else module
     globals()[name] = value
     return value
 

@@ -9,10 +9,10 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
@@ -25,10 +25,14 @@ from rivals.reports.run import Run
 VERBS = {
     "demo": "learn to draw digits in a few minutes, on this machine",
     "train": "train a generator against a discriminator",
+    "classify": "train a classifier, to be attacked or hardened",
+    "attack": "attack a classifier, and say how many images stand",
     "sample": "draw images with a trained generator",
     "report": "write the page that shows one run, or several side by side",
     "data": "list the data sets that have a name, or pack images into one zip",
 }
+
+C = TypeVar("C", recipes.Config, recipes.ClassifierConfig)
 
 _schedules = tyro.constructors.ConstructorRegistry()
 
@@ -84,7 +88,7 @@ def _run(words: list[str]) -> int:
     as_json = "--json" in rest
     result = _COMMANDS[verb]([word for word in rest if word != "--json"])
     if as_json:
-        print(json.dumps(result))
+        print(json.dumps(result.as_dict() if hasattr(result, "as_dict") else result))
     else:
         _tell(result)
     return 0
@@ -171,6 +175,8 @@ def _tell(result: Any) -> None:
         width = max(map(len, result))
         for key, value in result.items():
             print(f"{key:<{width}}  {_cell(value)}")
+    elif result is not None:
+        print(result)
 
 
 def _cell(value: Any) -> str:
@@ -184,36 +190,77 @@ def _cell(value: Any) -> str:
 
 
 def _train(words: list[str]) -> Any:
-    """``rivals train``: the flags of ``api.train`` and, with the recipe's values as defaults, of its configuration."""
-    base = _base_config(words)
+    """``rivals train``."""
+    base = _base_config("train", words, recipes.Config(), recipes.RECIPES, recipes.DEFAULT)
 
-    def train(data: str | None, settings: recipes.Config, **options: Any) -> Any:
+    def said(settings: recipes.Config) -> dict[str, Any]:
         # Only what was said: a recipe's own values are no wishes of the user, which a resumed run would refuse.
         fields = (field.name for field in dataclasses.fields(settings))
-        said = {name: value for name in fields if (value := getattr(settings, name)) != getattr(base, name)}
-        return api.train(data, **options, **said).result()
+        return {name: value for name in fields if (value := getattr(settings, name)) != getattr(base, name)}
 
-    train.__doc__ = api.train.__doc__
-    signature = inspect.signature(api.train, eval_str=True)
-    settings = inspect.Parameter(
-        "settings",
-        inspect.Parameter.KEYWORD_ONLY,
-        default=base,
-        annotation=Annotated[recipes.Config, tyro.conf.OmitArgPrefixes],
-    )
-    own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
-    train.__signature__ = signature.replace(parameters=[*own, settings])  # type: ignore[attr-defined]
-    return _parse(train, "train", words)
+    return _configured(api.train, base, said, words).result()
 
 
-def _base_config(words: list[str]) -> recipes.Config:
+def _classify(words: list[str]) -> Any:
+    """``rivals classify``. Which recipe it starts from may depend on the data, so a wish is what has its flag."""
+    base = _base_config("classify", words, recipes.ClassifierConfig(), recipes.CLASSIFIERS, "cnn")
+    flags = {word.partition("=")[0].removeprefix("--").removeprefix("no-").replace("-", "_") for word in words}
+
+    def said(settings: recipes.ClassifierConfig) -> dict[str, Any]:
+        fields = (field.name for field in dataclasses.fields(settings))
+        return {name: getattr(settings, name) for name in fields if name in flags}
+
+    return _configured(api.classify, base, said, words).result()
+
+
+def _configured(verb: Callable[..., Any], base: C, said: Callable[[C], dict[str, Any]], words: list[str]) -> Any:
+    """Call a verb of the api: its own flags and, with the values of ``base`` as defaults, those of a configuration."""
+
+    def call(data: str | None, settings: Any, **options: Any) -> Any:
+        return verb(data, **options, **said(settings))
+
+    call.__doc__ = verb.__doc__
+    signature = inspect.signature(verb, eval_str=True)
+    parameters = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+    kind: Any = Annotated[type(base), tyro.conf.OmitArgPrefixes]
+    parameters.append(inspect.Parameter("settings", inspect.Parameter.KEYWORD_ONLY, default=base, annotation=kind))
+    call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return _parse(call, verb.__name__, words)
+
+
+def _base_config(verb: str, words: list[str], plain: C, presets: Mapping[str, Callable[[], C]], default: str) -> C:
     """The configuration whose fields the flags change: the resumed run's, the named recipe's, or the default's."""
     named = dict(pairwise(words))
     named |= {key: value for word in words for key, found, value in [word.partition("=")] if found}
     if "--resume" in words and "--out" in named:
-        kept = Run.open(named["--out"]).about.get("config", {})
-        return recipes.Config().changed(**kept)
-    return recipes.RECIPES[named.get("--recipe", recipes.DEFAULT)]()
+        kept = Run.open(named["--out"]).about
+        if kept.get("verb") == verb:
+            return plain.changed(**kept["config"])
+    return presets[named.get("--recipe", default)]()
+
+
+def _attack(words: list[str]) -> Any:
+    """``rivals attack``; what a resumed run was told stands for what is left out."""
+    named = dict(pairwise(words))
+    named |= {key: value for word in words for key, found, value in [word.partition("=")] if found}
+    kept: dict[str, Any] = {}
+    if "--resume" in words and "--out" in named:
+        about = Run.open(named["--out"]).about
+        kept = about.get("config", {}) if about.get("verb") == "attack" else {}
+
+    def attack(*args: Any, **options: Any) -> Any:
+        return api.attack(*args, **options)
+
+    attack.__doc__ = api.attack.__doc__
+    signature = inspect.signature(api.attack, eval_str=True)
+    parameters = [
+        each.replace(default=tuple(value) if isinstance(value := kept[each.name], list) else value)
+        if each.name in kept
+        else each
+        for each in signature.parameters.values()
+    ]
+    attack.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return _parse(attack, "attack", words)
 
 
 def _demo(words: list[str]) -> Any:
@@ -244,6 +291,8 @@ def _data(words: list[str]) -> Any:
 _COMMANDS: dict[str, Callable[[list[str]], Any]] = {
     "demo": _demo,
     "train": _train,
+    "classify": _classify,
+    "attack": _attack,
     "sample": _sample,
     "report": _report,
     "data": _data,

@@ -1,7 +1,22 @@
 """The verbs a user calls, and the one place that wires the rooms together. Cheap to import: work imports torch."""
 
+from rivals.api.classifying import ClassifierRun, classify
 from rivals.api.datasets import data_ls, data_pack
+from rivals.api.evaluation import attack, evaluate
 from rivals.api.networks import load, sample
 from rivals.api.training import TrainedRun, demo, report, train
 
-__all__ = ["TrainedRun", "data_ls", "data_pack", "demo", "load", "report", "sample", "train"]
+__all__ = [
+    "ClassifierRun",
+    "TrainedRun",
+    "attack",
+    "classify",
+    "data_ls",
+    "data_pack",
+    "demo",
+    "evaluate",
+    "load",
+    "report",
+    "sample",
+    "train",
+]

@@ -15,6 +15,7 @@ from rivals.base.registry import unknown
 if TYPE_CHECKING:
     from rivals.nets.generator import Generator
 
+KEPT = ("generator", "classifier")  # the networks that runs leave behind
 FRAMES = 20  # of an interpolation, between two images
 BLOCK = 64  # frames drawn at a time
 
@@ -33,7 +34,7 @@ def keep(net: Any, path: Path, about: dict[str, Any]) -> None:
     write_atomically(path.with_suffix(".json"), json.dumps(facts, indent=2).encode() + b"\n")
 
 
-def load(path: str | Path, *, device: str = "cpu") -> Generator:
+def load(path: str | Path, *, device: str = "cpu") -> Any:
     """The network in a run folder or a ``.safetensors`` file with its ``.json`` beside it. Nothing is unpickled.
 
     Args:
@@ -41,7 +42,8 @@ def load(path: str | Path, *, device: str = "cpu") -> Generator:
         device: Where to put it.
 
     Returns:
-        The module in evaluation mode; ``.sample(n)`` draws. Its ``about`` is what the .json says.
+        The module in evaluation mode: a generator, whose ``.sample(n)`` draws, or a classifier, which maps images
+        (n, C, H, W) in [0, 1] to logits. Its ``about`` is what the .json says.
 
     Raises:
         UserError: there is no network, or its files do not fit together.
@@ -53,11 +55,12 @@ def load(path: str | Path, *, device: str = "cpu") -> Generator:
 
     file = Path(path)
     if file.is_dir():
-        file = file / "generator.safetensors"
+        kept = [file / f"{kind}.safetensors" for kind in KEPT]
+        file = next((each for each in kept if each.exists()), kept[0])
     if not file.exists():
         raise UserError(
-            f"no generator at '{path}': name a .safetensors file or a run that has ended (a killed one ends by "
-            "'rivals train --resume --out RUN')"
+            f"no network at '{path}': name a .safetensors file or a run that has ended (a killed one ends by "
+            "'--resume --out RUN')"
         )
     try:
         facts = json.loads(file.with_suffix(".json").read_text())
@@ -67,10 +70,9 @@ def load(path: str | Path, *, device: str = "cpu") -> Generator:
         raise UserError(f"'{file}' has no {file.with_suffix('.json').name} beside it: copy that too") from None
     except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"'{file}' cannot be read as a generator: {reason}: copy both its files anew") from None
+        raise UserError(f"'{file}' cannot be read as a network: {reason}: copy both its files anew") from None
     net.about = facts
-    generator: Generator = net.to(devices.pick(device)).eval()
-    return generator
+    return net.to(devices.pick(device)).eval()
 
 
 def sample(
@@ -114,6 +116,8 @@ def sample(
         if path is not None and path.exists():
             raise UserError(f"'{path}' exists already: remove it or choose another name")
     generator = load(run, device=device)
+    if not hasattr(generator, "sample"):
+        raise UserError(f"the network at '{run}' is no generator, so it draws nothing: name a run of 'rivals train'")
     labels = None if label is None else [_class(generator, label)] * n
     written: dict[str, Any] = {}
     if grid is not None or folder is not None:

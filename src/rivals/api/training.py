@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import webbrowser
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +13,7 @@ from rivals import recipes
 from rivals.api.assemble import build_game
 from rivals.api.networks import load
 from rivals.api.session import Session, about
+from rivals.api.sources import as_before, found, free, images_of, unchanged
 from rivals.base import devices
 from rivals.base.errors import UserError
 from rivals.base.spans import Span
@@ -19,9 +21,11 @@ from rivals.reports.run import Record, Run
 
 if TYPE_CHECKING:
     from rivals.data.imageset import ImageSet
+    from rivals.game.play import Moment
     from rivals.nets.generator import Generator
 
 DATA = "mnist5k"
+SHEETS = 40  # sample sheets over a run, if nothing else was asked for
 
 
 class TrainedRun(Run):
@@ -30,7 +34,8 @@ class TrainedRun(Run):
     @property
     def generator(self) -> Generator:
         """The finished generator, on the CPU, ready to ``sample``."""
-        return load(self.folder)
+        generator: Generator = load(self.folder)
+        return generator
 
     def result(self) -> Record:
         """How the run stands, as plain values."""
@@ -95,36 +100,74 @@ def train(
         if out is None:
             raise UserError("--resume needs the run to go on with: add --out RUN")
         kept = Run.open(out).about
-        asked = {"data": data and _source(data), "recipe": recipe, "size": size, "crop": crop or None, "seed": seed}
-        recipe, config, source, seed = _as_before(kept, asked, settings)
+        asked = {"data": data and found(data), "recipe": recipe, "size": size, "crop": crop or None, "seed": seed}
+        recipe, config, source, seed = as_before("train", recipes.Config(), kept, asked, settings)
     else:
         seed = seed or 0
         recipe = recipe or recipes.DEFAULT
         config = recipes.RECIPES[recipe]().changed(**settings)
-        source = {"data": _source(data or DATA), "size": size, "crop": crop, "skip_bad": skip_bad}
+        source = {"data": found(data or DATA), "size": size, "crop": crop, "skip_bad": skip_bad}
     pace = {"sample_every": sample_every, "checkpoint_every": checkpoint_every}
     pace = {name: asked or kept.get("pace", {}).get(name) for name, asked in pace.items()}
-    sheets = Span.parse(pace["sample_every"]) if pace["sample_every"] else None
+    length = Span.parse(config.until)
+    sheets = Span.parse(pace["sample_every"]) if pace["sample_every"] else Span(length.amount / SHEETS, length.unit)
     saves = Span.parse(pace["checkpoint_every"] or "1 minutes")
-    folder = Path(out) if out is not None else _free(Path("runs"), f"{Path(source['data']).stem}-{recipe}")
+    folder = Path(out) if out is not None else free(Path("runs"), f"{Path(source['data']).stem}-{recipe}")
     if not resume:
         TrainedRun.check_free(folder)  # before the images are read, which may take a while
 
+    from rivals.data.imageset import require_classes
+    from rivals.data.stream import Batches
+    from rivals.game.health import Health
+    from rivals.game.play import Interlude
+    from rivals.losses.gan import make_loss
+
     place = devices.pick(device)
-    images = _images(source, config, quiet)
+    images = images_of(source, quiet)
+    if config.conditional:
+        require_classes(images)
     shape = {"size": images.size, "channels": images.channels, "classes": len(images.classes)}
     game = build_game(config, **shape, device=place, seed=seed)
     if resume:
-        if kept["data"]["hash"] != images.hash:
-            raise UserError(f"the images of '{source['data']}' have changed since: restore them to resume")
         run = TrainedRun.open(folder)
+        unchanged(kept, images)
     else:
-        run = TrainedRun.create(folder, about(recipe, config, source, images, game, seed))
+        loss = make_loss(config.loss, config.smoothing)
+        ends = {"equilibrium": loss.equilibrium, "d_unit": loss.unit}
+        run = TrainedRun.create(folder, about("train", recipe, config, source, images, game, seed, **ends))
     with run.alone():
         run.update(state="running", config=config.written(), pace=pace, says="")
-        session = Session(run, game, images, config, seed, quiet)
-        session.play(sheets, saves, resume=resume, rollback=on_nonfinite == "rollback")
+        session = Session(
+            *(run, game, Batches(images, config.batch, seed=seed, flip=config.flip), length, seed),
+            keeps="generator",
+            kept={"data": images.name, "classes": list(images.classes)},
+            interludes=[Interlude(sheets, _sheets(run, game.players["generator"].shown, images, config.sheet, seed))],
+            watch=Health(run.about["equilibrium"]),
+            quiet=quiet,
+        )
+        session.play(saves, resume=resume, rollback=on_nonfinite == "rollback")
     return run
+
+
+def _sheets(run: Run, generator: Any, images: ImageSet, count: int, seed: int) -> Callable[[Moment], Iterator[Record]]:
+    """What draws the sample sheet of a moment: the same latents each time, and their diversity."""
+    import torch
+
+    from rivals.metrics.diversity import Diversity
+    from rivals.reports import sheet
+
+    latents = generator.latents(count, seed)
+    labels = torch.arange(count) % generator.classes if generator.classes else None
+    diversity = Diversity(images.images, count)
+
+    def draw(moment: Moment) -> Iterator[Record]:
+        drawn = generator.draw(latents, labels)
+        path = run.samples / f"{moment.images:09d}.png"
+        sheet.save_png(sheet.grid(drawn.numpy()), path)
+        place = {"images": moment.images, "step": moment.step, "seconds": round(moment.seconds, 3)}
+        yield place | {"sheet": f"samples/{path.name}", "diversity": diversity(drawn)}
+
+    return draw
 
 
 def demo(*, until: str = "4 minutes", out: str | Path | None = None, seed: int = 0) -> TrainedRun:
@@ -135,7 +178,7 @@ def demo(*, until: str = "4 minutes", out: str | Path | None = None, seed: int =
         out: Folder of the run; the next free runs/demo-N if none is given.
         seed: What all randomness of the run follows from.
     """
-    run = train(DATA, until=until, out=out or _free(Path("runs"), "demo"), seed=seed)
+    run = train(DATA, until=until, out=out or free(Path("runs"), "demo"), seed=seed)
     screen = sys.platform in ("darwin", "win32") or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()
     if sys.stdout.isatty() and screen:  # without a screen a browser of text would take over the terminal
         webbrowser.open(run.report.resolve().as_uri())
@@ -163,73 +206,3 @@ def report(*runs: str | Path, out: str | Path | None = None) -> Path:
     if page.exists():
         raise UserError(f"'{page}' exists already: remove it or choose another --out")
     return write_report(opened, page)
-
-
-def _free(home: Path, name: str) -> Path:
-    """The first of NAME-1, NAME-2, ... that does not exist in ``home``."""
-    number = 1
-    while (home / f"{name}-{number}").exists():
-        number += 1
-    return home / f"{name}-{number}"
-
-
-def _source(data: str) -> str:
-    """A name as it is, a path made absolute, so that a run may be resumed from another folder."""
-    from rivals.data.names import NAMES
-
-    try:
-        path = Path(data).expanduser()
-    except RuntimeError:
-        raise UserError(f"'{data}' names a user that this machine does not know: write the path in full") from None
-    return data if data in NAMES or not path.exists() else str(path.resolve())
-
-
-def _as_before(kept: Record, asked: Record, settings: Record) -> tuple[str, recipes.Config, Record, int]:
-    """Recipe, configuration, source and seed of a run that is resumed.
-
-    Raises:
-        UserError: what is asked now differs from it (only ``until`` may), or another verb made the run.
-    """
-    if kept.get("verb") != "train":
-        raise UserError("this is not a run of 'rivals train', so it cannot be resumed by it: choose another --out")
-    config = recipes.Config().changed(**kept["config"])
-    changed = config.changed(**settings)
-    source = kept["data"]["source"]
-    before = {**config.written(), **source, "recipe": kept["recipe"], "seed": kept["seed"]}
-    now = {
-        **changed.written(),
-        **{name: value for name, value in asked.items() if value is not None},
-        "until": config.until,
-    }
-    for name, value in now.items():
-        if value != before[name]:
-            raise UserError(
-                f"cannot resume with another {name}: it was {before[name]}, now {value}: leave it out, or start anew"
-            )
-    if changed.until != config.until and "step" in kept:
-        come = Span.parse(changed.until).progress(
-            images=kept["images"], epochs=kept["epochs"], steps=kept["step"], seconds=kept["seconds"]
-        )
-        if come > 1:
-            raise UserError(
-                f"the run has come to {kept['images']:,} images ({kept['step']:,} steps), past '{changed.until}': "
-                "give a longer --until"
-            )
-    return kept["recipe"], changed, source, kept["seed"]
-
-
-def _images(source: Record, config: recipes.Config, quiet: bool) -> ImageSet:
-    from rivals.data.imageset import require_classes
-    from rivals.data.load import load as load_images
-    from rivals.data.load import to_stderr
-
-    images = load_images(
-        source["data"],
-        size=source["size"],
-        crop=source["crop"],
-        skip_bad=source["skip_bad"],
-        on_note=(lambda note: None) if quiet else to_stderr,
-    )
-    if config.conditional:
-        require_classes(images)
-    return images

@@ -23,13 +23,22 @@ class Batches:
         rank: this process among ``world`` of them.
         world: how many processes share the epochs.
         flip: mirror each image from left to right with probability 1/2.
+        shift: move each image by up to so many pixels either way, across and down; what comes into view is black.
     """
 
     def __init__(
-        self, images: ImageSet, batch: int, *, seed: int, rank: int = 0, world: int = 1, flip: bool = False
+        self,
+        images: ImageSet,
+        batch: int,
+        *,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        flip: bool = False,
+        shift: int = 0,
     ) -> None:
         self.n = len(images)
-        self.batch, self.seed, self.rank, self.world, self.flip = batch, seed, rank, world, flip
+        self.batch, self.seed, self.rank, self.world, self.flip, self.shift = batch, seed, rank, world, flip, shift
         self._shape = images.images.shape[1:]
         self._rows = torch.from_numpy(images.images.reshape(self.n, -1))
         self._labels = None if images.labels is None else torch.from_numpy(images.labels)
@@ -48,7 +57,19 @@ class Batches:
             # Of all images followed by their mirror images, one each: several times faster than torch.where.
             both = torch.cat([images, images.flip(3)]).flatten(1)
             images = both.index_select(0, torch.arange(self.batch) + self.batch * coins).view_as(images)
+        if self.shift:
+            images = self._shifted(images, generator(self.seed, "shift", self.rank, index, lane))
         return images, None if self._labels is None else self._labels.index_select(0, chosen)
+
+    def _shifted(self, images: torch.Tensor, source: torch.Generator) -> torch.Tensor:
+        channels, height, width = self._shape
+        padded = torch.nn.functional.pad(images, (self.shift,) * 4)
+        down, across = torch.randint(2 * self.shift + 1, (2, self.batch, 1), generator=source)
+        rows = (down + torch.arange(height))[:, None, :, None]
+        columns = (across + torch.arange(width))[:, None, None, :]
+        return padded[
+            torch.arange(self.batch)[:, None, None, None], torch.arange(channels)[:, None, None], rows, columns
+        ]
 
     def _choose(self, start: int, lane: int) -> torch.Tensor:
         """Which images lie at the positions from ``start`` on, int64 (B,)."""

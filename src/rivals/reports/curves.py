@@ -42,7 +42,12 @@ STYLES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)))
 
 POINTS = 300  # on a line, which is already smooth; more would be noise to the eye and weight to the page
 
-NAMES = {"d_real": "on real images", "d_fake": "on generated images"}
+NAMES = {
+    "d_real": "on real images",
+    "d_fake": "on generated images",
+    "accuracy": "on the batch",
+    "accuracy/test": "on test images",
+}
 VARIABLES = {
     INK: "currentColor",
     BLUE: "var(--blue)",
@@ -125,11 +130,11 @@ def panels(histories: Sequence[History]) -> list[Panel]:
     for unit, members in units.items():
         bounds = (-0.03, 1.03) if unit == "probability" else None
         found.append(Panel("The discriminator's answers", f"mean {unit}", [], members, alone, bounds=bounds))
+    found.append(Panel("Accuracy", "share of images", [], numbered, alone, bounds=(-0.03, 1.03)))
     found.append(Panel("Gradient norms", "norm", [], numbered, alone, log=True))
 
-    for panel, pattern in zip(
-        found, [r"loss/[^/]+", *[r"d_(real|fake)"] * len(units), r"grad_norm/[^/]+"], strict=True
-    ):
+    patterns = [r"loss/[^/]+", *[r"d_(real|fake)"] * len(units), r"accuracy(/.+)?", r"grad_norm/[^/]+"]
+    for panel, pattern in zip(found, patterns, strict=True):
         keys = {key for _, history in panel.histories for key in history.keys if re.fullmatch(pattern, key)}
         panel.keys = sorted(keys, key=lambda key: (*_role(key)[:1], key))
         for key in panel.keys:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from types import TracebackType
 from typing import Any
@@ -13,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rivals.base.spans import Span
 
 Record = dict[str, Any]
+SHORT = {"loss/discriminator": "L_D", "loss/generator": "L_G", "loss/classifier": "loss"}
 PLAIN_EVERY = 10.0  # seconds between plain lines
 LIVE_EVERY = 0.2  # seconds between changes of the live line
 
@@ -59,7 +59,7 @@ class Live:
             self.console.print(f"{record['images']:>9,} images  {record['says']}", markup=False)
             if record.get("remedy"):
                 self.console.print(f"{'':>17} {record['remedy']}", markup=False)
-        elif "loss/discriminator" in record and time.monotonic() >= self._next:
+        elif "images_per_second" in record and time.monotonic() >= self._next:
             done = self._done(record)
             if self._progress is None:
                 self._next = time.monotonic() + PLAIN_EVERY
@@ -81,11 +81,15 @@ class Live:
         left = f"{_clock(spent / gained * (1 - done))} left" if gained > 0 else ""
         pace = f"{record['images_per_second']:,.0f}/s" if record.get("images_per_second") else ""
         answers = f"D {record['d_real']:.2f}/{record['d_fake']:.2f}" if "d_real" in record else ""
-        return (  # 70 columns, which with the bar fit into 80
-            f"{min(done, 1):4.0%} {record['images']:>10,} img {pace:>8}  "
-            f"L_D {record['loss/discriminator']:<5.3f} L_G {record.get('loss/generator', math.nan):<5.3f}  "
-            f"{answers:<13} {left}"
+        if "accuracy" in record:
+            answers = f"right {record['accuracy']:.0%}"
+        losses = "  ".join(
+            f"{SHORT.get(key, key.partition('/')[2])} {value:<5.3f}"
+            for key, value in record.items()
+            if key.startswith("loss/") and key.count("/") == 1
         )
+        # 70 columns, which with the bar fit into 80.
+        return f"{min(done, 1):4.0%} {record['images']:>10,} img {pace:>8}  {losses:<20} {answers:<13} {left}"
 
 
 def _clock(seconds: float) -> str:

@@ -24,6 +24,10 @@ MEANINGS = {
     "grad_norm/generator": "length of the generator's gradient",
     "penalty/r1": "slope of the discriminator at real images, squared",
     "penalty/r2": "slope of the discriminator at generated images, squared",
+    "loss/classifier": "how badly the classifier does",
+    "grad_norm/classifier": "length of the classifier's gradient",
+    "accuracy": "share of the batch that is classified rightly, while learning",
+    "accuracy/test": "share of test images that are classified rightly",
     "diversity": "how far the images of a sheet differ from each other; real images have 1",
     "images_per_second": "speed",
 }

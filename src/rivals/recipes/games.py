@@ -1,22 +1,21 @@
-"""Named presets: functions that return the whole configuration of a game, every field of which can be set."""
+"""The games of a generator and a discriminator."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from rivals.base.errors import UserError
-from rivals.base.registry import Registry, unknown
+from rivals.base.registry import Registry
 from rivals.base.schedules import Schedule
 from rivals.base.spans import Span
-
-_NONE = Schedule(0.0, 0.0)
+from rivals.recipes.settings import NONE, Settings, check_range, flag
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     """Everything that decides how a game is played. A SCHEDULE is a number, or START -> END in N images."""
 
     net: str = "dcgan"
@@ -37,15 +36,15 @@ class Config:
     """minimax, nonsaturating, least-squares, hinge, wasserstein or relativistic."""
     smoothing: float = 0.0
     """One-sided label smoothing: real images are labelled 1 minus this."""
-    r1: Schedule = _NONE
+    r1: Schedule = NONE
     """Gamma of the R1 penalty on real images, which is gamma / 2 * |gradient|^2."""
-    r2: Schedule = _NONE
+    r2: Schedule = NONE
     """Gamma of the R2 penalty on generated images."""
-    gp: Schedule = _NONE
+    gp: Schedule = NONE
     """Weight of the WGAN-GP penalty between real and generated images."""
     penalty_every: int = 1
     """Take the penalties on every this many steps, this many times as strong."""
-    instance_noise: Schedule = _NONE
+    instance_noise: Schedule = NONE
     """Standard deviation of the noise on all images that the discriminator sees; images lie in [-1, 1]."""
     flip: bool = False
     """Mirror real images left to right at random."""
@@ -61,7 +60,7 @@ class Config:
     """Adam's beta1, for both."""
     beta2: Schedule = Schedule(0.99, 0.99)  # noqa: RUF009 - frozen
     """Adam's beta2, for both."""
-    ema: Schedule = _NONE
+    ema: Schedule = NONE
     """Half-life, in images, of the average of the generator's weights; 0 keeps none."""
     sheet: int = 64
     """Fixed noise vectors kept for the sample sheets."""
@@ -77,80 +76,20 @@ class Config:
             ("batch", 2, 65536),
             ("sheet", 1, 1024),
         ):
-            value = getattr(self, name)
-            if not least <= value <= most:
-                raise UserError(f"{_flag(name)} {value} cannot work: take {least} to {most}")
+            check_range(self, name, least, most)
         for name in ("r1", "r2", "gp", "instance_noise", "ema"):
             schedule = getattr(self, name)
             if min(schedule.start, schedule.end) < 0:
-                raise UserError(f"{_flag(name)} {schedule} is negative: take 0 (none) or more")
+                raise UserError(f"{flag(name)} {schedule} is negative: take 0 (none) or more")
         if not all(0 < width <= 65536 for width in self.generator_widths + self.discriminator_widths):
             raise UserError("widths must be whole numbers from 1 to 65536, as --generator-widths 256 128 64")
 
-    def changed(self, **settings: Any) -> Config:
-        """A copy with some settings changed; schedules may be given as numbers or in their written form.
-
-        Raises:
-            UserError: no setting has that name, or a value cannot work.
-        """
-        if settings.get("net", self.net) != self.net:  # what another net was told has no meaning for this one
+    def changed(self, **settings: Any) -> Self:
+        """As :meth:`Settings.changed`; another net forgets what the one before was told."""
+        if settings.get("net", self.net) != self.net:
             fresh = {"dropout": None, "norm": None, "generator_widths": (), "discriminator_widths": ()}
             settings = fresh | settings
-        fields = {field.name: field for field in dataclasses.fields(self)}
-        for name, value in settings.items():
-            if name not in fields:
-                raise unknown("setting", name, fields)
-            settings[name] = _READ[str(fields[name].type)](name, value)
-        return dataclasses.replace(self, **settings)
-
-    def written(self) -> dict[str, Any]:
-        """The settings as plain values, which ``Config().changed(**values)`` reads back."""
-        values = dataclasses.asdict(self)
-        for name in values:
-            value = getattr(self, name)
-            if isinstance(value, Schedule):
-                values[name] = str(value)
-            elif isinstance(value, tuple):
-                values[name] = list(value)
-        return values
-
-
-def _schedule(name: str, value: Any) -> Schedule:
-    return Schedule.parse(value)
-
-
-def _widths(name: str, value: Any) -> tuple[int, ...]:
-    if not isinstance(value, (list, tuple)) or not all(type(width) is int for width in value):
-        raise UserError(f"{name} {value!r} are no widths: give whole numbers, as (256, 128, 64)")
-    return tuple(value)
-
-
-def _exactly(*kinds: type) -> Callable[[str, Any], Any]:
-    def read(name: str, value: Any) -> Any:
-        if float in kinds and type(value) is int:
-            return float(value)
-        if type(value) not in kinds:
-            wanted = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
-            raise UserError(f"{name} {value!r} is of the wrong type: give {wanted}")
-        return value
-
-    return read
-
-
-_READ: dict[str, Callable[[str, Any], Any]] = {
-    "Schedule": _schedule,
-    "tuple[int, ...]": _widths,
-    "bool": _exactly(bool),
-    "int": _exactly(int),
-    "float": _exactly(float),
-    "str": _exactly(str),
-    "float | None": _exactly(float, type(None)),
-    "str | None": _exactly(str, type(None)),
-}
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+        return super().changed(**settings)
 
 
 def mlp_classic() -> Config:

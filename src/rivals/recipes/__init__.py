@@ -1,0 +1,18 @@
+"""Named presets: functions that return the whole configuration of a game, every field of which can be set."""
+
+from rivals.recipes.classifiers import CLASSIFIERS, ClassifierConfig
+from rivals.recipes.games import DEFAULT, RECIPES, Config, dcgan, mlp, mlp_classic, quick, r3, sngan
+
+__all__ = [  # noqa: RUF022 - settings first, then presets
+    "CLASSIFIERS",
+    "ClassifierConfig",
+    "Config",
+    "DEFAULT",
+    "RECIPES",
+    "dcgan",
+    "mlp",
+    "mlp_classic",
+    "quick",
+    "r3",
+    "sngan",
+]

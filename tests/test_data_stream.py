@@ -109,3 +109,23 @@ def test_a_memory_map_is_drawn_from(tmp_path):
     expected = Batches(images, 7, seed=0).draw(2)
     got = Batches(ImageSet("mapped", "train", mapped, images.labels, images.classes), 7, seed=0).draw(2)
     assert all(torch.equal(one, other) for one, other in zip(got, expected, strict=True))
+
+
+def test_shifts_move_each_image_by_its_own_draw():
+    pixels = np.random.default_rng(0).integers(1, 256, (40, 2, 8, 8), dtype=np.uint8)
+    images = ImageSet("noise", "train", pixels, np.arange(40), tuple(map(str, range(40))))
+    moved, labels = Batches(images, 40, seed=1, shift=2).draw(3)
+    again, _ = Batches(images, 40, seed=1, shift=2).draw(3)
+    assert torch.equal(moved, again)
+    found = set()
+    for image, label in zip(moved.numpy(), labels.tolist(), strict=True):
+        padded = np.pad(pixels[label], ((0, 0), (2, 2), (2, 2)))
+        places = [
+            (down, across)
+            for down in range(5)
+            for across in range(5)
+            if np.array_equal(padded[:, down : down + 8, across : across + 8], image)
+        ]
+        assert len(places) == 1
+        found.add(places[0])
+    assert len(found) > 10  # of 25 places, 40 draws

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rivals.base.errors import UserError
-from rivals.nets.canvas import check_images
+from rivals.nets.canvas import Canvas, check_images
 
 
 class Classifier(nn.Module):
@@ -85,8 +85,9 @@ def check_stages(what: str, widths: tuple[int, ...], default: tuple[int, ...], s
     """The widths to use, one for each stage; ``default`` where none are given. A stage may halve the images.
 
     Raises:
-        UserError: a width below 1, or more stages than the images can be halved.
+        UserError: the size is not in 8..1024, a width is below 1, or there are more stages than can be halved.
     """
+    Canvas.of(size)
     chosen, most = tuple(widths) or default, size.bit_length() - 2
     if min(chosen) < 1 or len(chosen) > most:
         raise UserError(

@@ -1,0 +1,91 @@
+"""Classifiers: shapes, the normalisation inside, descriptions, and what is refused in one line."""
+
+import json
+
+import pytest
+import torch
+
+from rivals.attacks import freeze
+from rivals.base.errors import UserError
+from rivals.nets.build import CLASSIFIERS, build_classifier, rebuild
+
+SMALL = {"size": 16, "channels": 3, "classes": 4, "widths": (4, 8)}
+
+
+def settled(net, **shape):
+    """A net whose weights and batch norms are away from their start, in evaluation mode."""
+    torch.manual_seed(0)
+    built = build_classifier(net, **{**SMALL, **shape})
+    with torch.no_grad():
+        for tensor in (*built.parameters(), *(b for name, b in built.named_buffers() if "running" in name)):
+            tensor.add_(torch.rand_like(tensor) * 0.2)
+    return built.eval()
+
+
+@pytest.mark.parametrize("size", [8, 28, 32, 37])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("net", CLASSIFIERS)
+def test_shapes_and_gradients(net, channels, size):
+    built = settled(net, size=size, channels=channels)
+    x = torch.rand(3, channels, size, size, requires_grad=True)
+    logits = built(x)
+    assert logits.shape == (3, 4)
+    logits.square().sum().backward()
+    assert x.grad.any()
+    for name, parameter in built.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("net", CLASSIFIERS)
+def test_the_normalisation_is_inside(net):
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+    plain, inside = settled(net), settled(net, mean=mean, std=std)
+    x = torch.rand(5, 3, 16, 16)
+    outside = (x - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    torch.testing.assert_close(inside(x), plain(outside))
+
+
+@pytest.mark.parametrize("net", CLASSIFIERS)
+def test_a_description_and_weights_make_the_same_net(net):
+    built = settled(net, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
+    again = rebuild(json.loads(json.dumps(built.spec)))
+    again.load_state_dict(built.state_dict())
+    x = torch.rand(2, 3, 16, 16)
+    assert torch.equal(built(x), again.eval()(x))
+    assert again.spec == built.spec
+
+
+def test_an_attack_folds_every_batch_norm_of_a_resnet():
+    built = settled("resnet", blocks=2)
+    x = torch.rand(4, 3, 16, 16)
+    with freeze(built, x) as frozen:
+        assert frozen.folded
+        assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in frozen.run.modules())
+        torch.testing.assert_close(frozen.logits(x), built(x).detach(), rtol=1e-4, atol=1e-4)
+
+
+def test_the_default_sizes():
+    cnn = build_classifier("cnn", size=28, channels=1, classes=10)
+    resnet = build_classifier("resnet", size=32, channels=3, classes=10)
+    assert sum(p.numel() for p in cnn.parameters()) == 734_602
+    assert sum(p.numel() for p in resnet.parameters()) == 1_210_410
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"net": "cnm"}, "unknown classifier 'cnm': did you mean cnn?"),
+        ({"classes": 1}, "a classifier of 1 classes"),
+        ({"widths": (4, 0)}, "widths 4,0 do not fit cnn"),
+        ({"widths": (4,) * 4}, "give 1 to 3 positive numbers"),
+        ({"mean": (0.5,)}, "do not fit images of 3 channels"),
+        ({"std": (0.5, 0.5, 0.0)}, "std above 0"),
+        ({"net": "resnet", "blocks": 0}, "a resnet of 0 blocks"),
+        ({"blocks": 2}, "unknown knob 'blocks': cnn has none"),
+        ({"size": 4}, "images of 4 px"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(wrong, says):
+    with pytest.raises(UserError, match=says) as refused:
+        build_classifier(**{"net": "cnn", **SMALL, **wrong})
+    assert "\n" not in str(refused.value)

@@ -112,7 +112,7 @@ def test_a_memory_map_is_drawn_from(tmp_path):
 
 
 def test_shifts_move_each_image_by_its_own_draw():
-    pixels = np.random.default_rng(0).integers(1, 256, (40, 2, 8, 8), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(1, 256, (40, 3, 8, 8), dtype=np.uint8)
     images = ImageSet("noise", "train", pixels, np.arange(40), tuple(map(str, range(40))))
     moved, labels = Batches(images, 40, seed=1, shift=2).draw(3)
     again, _ = Batches(images, 40, seed=1, shift=2).draw(3)

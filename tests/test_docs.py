@@ -23,7 +23,7 @@ from rivals.base.spans import Span
 from rivals.data.names import NAMES
 from rivals.game import health
 from rivals.losses.gan import LOSSES
-from rivals.nets.build import NETS
+from rivals.nets.build import CLASSIFIERS, NETS
 from rivals.reports.run import Run
 
 ROOT = Path(__file__).parents[1]
@@ -143,8 +143,9 @@ def parse(monkeypatch):
             cli.main(words)
         assert not left.value.code, f"'rivals {shlex.join(words)}' does not parse"
         settings = given.get("settings", {})
-        recipes.Config().changed(**settings)
-        assert settings.get("net", "mlp") in NETS
+        config = recipes.ClassifierConfig() if words[0] == "classify" else recipes.Config()
+        config.changed(**settings)
+        assert settings.get("net", config.net) in (CLASSIFIERS if words[0] == "classify" else NETS)
         assert settings.get("loss", "hinge") in LOSSES
         for name in ("until", "sample_every", "checkpoint_every"):
             if given.get(name):
@@ -238,6 +239,14 @@ def test_the_table_of_recipes_is_theirs(parse):
         flags = next(cell for cell in cells if "--" in cell).replace("`", "")
         given = parse(["train", "--recipe", name, *shlex.split(flags)])
         assert not given.get("settings"), f"docs/training.md says of {name} what it is not: {given['settings']}"
+
+
+def test_the_table_of_classifiers_is_theirs(parse):
+    table = rows(section("docs/classifiers.md", "## Recipes"))
+    assert list(table) == list(recipes.CLASSIFIERS)
+    for name, cells in table.items():
+        given = parse(["classify", *shlex.split(cells[1].replace("`", ""))])
+        assert recipes.ClassifierConfig().changed(**given["settings"]) == recipes.CLASSIFIERS[name]()
 
 
 def test_the_table_of_draws_is_the_losses():

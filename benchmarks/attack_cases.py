@@ -1,0 +1,55 @@
+"""What the attacks are measured on: three trained models, three radii each, and test images drawn once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from benchmarks.attack_models import MODELS, RECIPES
+from rivals.api.networks import load as load_network
+from rivals.data.holdout import hold_out
+from rivals.data.load import load
+from rivals.nets.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model under attack in a ball of one radius (Linf)."""
+
+    model: str
+    eps: float
+
+    @property
+    def name(self) -> str:
+        """As it stands in the results; CIFAR-10's radii in steps of 8-bit images."""
+        shown = f"{self.eps * 255:g}/255" if self.model.startswith("cifar10") else f"{self.eps:g}"
+        return f"{self.model} {shown}"
+
+
+RADII = {
+    "mnist-plain": (0.05, 0.1, 0.15),
+    "mnist-hard": (0.2, 0.3, 0.35),
+    "cifar10-plain": (0.5 / 255, 1 / 255, 2 / 255),
+}
+CASES = tuple(Case(model, eps) for model, radii in RADII.items() for eps in radii)
+
+
+def model_of(name: str) -> Classifier:
+    """One of the kept models."""
+    net: Classifier = load_network(MODELS / f"{name}.safetensors")
+    return net
+
+
+def images_of(name: str, n: int) -> tuple[Tensor, Tensor]:
+    """Test images (n, C, H, W) in [0, 1] and labels (n,) for a model, drawn evenly, contiguous for the peers' sake."""
+    chosen = hold_out(load(RECIPES[name].data, split="test"), n, 0)[1]
+    assert chosen.labels is not None
+    return torch.from_numpy(chosen.images).float() / 255, torch.from_numpy(chosen.labels)
+
+
+def right(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
+    """Which images are classified rightly, (n,)."""
+    with torch.no_grad():
+        return torch.cat([model(block).argmax(1) for block in x.split(250)]) == y

@@ -1,0 +1,80 @@
+"""Are our attacks as strong as the peers'? PGD by whom it leaves standing, minimum-norm attacks by the median distance.
+
+PGD: nine cases, 500 images each, 20 steps, one random start. Minimum-norm in L2: three models, 100 images each that
+are classified rightly; an image for which nothing was found counts as infinitely far. What an attack returns is judged
+by the model itself, and must lie in ball and box.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks import attack_peers
+from benchmarks.attack_cases import CASES, RADII, images_of, model_of, right
+from benchmarks.harness import record
+from rivals.attacks import carlini_wagner, ddn, deepfool, fmn, pgd
+from rivals.base.balls import L2, Linf
+
+IMAGES, STEPS = 500, 20
+NEAR = 100
+ANYWHERE = L2(100.0)
+OURS: dict[str, Callable[[nn.Module, Tensor, Tensor], Tensor]] = {
+    "deepfool": lambda model, x, y: deepfool(model, x, y, ANYWHERE),
+    "carlini_wagner": lambda model, x, y: carlini_wagner(model, x, y, ANYWHERE, searches=9, steps=50),
+    "ddn": lambda model, x, y: ddn(model, x, y, ANYWHERE, steps=100),
+    "fmn": lambda model, x, y: fmn(model, x, y, ANYWHERE, steps=100),
+}
+
+
+def pgd_cases() -> dict[str, dict[str, int]]:
+    """How many of the images each side leaves standing, by case."""
+    found: dict[str, dict[str, int]] = {}
+    for case in CASES:
+        model, (x, y) = model_of(case.model), images_of(case.model, IMAGES)
+        ball = Linf(case.eps)
+        sides = {"ours": lambda m, a, b, ball=ball: pgd(m, a, b, ball, steps=STEPS)}
+        told = found[case.name] = {"clean": int(right(model, x, y).sum())}
+        for side, attack in (sides | attack_peers.pgd(STEPS, case.eps)).items():
+            x_adv = torch.cat([attack(model, a, b) for a, b in zip(x.split(250), y.split(250), strict=True)])
+            valid = ball.contains(x_adv, x)
+            told[side] = int((right(model, x_adv, y) | ~valid).sum())
+        print(case.name, told, flush=True)
+    return found
+
+
+def medians() -> dict[str, dict[str, dict[str, Any]]]:
+    """The median distance each side needs, by attack and model."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for name in RADII:
+        model, (x, y) = model_of(name), images_of(name, 2 * NEAR)
+        known = right(model, x, y).nonzero()[:NEAR, 0]
+        x, y = x[known], y[known]
+        for kind, peers in attack_peers.nearest().items():
+            told = found.setdefault(kind, {})[name] = {}
+            for side, attack in ({"ours": OURS[kind]} | peers).items():
+                x_adv = attack(model, x, y)
+                distance = ANYWHERE.distance(x_adv, x)
+                missed = right(model, x_adv, y) | ~ANYWHERE.contains(x_adv, x)
+                told[side] = round(float(distance.masked_fill(missed, torch.inf).median()), 5)
+                told[f"{side} missed"] = int(missed.sum())
+            print(name, kind, told, flush=True)
+    return found
+
+
+def main() -> None:
+    """Measure and record."""
+    torch.set_num_threads(1)
+    record(
+        "attack_strength",
+        peers=attack_peers.versions(),
+        pgd={"n": IMAGES, "steps": STEPS, "standing": pgd_cases()},
+        nearest={"n": NEAR, "norm": "L2", "asked": 1.01, "median": medians()},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -16,6 +16,7 @@ from rivals.attacks.autopgd import apgd
 from rivals.attacks.blind import noise
 from rivals.attacks.fab import fab
 from rivals.attacks.frozen import Frozen
+from rivals.attacks.objectives import margin
 from rivals.attacks.siege import Model, besiege
 from rivals.attacks.square import square
 from rivals.attacks.steps import bim, fgsm, mifgsm, pgd
@@ -33,8 +34,9 @@ class Part:
 
     Attributes:
         name: What it is called in reports.
-        attack: Called as ``attack(frozen, x, y, ball, targets=, seed=, batch_size=)``, and with ``clean=``, the logits
-            of ``x``, if it has that knob. Other knobs are bound beforehand, by ``functools.partial``.
+        attack: Called as ``attack(frozen, x, y, ball, targets=, seed=, batch_size=)``; if it has these knobs, also with
+            ``clean=``, the logits of ``x``, and ``found=``, for each image the one with the largest margin that any
+            part before has made. Other knobs are bound beforehand, by ``functools.partial``.
     """
 
     name: str
@@ -106,22 +108,33 @@ def assault(
     points = torch.arange(len(x), device=x.device)
     yield meter.outcome("clean", points, x, fooled)
     radii, points = ball.radii(x), points[~fooled]
+    if not len(points):
+        return
+    found, lead = x.clone(), margin(clean, y, targets)
     for part in parts:
+        meter = _Meter(frozen)
+        original, label, own = x[points], y[points], ball.sized(radii[points])
+        goal = None if targets is None else targets[points]
+        extra = {"clean": clean[points], "found": found[points]}
+        knobs: dict[str, Any] = {
+            name: extra[name] for name in inspect.signature(part.attack).parameters if name in extra
+        }
+        x_adv = part.attack(frozen, original, label, own, targets=goal, seed=seed, batch_size=batch_size, **knobs)
+        valid = own.contains(x_adv, original).nonzero()[:, 0]
+        reached = torch.full_like(lead[points], -torch.inf)
+        fooled = torch.zeros_like(points, dtype=torch.bool)
+        with own_randomness(seed, x.device):
+            for some in torch.split(valid, batch_size) if len(valid) else ():
+                logits = frozen.logits(x_adv[some])
+                said = logits.argmax(1)
+                fooled[some] = said != label[some] if goal is None else said == goal[some]
+                reached[some] = margin(logits, label[some], None if goal is None else goal[some])
+        yield meter.outcome(part.name, points, x_adv, fooled)
+        nearer = reached > lead[points]
+        found[points[nearer]], lead[points[nearer]] = x_adv[nearer], reached[nearer]
+        points = points[~fooled]
         if not len(points):
             return
-        meter = _Meter(frozen)
-        own = ball.sized(radii[points])
-        knobs: dict[str, Any] = {"targets": None if targets is None else targets[points]}
-        if "clean" in inspect.signature(part.attack).parameters:
-            knobs["clean"] = clean[points]
-        x_adv = part.attack(frozen, x[points], y[points], own, seed=seed, batch_size=batch_size, **knobs)
-        fooled = own.contains(x_adv, x[points])
-        with own_randomness(seed, x.device):
-            for some in torch.split(fooled.nonzero()[:, 0], batch_size):
-                said = frozen.logits(x_adv[some]).argmax(1)
-                fooled[some] = said != y[points[some]] if targets is None else said == targets[points[some]]
-        yield meter.outcome(part.name, points, x_adv, fooled)
-        points = points[~fooled]
 
 
 class _Meter:

@@ -19,6 +19,7 @@ check: .venv/dev
 	$(PYTEST)
 
 bench: .venv/dev
+	$(BIN)/python -m pip install --quiet -e '.[bench]'
 	$(BIN)/python -m benchmarks
 
 clean:

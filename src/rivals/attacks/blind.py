@@ -86,7 +86,11 @@ class Reach:
 
     def distort(self, x: Tensor, generators: Sequence[Generator]) -> Tensor:
         """Images (n, C, H, W) in [0, 1], each distorted by its own draw. What comes into view from outside is black."""
-        across, down, turn, light, crop = (2 * draw(torch.rand, x, generators, size=(5,)) - 1).unbind(1)
+        return self.moved(x, 2 * draw(torch.rand, x, generators, size=(5,)) - 1)
+
+    def moved(self, x: Tensor, draws: Tensor) -> Tensor:
+        """Images (n, C, H, W) in [0, 1], each distorted as far as its five numbers in [-1, 1] say, (n, 5)."""
+        across, down, turn, light, crop = draws.unbind(1)
         height, width = x.shape[2:]
         turn = turn * math.radians(self.turn)
         keep = 1 - self.crop * crop.abs()

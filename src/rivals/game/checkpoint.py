@@ -43,6 +43,12 @@ class Checkpoints:
             old.unlink(missing_ok=True)
         return path
 
+    def drop_after(self, step: int) -> None:
+        """Remove the checkpoints of later steps."""
+        for path in self.paths():
+            if int(path.stem) > step:
+                path.unlink()
+
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The newest checkpoint's tensors and facts.
 

@@ -10,10 +10,24 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from rivals.game.checkpoint import Checkpoints
+
 Record = dict[str, float | int | None]
 
 
-class NonFinite(ArithmeticError):
+class Setback(Exception):
+    """The game has gone wrong, and :func:`~rivals.game.play.play` may go back to where it was well.
+
+    Attributes:
+        good: The checkpoints to go back to; None for the run's own.
+    """
+
+    def __init__(self, says: str, good: Checkpoints | None = None) -> None:
+        super().__init__(says)
+        self.good = good
+
+
+class NonFinite(Setback):
     """A value of the game is not finite. The text names the turn and the part."""
 
     def __init__(self, key: str, step: int) -> None:

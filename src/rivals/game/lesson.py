@@ -1,17 +1,23 @@
-"""What a classifier's turn sees: this step's images and labels, and its logits, each made when first asked for."""
+"""What a classifier's turn sees: images and labels, their attacked twins, and its logits, each made when asked for."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from typing import Self
 
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from rivals.game.scene import View
 
+Attack = Callable[[nn.Module, Tensor, Tensor, int], Tensor]
+"""The other player, solved afresh: images (B, C, H, W) and labels (B,) to attacked images, after so many images."""
+
 
 class Lesson:
-    """One turn's view of a game in which a classifier learns.
+    """One turn's view of a game in which a classifier learns, alone or against an attack.
 
     Args:
         nets: The players' networks by name.
@@ -21,6 +27,7 @@ class Lesson:
         images: Images seen so far.
         view: What the classifier sees of an image.
         slopes: Whether penalties will ask for gradients with respect to the images.
+        attack: What the images are attacked by, if the loss looks at attacked ones.
     """
 
     def __init__(
@@ -33,6 +40,7 @@ class Lesson:
         images: int,
         view: View | None,
         slopes: bool,
+        attack: Attack | None = None,
     ) -> None:
         self.nets = nets
         self.mover = mover
@@ -41,6 +49,8 @@ class Lesson:
         self._draw = draw
         self._view = view
         self._slopes = slopes
+        self._attack = attack
+        self._moved: dict[str, Tensor] = {}
 
     @cached_property
     def _drawn(self) -> tuple[Tensor, Tensor]:
@@ -59,7 +69,43 @@ class Lesson:
         return self._drawn[1]
 
     @cached_property
+    def x_adv(self) -> Tensor:
+        """The batch's attacked twin, (B, C, H, W) in [0, 1], made against the classifier as it is now.
+
+        It is made in evaluation mode: batch norm shall not learn from the attack's passes, nor tie images together.
+        """
+        assert self._attack is not None, "a loss that looks at attacked images needs an attack"
+        net = self.nets[self.mover].eval()
+        attacked = self._attack(net, self.x, self.y, self.images)
+        net.train()
+        return attacked
+
+    @cached_property
     def logits(self) -> Tensor:
         """The classifier's answers to :attr:`x`, (B, classes)."""
-        answers: Tensor = self.nets[self.mover](self.x)
+        return self._answer(self.x)
+
+    @cached_property
+    def logits_adv(self) -> Tensor:
+        """The classifier's answers to :attr:`x_adv`, (B, classes)."""
+        return self._answer(self.x_adv)
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The classifier's weights by name."""
+        return dict(self.nets[self.mover].named_parameters())
+
+    def at(self, weights: Mapping[str, Tensor]) -> Self:
+        """The same lesson, the same attacked images, judged with some weights replaced; they may carry a graph."""
+        if self._attack is not None:
+            _ = self.x_adv  # made against the classifier itself, and shared
+        other = copy.copy(self)
+        other._moved = dict(weights)
+        for answers in ("logits", "logits_adv"):
+            other.__dict__.pop(answers, None)
+        return other
+
+    def _answer(self, images: Tensor) -> Tensor:
+        net = self.nets[self.mover]
+        answers: Tensor = functional_call(net, self._moved, (images,)) if self._moved else net(images)
         return answers

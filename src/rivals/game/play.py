@@ -11,7 +11,7 @@ import torch
 from rivals.base.spans import Span
 from rivals.game.checkpoint import Checkpoints
 from rivals.game.game import Batches, Game
-from rivals.game.ledger import Ledger, NonFinite
+from rivals.game.ledger import Ledger, NonFinite, Setback
 
 Record = dict[str, Any]
 MOST_ROLLBACKS = 8
@@ -114,16 +114,21 @@ class _Table:
         facts = {"moment": asdict(self.now()), "rate": self.game.rate}
         self.saving.checkpoints.save(self.step, self.game.state(), facts)
 
-    def go_back(self, slower: float = 1.0) -> None:
-        """Return to the newest checkpoint, there multiplying all rates by ``slower``; to the start if there is none."""
+    def go_back(self, slower: float = 1.0, good: Checkpoints | None = None) -> None:
+        """Return to the newest checkpoint, there multiplying all rates by ``slower``; to the start if there is none.
+
+        ``good`` are other checkpoints to return to than the run's own.
+        """
         assert self.saving is not None
-        if not self.saving.checkpoints.paths():  # killed before the first one
+        checkpoints = self.saving.checkpoints if good is None else good
+        if not checkpoints.paths():  # killed before the first one
             if self.journal is not None:
                 self.journal.rewind(-1)
             return
-        tensors, facts = self.saving.checkpoints.load()
+        tensors, facts = checkpoints.load()
         self.game.restore(tensors)
-        self.game.rate = facts["rate"] * slower
+        # From what it is now, if lower: an older state knows nothing of the setbacks since.
+        self.game.rate = min(facts["rate"], self.game.rate) * slower
         self.fresh = False
         self.step, self.ledger = facts["step"], Ledger(facts["moment"]["seconds"])
         if self.journal is not None:
@@ -131,6 +136,8 @@ class _Table:
             if self.watch is not None:
                 self.watch.recall(self.journal.records())
         if slower != 1:
+            if good is not None:
+                self.saving.checkpoints.drop_after(self.step)  # they are of what went wrong
             self.save()  # or a kill would forget that the rates are lower now
 
     def rounds(self) -> Moment:
@@ -188,14 +195,15 @@ def play(
         watch: Sees every record and returns further ones, as :class:`rivals.Health` its alarms.
         show: Sees every record, for display.
         stop: Asked after each round; once it says yes, the state is saved and the loop ends.
-        rollback: On a non-finite number go back to the last checkpoint and halve the learning rates, instead of
-            stopping. Without checkpoints there is nowhere to go back to.
+        rollback: On a setback (a non-finite number, or what an interlude raises) go back to the last good checkpoint
+            and halve the learning rates, instead of stopping. Without checkpoints there is nowhere to go back to.
 
     Returns:
         Where the run ended.
 
     Raises:
-        NonFinite: a loss, penalty, gradient or weight is not a finite number. The last checkpoint is a good one.
+        Setback: a loss, penalty, gradient or weight is not a finite number, and the last checkpoint is a good one; or
+            what an interlude raised.
     """
     length = Span.parse(until) if isinstance(until, str) else until
     table = _Table(game, batches, length, seed, rank, journal, saving, interludes, watch, show, stop)
@@ -206,11 +214,11 @@ def play(
         while True:
             try:
                 return table.rounds()
-            except NonFinite as error:
+            except Setback as error:
                 rollbacks += 1
                 if not rollback or saving is None or rollbacks > MOST_ROLLBACKS:
                     raise
-                table.go_back(slower=0.5)
+                table.go_back(slower=0.5, good=error.good)
                 place = {"images": table.now().images, "step": table.step, "seconds": round(table.ledger.seconds, 3)}
                 says = f"{error}: back to step {table.step}, all rates halved"
                 table.note([place | {"rollback": table.step, "says": says}])

@@ -1,0 +1,91 @@
+"""The best of a classifier so far, and the collapse that one-step adversarial training falls into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+from rivals.game.checkpoint import Checkpoints
+from rivals.game.game import Game
+from rivals.game.ledger import Setback
+from rivals.game.play import Moment
+
+Record = dict[str, Any]
+ROBUST, ONE_STEP = "accuracy/pgd", "accuracy/fgsm"
+LOST = 0.5  # robust accuracy below this share of the best, while one step is survived: overfitted to one step
+FALLEN = 0.03  # robust accuracy this far below the best is an alarm
+OVERFITTING = "robust-overfitting"
+LEARNT = 1.5  # times the accuracy of guessing, which the best must exceed before there is anything to lose
+
+
+class Relapse(Setback):
+    """The classifier has overfitted to its own attack (catastrophic overfitting, Wong et al. 2020, sec. 5.4)."""
+
+
+class Guard:
+    """Sees every look at the classifier under attack; keeps the most robust state, and says when it is lost.
+
+    Robust accuracy falls in the later part of many runs while the loss on training images still sinks (robust
+    overfitting, Rice et al. 2020), so what a run ends with is the best state and not the last. A run's ``watch``.
+
+    Args:
+        game: Whose state is kept.
+        checkpoints: Where.
+        classes: How many classes there are; guessing is right in one of so many.
+    """
+
+    def __init__(self, game: Game, checkpoints: Checkpoints, classes: int) -> None:
+        self.game = game
+        self.checkpoints = checkpoints
+        self.classes = classes
+        self.best = 0.0
+        self.step = 0
+        self.active: dict[str, Record] = {}
+
+    def see(self, record: Record, moment: Moment) -> None:
+        """Take a look's record with ``accuracy/pgd`` and ``accuracy/fgsm``, measured at a moment; keep a better state.
+
+        Raises:
+            Relapse: the attack in many steps fells far more than it did, and the attack in one step does not.
+        """
+        robust, one_step = record[ROBUST], record[ONE_STEP]
+        if robust >= self.best:
+            facts = {"moment": asdict(moment), "rate": self.game.rate}
+            self.checkpoints.save(moment.step, self.game.state(), facts)
+        elif self.best * self.classes > LEARNT and robust < LOST * self.best <= one_step:
+            raise Relapse(
+                f"overfitted to its own attack: robust accuracy fell from {self.best:.1%} to {robust:.1%} under PGD "
+                f"while {one_step:.1%} survive one step",
+                self.checkpoints,
+            )
+
+    def __call__(self, record: Record) -> Iterator[Record]:
+        """Take a record; give an alarm's record when robust overfitting begins, and when it is over."""
+        if ROBUST not in record:
+            return
+        robust = record[ROBUST]
+        if robust >= self.best:
+            self.best, self.step = robust, record["step"]
+        raised = robust < self.best - FALLEN
+        if raised == bool(self.active):
+            return
+        alarm = {key: record[key] for key in ("images", "step", "seconds")}
+        alarm |= {"alarm": OVERFITTING, "raised": raised, "says": f"The alarm '{OVERFITTING}' is over.", "remedy": ""}
+        self.active.clear()
+        if raised:
+            alarm["says"] = (
+                f"Robust overfitting: under PGD {robust:.1%} of the images kept aside stand, {self.best:.1%} did at "
+                f"step {self.step:,}."
+            )
+            alarm["remedy"] = "The best state is kept, and is what the run ends with. A shorter run, weight averaging "
+            alarm["remedy"] += "(--ema), --awp 0.005 or more images put it off."
+            self.active[OVERFITTING] = alarm
+        yield alarm
+
+    def recall(self, past: Iterable[Record]) -> None:
+        """Forget what was seen, and take the past of a run."""
+        self.best, self.step = 0.0, 0
+        self.active.clear()
+        for record in past:
+            list(self(record))

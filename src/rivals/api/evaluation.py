@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -226,8 +227,10 @@ def evaluate(
         "seed": seed,
         "batch_size": batch_size,
     }
-    place = _place(named.model) if _is_module(model) and device == "auto" else devices.pick(device)
-    examination = Examination(named.model.to(place), named, pool, ball, radii, parts, config, notes, note, quiet)
+    own = _place(named.model) if _is_module(model) else None
+    place = own if own is not None and device == "auto" else devices.pick(device)
+    net = named.model if own in (None, place) else copy.deepcopy(named.model)  # the caller's own stays where it is
+    examination = Examination(net.to(place), named, pool, ball, radii, parts, config, notes, note, quiet)
     if out is None:
         return examination.run(None, place)
     run = examination.resumed(Path(out)) if resume else Run.create(out, examination.about(place))

@@ -80,15 +80,19 @@ def find_model(
             f"mean has {len(mean)} numbers and std {len(std)}, but the model takes {channels} channels: give "
             f"{channels} of each"
         )
-    return Named(Normalised(found.model, mean, std).eval(), found.name, found.size, channels, mean, std)
+    inside = Normalised(found.model, mean, std)
+    inside.training = found.model.training
+    return Named(inside, found.name, found.size, channels, mean, std)
 
 
 def fingerprint(model: nn.Module) -> str:
     """What the weights are, in 16 hexadecimal digits."""
+    import torch
+
     digest = hashlib.blake2b(digest_size=8)
     for name, values in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(values.shape)} {values.dtype}".encode())
-        digest.update(values.detach().cpu().contiguous().flatten().view(-1).numpy().tobytes())
+        digest.update(values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -17,6 +17,7 @@ from rivals.attacks.blind import noise
 from rivals.attacks.fab import fab
 from rivals.attacks.frozen import Frozen
 from rivals.attacks.objectives import margin
+from rivals.attacks.relay import relay
 from rivals.attacks.siege import Model, besiege
 from rivals.attacks.square import square
 from rivals.attacks.steps import bim, fgsm, mifgsm, pgd
@@ -227,6 +228,14 @@ def _standard(ball: Ball) -> tuple[Part, ...]:
     )
 
 
+def _swift(ball: Ball) -> tuple[Part, ...]:
+    return (
+        Part("pgd", partial(pgd, steps=20)),
+        Part("apgd-t", partial(_pull, apgd, 9, loss="dlr", steps=12)),
+        Part("relay", relay),
+    )
+
+
 def _pull(
     attack: Attack, rivals: int, model: Model, x: Tensor, y: Tensor, ball: Ball, clean: Tensor, **knobs: Any
 ) -> Tensor:
@@ -236,7 +245,7 @@ def _pull(
     return attack(model, x, y, ball, clean=clean, **knobs)
 
 
-_VERSIONS: dict[str, Callable[[Ball], tuple[Part, ...]]] = {"standard": _standard}
+_VERSIONS: dict[str, Callable[[Ball], tuple[Part, ...]]] = {"standard": _standard, "swift": _swift}
 
 ATTACKS: Registry[Attack] = Registry(
     "attack",
@@ -249,6 +258,7 @@ ATTACKS: Registry[Attack] = Registry(
         "apgd": apgd,
         "fab": fab,
         "square": square,
+        "relay": relay,
         "autoattack": autoattack,
     },
 )

@@ -86,6 +86,22 @@ class Siege:
         self.offer(already, self.x[already], clean[already])
         return clean
 
+    def starts(self, ball: Ball, start: Tensor) -> Tensor:
+        """Images handed over to start from.
+
+        Raises:
+            UserError: they are not like the originals, or not all in ball and box.
+        """
+        if start.shape != self.x.shape:
+            raise UserError(f"the start has the shape {tuple(start.shape)}: give images like x, {tuple(self.x.shape)}")
+        start = start.detach().to(self.x)
+        outside = int((~ball.contains(start, self.x)).sum())
+        if outside:
+            raise UserError(
+                f"the start lies outside of ball or box in {outside} of {len(start)} images: project it first"
+            )
+        return start
+
     def climb(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
         """A leaf of the iterates, their logits, and the objective's values with a graph back to the leaf."""
         leaf, logits = self.frozen.trace(rows.x_adv)

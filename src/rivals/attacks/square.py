@@ -26,6 +26,7 @@ def square(
     ball: Ball,
     *,
     queries: int = _QUERIES,
+    start: Tensor | None = None,
     clean: Tensor | None = None,
     **shared: Unpack[Shared],
 ) -> Tensor:
@@ -45,6 +46,7 @@ def square(
         y: Labels (n,).
         ball: Where to look.
         queries: How many proposals each image is due after the start: passes forward.
+        start: Where to start instead of stripes or tiles: images like ``x`` in ball and box.
         clean: The model's logits for ``x``, if they are known: saves a pass.
         shared: loss (here ``margin`` if not given), targets, seed, batch_size, stop_when_fooled: see
             :class:`~rivals.attacks.siege.Shared`. Each image has windows and signs of its own.
@@ -64,7 +66,7 @@ def square(
             )
         if siege.stop or clean is not None:
             siege.look(clean)
-        search = _Search(siege, ball, queries)
+        search = _Search(siege, ball, queries, start)
         siege.storm(Storm(search.begin, search.advance))
         return siege.best
 
@@ -100,22 +102,28 @@ class _Windows(Protocol):
 class _Search:
     """Propose, judge, keep what is better: one query an advance."""
 
-    def __init__(self, siege: Siege, ball: Ball, queries: int) -> None:
+    def __init__(self, siege: Siege, ball: Ball, queries: int, start: Tensor | None) -> None:
         self.siege = siege
         self.ball = ball
         self.radii = ball.radii(siege.x)
         self.queries = queries
+        self.start = None if start is None else siege.starts(ball, start)
         self.windows: _Windows = (_Stripes if isinstance(ball, Linf) else _Bumps)(siege.x, ball, cover(queries))
 
     def begin(self, points: Tensor, trials: Tensor) -> _Trying:
         siege, x, eps = self.siege, self.siege.x[points], self.radii[points]
-        first = draw(torch.rand, x, siege.generators(points, trials, "square start"), size=self.windows.starting)
+        if self.start is not None:
+            start = self.start[points]
+        else:
+            generators = siege.generators(points, trials, "square start")
+            first = draw(torch.rand, x, generators, size=self.windows.starting)
+            start = self.windows.start(x, self.ball.sized(eps), first)
         return _Trying(
             *(points, trials, x, x, siege.y[points], siege.goal(points)),
             eps=eps,
             taken=torch.zeros_like(points),
             value=torch.full_like(eps, -torch.inf),
-            tried=self.windows.start(x, self.ball.sized(eps), first),
+            tried=start,
             draws=x.new_empty((len(x), _BLOCK, self.windows.trying)),
         )
 

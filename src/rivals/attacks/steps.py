@@ -77,6 +77,7 @@ def pgd(
     step: float | None = None,
     restarts: int = 1,
     random_start: bool = True,
+    start: Tensor | None = None,
     clean: Tensor | None = None,
     **shared: Unpack[Shared],
 ) -> Tensor:
@@ -93,6 +94,7 @@ def pgd(
             ``2.5 / steps``.
         restarts: How many trials, from different random starts, a point that still stands is due.
         random_start: Start anywhere in the ball, rather than at ``x``.
+        start: Where to start instead: images like ``x`` in ball and box.
         clean: The model's logits for ``x``, if they are known: saves a pass.
         shared: loss, targets, seed, batch_size, stop_when_fooled: see :class:`~rivals.attacks.siege.Shared`.
 
@@ -105,10 +107,11 @@ def pgd(
     at_least(steps, 1, "steps")
     at_least(restarts, 1, "restarts")
     with besiege(model, x, y, ball, **shared) as siege:
-        if (random_start and siege.stop) or clean is not None:
+        random_start = random_start and start is None
+        if ((random_start or start is not None) and siege.stop) or clean is not None:
             siege.look(clean)
         lengths = _falling(steps) if step is None else _even(steps, step)
-        ascent = _Ascent(siege, ball, lengths, random_start=random_start)
+        ascent = _Ascent(siege, ball, lengths, random_start=random_start, start=start)
         return ascent.run(restarts if random_start else 1)
 
 
@@ -164,6 +167,7 @@ class _Ascent:
         lengths: Sequence[float],
         *,
         random_start: bool = False,
+        start: Tensor | None = None,
         decay: float | None = None,
     ) -> None:
         self.siege = siege
@@ -172,6 +176,7 @@ class _Ascent:
         self.steps = len(lengths)
         self.lengths = torch.tensor([*lengths, 0.0], dtype=siege.x.dtype, device=siege.x.device)
         self.random_start = random_start
+        self.start = siege.x if start is None else siege.starts(ball, start)
         self.decay = decay
 
     def run(self, trials: int = 1) -> Tensor:
@@ -180,7 +185,7 @@ class _Ascent:
 
     def _begin(self, points: Tensor, trials: Tensor) -> _Climbing:
         siege, x, eps = self.siege, self.siege.x[points], self.radii[points]
-        start = x
+        start = self.start[points]
         if self.random_start:
             start = self.ball.sized(eps).random(x, siege.generators(points, trials, "pgd"))
         momentum = None if self.decay is None else torch.zeros_like(x)

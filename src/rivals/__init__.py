@@ -11,7 +11,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "rivals.api": ("train", "classify", "demo", "evaluate", "report", "load", "sample"),
+    "rivals.api": ("train", "classify", "harden", "demo", "evaluate", "report", "load", "sample"),
     "rivals.base.balls": ("L1", "L2", "Linf"),
     "rivals.base.errors": ("UserError", "Interrupted"),
     "rivals.base.schedules": ("Schedule",),
@@ -33,7 +33,7 @@ _HOMES = {
     ),
     "rivals.losses.penalties": ("r1", "r2", "wgan_gp"),
     "rivals.nets.build": ("build_classifier", "build_discriminator", "build_generator"),
-    "rivals.recipes": ("ClassifierConfig", "Config"),
+    "rivals.recipes": ("ClassifierConfig", "Config", "HardenConfig"),
     "rivals.reports.run": ("Run",),
 }
 _HOME = {name: (home, name) for home, names in _HOMES.items() for name in names}

@@ -27,12 +27,13 @@ VERBS = {
     "train": "train a generator against a discriminator",
     "classify": "train a classifier, to be attacked or hardened",
     "attack": "attack a classifier, and say how many images stand",
+    "harden": "train a classifier against an attack that is solved afresh for every batch",
     "sample": "draw images with a trained generator",
     "report": "write the page that shows one run, or several side by side",
     "data": "list the data sets that have a name, or pack images into one zip",
 }
 
-C = TypeVar("C", recipes.Config, recipes.ClassifierConfig)
+C = TypeVar("C", recipes.Config, recipes.ClassifierConfig, recipes.HardenConfig)
 
 _schedules = tyro.constructors.ConstructorRegistry()
 
@@ -202,15 +203,23 @@ def _train(words: list[str]) -> Any:
 
 
 def _classify(words: list[str]) -> Any:
-    """``rivals classify``. Which recipe it starts from may depend on the data, so a wish is what has its flag."""
+    """``rivals classify``."""
     base = _base_config("classify", words, recipes.ClassifierConfig(), recipes.CLASSIFIERS, "cnn")
+    return _configured(api.classify, base, lambda settings: _flagged(settings, words), words).result()
+
+
+def _harden(words: list[str]) -> Any:
+    """``rivals harden``."""
+    base = _base_config("harden", words, recipes.HardenConfig(), recipes.HARDENING, "cnn")
+    return _configured(api.harden, base, lambda settings: _flagged(settings, words), words).result()
+
+
+def _flagged(settings: Any, words: list[str]) -> dict[str, Any]:
+    """The settings that have a flag among the words. Which recipe they change may depend on the data, so what differs
+    from a recipe's values does not tell."""
     flags = {word.partition("=")[0].removeprefix("--").removeprefix("no-").replace("-", "_") for word in words}
-
-    def said(settings: recipes.ClassifierConfig) -> dict[str, Any]:
-        fields = (field.name for field in dataclasses.fields(settings))
-        return {name: getattr(settings, name) for name in fields if name in flags}
-
-    return _configured(api.classify, base, said, words).result()
+    fields = (field.name for field in dataclasses.fields(settings))
+    return {name: getattr(settings, name) for name in fields if name in flags}
 
 
 def _configured(verb: Callable[..., Any], base: C, said: Callable[[C], dict[str, Any]], words: list[str]) -> Any:
@@ -221,7 +230,9 @@ def _configured(verb: Callable[..., Any], base: C, said: Callable[[C], dict[str,
 
     call.__doc__ = verb.__doc__
     signature = inspect.signature(verb, eval_str=True)
-    parameters = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+    # A ball is written --norm and --eps, which are settings.
+    spoken = [each for name, each in signature.parameters.items() if name != "ball"]
+    parameters = [each for each in spoken if each.kind is not each.VAR_KEYWORD]
     kind: Any = Annotated[type(base), tyro.conf.OmitArgPrefixes]
     parameters.append(inspect.Parameter("settings", inspect.Parameter.KEYWORD_ONLY, default=base, annotation=kind))
     call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -293,6 +304,7 @@ _COMMANDS: dict[str, Callable[[list[str]], Any]] = {
     "train": _train,
     "classify": _classify,
     "attack": _attack,
+    "harden": _harden,
     "sample": _sample,
     "report": _report,
     "data": _data,

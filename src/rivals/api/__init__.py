@@ -1,8 +1,10 @@
 """The verbs a user calls, and the one place that wires the rooms together. Cheap to import: work imports torch."""
 
-from rivals.api.classifying import ClassifierRun, classify
+from rivals.api.classifying import classify
 from rivals.api.datasets import data_ls, data_pack
 from rivals.api.evaluation import attack, evaluate
+from rivals.api.hardening import harden
+from rivals.api.learning import ClassifierRun
 from rivals.api.networks import load, sample
 from rivals.api.training import TrainedRun, demo, report, train
 
@@ -15,6 +17,7 @@ __all__ = [
     "data_pack",
     "demo",
     "evaluate",
+    "harden",
     "load",
     "report",
     "sample",

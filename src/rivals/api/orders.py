@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rivals.base.errors import UserError
+from rivals.base.fractions import radius
 from rivals.base.registry import unknown
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 BLIND = ("noise", "square")  # the attacks that ask for no gradient
 _GIVEN = ("model", "x", "y", "ball", "clean", "targets", "seed", "batch_size", "shared", "kept", "stop_when_fooled")
-_FRACTION = re.compile(r"([\d.eE+-]+?)\s*(?:/\s*([\d.eE+-]+))?")
 
 
 def read_radii(text: str) -> list[float]:
@@ -28,16 +28,7 @@ def read_radii(text: str) -> list[float]:
     Raises:
         UserError: one is no number, or negative, or none is above 0.
     """
-    radii = set()
-    for word in text.split(","):
-        match = _FRACTION.fullmatch(word.strip())
-        try:
-            value = float(match[1]) / float(match[2] or 1) if match else None
-        except (ValueError, ZeroDivisionError):
-            value = None
-        if value is None or not 0 <= value < float("inf"):
-            raise UserError(f"eps '{word.strip()}' is no radius: write a number or a fraction, as 0.03 or 8/255")
-        radii.add(value)
+    radii = {radius(word) for word in text.split(",")}
     if not radii - {0.0}:
         raise UserError("an eps of 0 alone leaves nothing to attack: give one above 0, as 8/255")
     return sorted(radii - {0.0})

@@ -19,8 +19,9 @@ from rivals.reports.run import Record, Run
 
 if TYPE_CHECKING:
     from rivals.data.imageset import ImageSet
-    from rivals.data.stream import Batches
-    from rivals.game.game import Game
+    from rivals.game.checkpoint import Checkpoints
+    from rivals.game.game import Batches, Game
+    from rivals.game.guard import Guard
     from rivals.game.health import Health
     from rivals.game.play import Interlude, Moment
 
@@ -80,6 +81,7 @@ class Session:
         interludes: What is done between rounds.
         watch: What raises alarms, if anything does.
         quiet: Print nothing on the way.
+        best: The best state so far, to end with; the last one if none is kept.
     """
 
     run: Run
@@ -90,21 +92,22 @@ class Session:
     keeps: str
     kept: Record
     interludes: Sequence[Interlude]
-    watch: Health | None
+    watch: Health | Guard | None
     quiet: bool
+    best: Checkpoints | None = None
 
     def play(self, saves: Span, *, resume: bool, rollback: bool) -> None:
         """Play the game; leave the network, the page and the end's facts in the folder, however it ends.
 
         Raises:
-            UserError: a value stopped being finite.
+            UserError: the game went wrong, and could not go back or was not to.
             Interrupted: the user asked to stop.
         """
         import torch
 
         from rivals.game.checkpoint import Checkpoints
         from rivals.game.interrupt import asked_to_stop
-        from rivals.game.ledger import NonFinite
+        from rivals.game.ledger import Setback
         from rivals.game.play import Moment, Saving, play
         from rivals.reports.terminal import Live
 
@@ -131,7 +134,7 @@ class Session:
                 if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
                     raise
                 raise UserError("there is not enough memory for this game: lower --batch or the widths") from None
-            except NonFinite as error:
+            except Setback as error:
                 tensors, facts = checkpoints.load()
                 self.game.restore(tensors)
                 self._finish(Moment(**facts["moment"]), "stopped", says=str(error))
@@ -150,6 +153,10 @@ class Session:
         from rivals.reports.page import write_report
 
         kept = {**self.kept, "images": end.images, "seed": self.seed}
+        if self.best is not None and self.best.paths():
+            tensors, told = self.best.load()
+            self.game.restore(tensors)
+            kept |= {"images": told["moment"]["images"], "step": told["step"]}
         keep(self.game.players[self.keeps].shown, self.run.folder / f"{self.keeps}.safetensors", kept)
         active = {} if self.watch is None else self.watch.active
         self.run.update(

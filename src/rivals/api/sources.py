@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rivals.base.errors import UserError
 from rivals.base.spans import Span
-from rivals.recipes import ClassifierConfig, Config
+from rivals.recipes import ClassifierConfig, Config, HardenConfig
 from rivals.reports.run import Record
 
 if TYPE_CHECKING:
     from rivals.data.imageset import ImageSet
 
-C = TypeVar("C", Config, ClassifierConfig)
+C = TypeVar("C", Config, ClassifierConfig, HardenConfig)
 
 
 def free(home: Path, name: str) -> Path:

@@ -20,6 +20,8 @@ from rivals.base.balls import Ball
 from rivals.base.errors import UserError
 
 Start = Callable[[Tensor, Ball], Tensor]
+Solver = Callable[[nn.Module, Tensor, Tensor, Ball], Tensor]
+"""Images (B, ...) and labels (B,) to images that are harder for a net, in a ball."""
 
 
 def at_image(x: Tensor, ball: Ball) -> Tensor:

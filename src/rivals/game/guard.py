@@ -16,7 +16,7 @@ ROBUST, ONE_STEP = "accuracy/pgd", "accuracy/fgsm"
 LOST = 0.5  # robust accuracy below this share of the best, while one step is survived: overfitted to one step
 FALLEN = 0.03  # robust accuracy this far below the best is an alarm
 OVERFITTING = "robust-overfitting"
-LEARNT = 1.5  # times the accuracy of guessing, which the best must exceed before there is anything to lose
+LEARNT = 1.5  # times the accuracy of guessing: below, nothing has been learnt that could be lost
 
 
 class Relapse(Setback):
@@ -50,10 +50,10 @@ class Guard:
             Relapse: the attack in many steps fells far more than it did, and the attack in one step does not.
         """
         robust, one_step = record[ROBUST], record[ONE_STEP]
-        if robust >= self.best:
+        if self._learnt(robust) >= self.best:
             facts = {"moment": asdict(moment), "rate": self.game.rate}
             self.checkpoints.save(moment.step, self.game.state(), facts)
-        elif self.best * self.classes > LEARNT and robust < LOST * self.best <= one_step:
+        elif robust < LOST * self.best <= one_step:
             raise Relapse(
                 f"overfitted to its own attack: robust accuracy fell from {self.best:.1%} to {robust:.1%} under PGD "
                 f"while {one_step:.1%} survive one step",
@@ -65,8 +65,8 @@ class Guard:
         if ROBUST not in record:
             return
         robust = record[ROBUST]
-        if robust >= self.best:
-            self.best, self.step = robust, record["step"]
+        if self._learnt(robust) >= self.best:
+            self.best, self.step = self._learnt(robust), record["step"]
         raised = robust < self.best - FALLEN
         if raised == bool(self.active):
             return
@@ -82,6 +82,10 @@ class Guard:
             alarm["remedy"] += "(--ema), --awp 0.005 or more images put it off."
             self.active[OVERFITTING] = alarm
         yield alarm
+
+    def _learnt(self, robust: float) -> float:
+        """Robust accuracy, if it is more than guessing gives: else a net that knows nothing would be the best."""
+        return robust if robust * self.classes > LEARNT else 0.0
 
     def recall(self, past: Iterable[Record]) -> None:
         """Forget what was seen, and take the past of a run."""

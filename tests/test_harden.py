@@ -1,0 +1,251 @@
+"""Adversarial training end to end: every method runs and resumes, the best state is kept, collapse is rolled back."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import rivals
+from rivals import Linf, cli
+from rivals.base.errors import UserError
+from rivals.game.checkpoint import Checkpoints
+from rivals.game.game import Game, Turn
+from rivals.game.guard import Guard, Relapse
+from rivals.game.lesson import Lesson
+from rivals.game.play import Interlude, Moment, Saving, play
+from rivals.game.players import Player, adam
+from rivals.losses.classification import cross_entropy
+from rivals.recipes import METHODS, HardenConfig
+from rivals.reports.run import Run
+
+TINY = {"widths": (4, 8), "batch": 16, "quiet": True, "device": "cpu"}
+
+
+def picture(folder, name, count, make):
+    (folder / name).mkdir(parents=True)
+    noise = np.random.default_rng(len(name))
+    for number in range(count):
+        pixels = (make() + noise.normal(0, 12, (8, 8))).clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / name / f"{number}.png")
+
+
+@pytest.fixture
+def stripes(tmp_path, monkeypatch):
+    """Stripes that lie and stripes that stand, strong enough to be told apart under attack."""
+    monkeypatch.setenv("RIVALS_DATA", str(tmp_path / "none"))
+    monkeypatch.chdir(tmp_path)
+    bars = np.where(np.arange(8)[:, None] % 4 < 2, 220, 30) * np.ones(8)
+    picture(tmp_path / "stripes", "lie", 60, lambda: bars)
+    picture(tmp_path / "stripes", "stand", 60, lambda: bars.T)
+    return str(tmp_path / "stripes")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_learns_to_stand(stripes, method):
+    run = rivals.harden(stripes, Linf(0.1), method=method, until="10 epochs", lr=5e-3, out="runs/hard", **TINY)
+    result = run.result()
+    assert result["state"] == "finished"
+    assert result["accuracy/test"] > 0.9
+    assert result["accuracy/pgd"] > 0.8 or method == "augment"  # whose images are in no ball
+    about = run.about
+    assert about["hardened"] == {"norm": "linf", "eps": 0.1, "method": method}
+    assert json.loads((run.folder / "classifier.json").read_text())["hardened"] == about["hardened"]
+    assert about["config"]["eps"] == "0.1"
+
+
+def test_awp_extra_images_weights_and_a_ramp_go_together(stripes, tmp_path):
+    rivals.classify(stripes, until="3 epochs", out="runs/plain", **TINY)
+    run = rivals.harden(
+        stripes,
+        Linf(0.1),
+        method="mart",
+        awp=0.005,
+        ema="200",
+        extra=stripes,
+        extra_share=0.25,
+        weights="runs/plain",
+        ramp=0.5,
+        until="6 epochs",
+        out="runs/all",
+        **TINY,
+    )
+    assert run.result()["accuracy/pgd"] > 0.8
+
+
+def test_hardening_from_weights_begins_where_they_are(stripes):
+    plain = rivals.classify(stripes, until="10 epochs", out="runs/plain", **TINY)
+    run = rivals.harden(stripes, Linf(0.05), weights="runs/plain", until="1 steps", out="runs/one", **TINY)
+    first = next(record for record in run.records() if "accuracy/held" in record)
+    assert plain.result()["accuracy/test"] == 1.0
+    assert first["images"] == 0 and first["accuracy/held"] == 1.0
+
+
+def test_a_killed_run_resumes_to_the_same_bytes(stripes, tmp_path):
+    words = ["harden", stripes, "--widths", "4", "8", "--batch", "8", "--until", "200 steps", "--method", "free"]
+    words += ["--eps", "16/255", "--ema", "100", "--checkpoint-every", "10 steps", "--quiet", "--device", "cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def start(*more):
+        return subprocess.Popen([sys.executable, "-m", "rivals", *words, *more], env=environment, stdout=-3, stderr=-3)
+
+    assert start("--out", "runs/whole").wait(100) == 0
+    killed = start("--out", "runs/killed")
+    deadline = time.monotonic() + 100
+    while not list((tmp_path / "runs" / "killed" / "checkpoints").glob("*[1-9]*")):
+        assert killed.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    with pytest.raises(SystemExit) as left:
+        cli.main(["harden", "--resume", "--out", "runs/killed", "--quiet"])
+    assert not left.value.code
+    whole, resumed = (tmp_path / "runs" / name / "classifier.safetensors" for name in ("whole", "killed"))
+    assert whole.read_bytes() == resumed.read_bytes()
+
+
+class Dial(torch.nn.Module):
+    """A net of one number."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1, 2))
+
+    def forward(self, x):
+        return x.flatten(1).mean(1, keepdim=True) @ self.weight
+
+
+class Ones:
+    n, batch, world = 8, 4, 1
+
+    def draw(self, index, lane=0):
+        return torch.full((4, 1, 2, 2), 255, dtype=torch.uint8), torch.ones(4, dtype=torch.int64)
+
+
+def guarded(tmp_path, course):
+    """A game whose looks find, at each step, what ``course`` says of (robust, one-step) accuracy."""
+    run = Run.create(tmp_path / "run", {"verb": "test"})
+    game = Game({"classifier": Player(Dial(), adam(0.1))}, [Turn("classifier", cross_entropy())], scene=Lesson)
+    guard = Guard(game, Checkpoints(run.folder / "best"), classes=2)
+
+    def look(moment: Moment):
+        robust, one_step = course(moment.step, game)
+        record = {"images": moment.images, "step": moment.step, "seconds": 0.0}
+        record |= {"accuracy/pgd": robust, "accuracy/fgsm": one_step}
+        yield record
+        guard.see(record, moment)
+
+    from rivals.base.spans import Span
+
+    def go():
+        return play(
+            game,
+            Ones(),
+            until="12 steps",
+            journal=run,
+            saving=Saving(Checkpoints(run.checkpoints), Span.parse("1 steps")),
+            interludes=[Interlude(Span.parse("1 steps"), look)],
+            watch=guard,
+            rollback=True,
+        )
+
+    return run, game, guard, go
+
+
+def test_catastrophic_overfitting_is_rolled_back_to_the_last_good_state(tmp_path):
+    """At step 7 robust accuracy is gone, as long as the rate is whole; with a lower one all goes well."""
+
+    def course(step, game):
+        return (0.0, 0.99) if step == 7 and game.rate == 1 else (0.8 + step / 1000, 0.9)
+
+    run, game, _, go = guarded(tmp_path, course)
+    assert go().step == 12
+    assert game.rate == 0.5
+    (told,) = (record for record in run.records() if "rollback" in record)
+    assert told["rollback"] == 6
+    assert "robust accuracy fell from 80.6% to 0.0% under PGD while 99.0% survive one step" in told["says"]
+    robust = [record["accuracy/pgd"] for record in run.records() if "accuracy/pgd" in record]
+    assert robust == pytest.approx([0.8 + step / 1000 for step in range(13)])
+
+
+def test_a_collapse_that_returns_ends_the_run_with_the_best_state(tmp_path):
+    run, game, _, go = guarded(tmp_path, lambda step, game: (0.0, 0.99) if step == 3 else (0.8, 0.9))
+    with pytest.raises(Relapse):
+        go()
+    assert game.rate == 0.5**8
+    assert Checkpoints(run.folder / "best").load()[1]["step"] == 2
+
+
+def test_robust_overfitting_is_told_and_the_best_state_kept(tmp_path):
+    run, _, guard, go = guarded(tmp_path, lambda step, game: (0.8 - 0.02 * abs(step - 5), 0.9))
+    go()
+    alarms = [record for record in run.records() if "alarm" in record]
+    assert [alarm["raised"] for alarm in alarms] == [True]
+    assert alarms[0]["step"] == 7 and "80.0% did at step 5" in alarms[0]["says"]
+    assert Checkpoints(run.folder / "best").load()[1]["step"] == 5
+    assert list(guard.active) == ["robust-overfitting"]
+
+
+def test_a_net_that_knows_nothing_is_not_the_best(tmp_path):
+    run, _, _, go = guarded(tmp_path, lambda step, game: (0.5 if step < 3 else 0.1 + step / 1000, 0.5))
+    go()
+    assert Checkpoints(run.folder / "best").load()[1]["step"] == 12
+
+
+def refused(capsys, *words):
+    with pytest.raises(SystemExit) as left:
+        cli.main(list(words))
+    said = capsys.readouterr().err.strip()
+    assert left.value.code == 2, said
+    assert len(said.splitlines()) == 1, said
+    return said
+
+
+def test_what_a_user_gets_wrong_is_said_in_one_line(stripes, capsys, tmp_path):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for number in range(12):
+        Image.new("L", (8, 8), number).save(flat / f"{number}.png")
+    bars = np.full((8, 8), 100)
+    picture(tmp_path / "others", "up", 12, lambda: bars)
+    picture(tmp_path / "others", "down", 12, lambda: bars)
+    rivals.train(stripes, until="1 steps", batch=4, out="runs/gan", quiet=True, device="cpu")
+    quick = ["--until", "1 steps", "--quiet", "--device", "cpu", "--widths", "4"]
+    for words, says in (
+        (["--method", "trads"], "unknown method 'trads': did you mean trades?"),
+        (["--norm", "l3"], "unknown norm 'l3'"),
+        (["--norm", "l2"], "--norm l2 needs a radius"),
+        (["--eps", "8"], "did you mean 8/255?"),
+        (["--eps", "x"], "eps 'x' is no radius"),
+        (["--eps", "0"], "an eps of 0 leaves nothing to harden against"),
+        (["--method", "noise", "--steps", "3"], "--steps has no meaning for the method noise"),
+        (["--method", "pgd", "--beta", "3"], "--beta has no meaning for the method pgd"),
+        (["--method", "trades", "--mix", "0.5"], "--mix has no meaning for the method trades"),
+        (["--method", "free", "--awp", "0.01"], "--awp does not go with the method free"),
+        (["--start", "somewhere"], "unknown start 'somewhere'"),
+        (["--extra", str(flat)], "have no classes"),
+        (["--extra", str(tmp_path / "others")], "have the classes"),
+        (["--extra", "runs/gan"], "draws no classes"),
+        (["--weights", "runs/gan"], "does not fit this data"),
+        (["--weights", "nowhere"], "no network at 'nowhere'"),
+    ):
+        assert says in refused(capsys, "harden", stripes, *quick, *words), words
+
+
+def test_a_ball_wider_than_half_the_range_is_warned_of(stripes):
+    with pytest.warns(UserWarning, match="more than half the images' range"):
+        rivals.harden(stripes, Linf(0.6), until="1 steps", out="runs/wide", **TINY)
+
+
+def test_another_method_forgets_what_the_one_before_was_told():
+    told = HardenConfig().changed(method="trades", beta=3.0, steps=7)
+    assert told.changed(method="fgsm").resolved == METHODS["fgsm"]
+    assert told.resolved.step == pytest.approx(2.5 / 7)
+    with pytest.raises(UserError, match="--beta has no meaning"):
+        told.changed(method="pgd", beta=1.0)

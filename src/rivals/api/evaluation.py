@@ -34,7 +34,7 @@ def attack(
     eps: str = "8/255",
     attack: str = "autoattack",
     n: int = 1000,
-    split: str = "test",
+    split: str | None = None,
     size: int | None = None,
     crop: bool = False,
     skip_bad: bool = False,
@@ -59,7 +59,7 @@ def attack(
         eps: Radius in the unit of images in [0, 1], as 8/255; several, as 0,1/255,2/255, trace a curve.
         attack: One or several in order, as fgsm, pgd(steps=100,restarts=5) or apgd,square; autoattack is the standard.
         n: Images to attack, drawn evenly from the data by a rule that is always the same; fewer if there are no more.
-        split: train or test, for a data set that has a name.
+        split: train, test or all; test if none is given, or all of data that have no test split.
         size: Side to resize the images to, in pixels; what the model takes if none is given.
         crop: Crop rectangles to their central square.
         skip_bad: Leave unreadable images out instead of stopping.
@@ -127,7 +127,7 @@ def evaluate(
     attack: str | Callable[..., Tensor] = "autoattack",
     curve: Sequence[float] = (),
     n: int | None = None,
-    split: str = "test",
+    split: str | None = None,
     size: int | None = None,
     crop: bool = False,
     skip_bad: bool = False,
@@ -158,7 +158,7 @@ def evaluate(
         curve: Smaller radii to tell of on the way.
         n: How many images; all if None. Of named data and image sets it takes the first of one fixed permutation,
             whatever the seed; of tensors the first.
-        split: Of a data set that has a name.
+        split: train, test or all; if None test, or all of data that have no test split.
         size: Side to resize images to; what the model takes if None.
         crop: Crop rectangles to their central square.
         skip_bad: Leave unreadable images out.
@@ -229,8 +229,9 @@ def evaluate(
     }
     own = _place(named.model) if _is_module(model) else None
     place = own if own is not None and device == "auto" else devices.pick(device)
-    net = named.model if own in (None, place) else copy.deepcopy(named.model)  # the caller's own stays where it is
-    examination = Examination(net.to(place), named, pool, ball, radii, parts, config, notes, note, quiet)
+    # The caller's own model stays where it is.
+    net = named.model if own == place else (named.model if own is None else copy.deepcopy(named.model)).to(place)
+    examination = Examination(net, named, pool, ball, radii, parts, config, notes, note, quiet)
     if out is None:
         return examination.run(None, place)
     run = examination.resumed(Path(out)) if resume else Run.create(out, examination.about(place))

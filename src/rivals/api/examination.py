@@ -324,7 +324,9 @@ class Examination:
         if lost:
             self.note(f"{lost:,} successes that an attack claimed were not confirmed, and do not count")
         if state == "interrupted":
-            self.note(f"interrupted: these numbers are of the first {tally.done:,} of {len(self.pool):,} images")
+            self.notes.append(
+                f"interrupted: these numbers are of the first {tally.done:,} of {len(self.pool):,} images"
+            )
         records = [] if run is None else [record["seconds"] for record in run.records() if "seconds" in record]
         spent = max(records, default=sum(count.seconds for count in tally.parts.values()))
         report = tally.report(

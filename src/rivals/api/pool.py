@@ -56,7 +56,7 @@ def fill(
     named: Named,
     n: int | None,
     *,
-    split: str,
+    split: str | None,
     size: int | None,
     note: Callable[[str], None],
     **how: bool,
@@ -104,8 +104,6 @@ def fill(
     import torch
 
     count = len(images) if n is None else min(n, len(images))
-    if n is not None and n > len(images):
-        note(f"there are {len(images):,} images, so {len(images):,} are taken and not {n:,}")
     order = torch.randperm(len(images), generator=generator("evaluation", len(images)))[:count].numpy()
     pixels, labels = images.images, images.labels
 
@@ -118,25 +116,49 @@ def fill(
 
 
 def _images(
-    data: Any, named: Named, *, split: str, size: int | None, note: Callable[[str], None], **how: bool
+    data: Any, named: Named, *, split: str | None, size: int | None, note: Callable[[str], None], **how: bool
 ) -> ImageSet:
     from rivals.data.imageset import ImageSet
-    from rivals.data.load import load
 
     if isinstance(data, ImageSet):
         return data
     if not isinstance(data, str | Path):
         raise UserError(f"the data are a {type(data).__name__}: give a name, a folder, a zip or (images, labels)")
-    wanted = size
-    if wanted is None:
-        # How large they are is known when they are read; a model that takes one size asks for it then.
-        plain = load(data, split=split, on_note=note, **how) if not how.get("crop") or not named.size else None
-        if plain is not None and (named.size is None or plain.size == named.size):
-            return plain
-        wanted = named.size
-        if plain is not None:
-            note(f"the images are resized from {plain.size} to {wanted} px, which the model takes")
-    return load(data, split=split, size=wanted, on_note=note, **how)
+    if split is not None:
+        return _read(data, split, named, size, note, how)
+    try:
+        return _read(data, "test", named, size, note, how)
+    except UserError:  # if the cause is another, it is met again
+        return _read(data, "all", named, size, note, how)
+
+
+def _read(
+    data: str | Path, split: str, named: Named, size: int | None, note: Callable[[str], None], how: dict[str, bool]
+) -> ImageSet:
+    """Images as they are, or resized to what was asked for or else to what the model takes."""
+    from rivals.data.load import load
+    from rivals.data.names import NAMES
+    from rivals.data.sources import from_path
+
+    def read(side: int | None) -> ImageSet:
+        return load(data, split=split, size=side, on_note=note, **how)
+
+    if size is not None or named.size is None:
+        return read(size)
+    if data in NAMES:
+        images = read(None)
+        if images.size == named.size:
+            return images
+        first = f"{images.size} px"
+    else:
+        images = read(named.size)  # of a folder each may have a size of its own
+        with from_path(Path(data).expanduser(), split) as listing:
+            wide, high = listing.image(0).size
+        if wide == high == named.size:
+            return images
+        first = f"the first has {wide} x {high}"
+    note(f"the images ({first}) are resized to {named.size} px, which the model takes")
+    return read(named.size)
 
 
 def _from_pair(data: Any, ball: Ball, n: int | None) -> Pool:

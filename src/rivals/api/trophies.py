@@ -69,11 +69,12 @@ class Trophies:
             np.savez(file, x_adv=images, eps=np.full(len(places), eps), **small)
             write_atomically(self.pieces / f"{step:06d}.npz", file.getvalue())
         elif self.save == "png":
-            from rivals.reports.sheet import save_png
-
-            for place, image, answer in zip(places, to_bytes(x_adv), said, strict=True):
-                name = f"{self.order[place]:06d}-{self.labels[place]}-as-{answer}.png"
-                save_png(_picture(image), self.pieces / name)
+            with explained(self.pieces):
+                self.pieces.mkdir(exist_ok=True)
+                for place, image, answer in zip(places, to_bytes(x_adv), said, strict=True):
+                    # Not synced one by one, which takes long: a step that is done again writes the very same.
+                    name = f"{self.order[place]:06d}-{self.labels[place]}-as-{answer}.png"
+                    _picture(image).save(self.pieces / name)
 
     def _exemplify(
         self,

@@ -1,0 +1,219 @@
+"""``rivals attack`` as a user runs it: results, refusals in one line, interruption and going on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rivals import cli
+from rivals.api.networks import keep
+from rivals.nets.build import build_classifier, build_generator
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with pictures of two classes, one without classes, a tiny classifier and a generator."""
+    home = tmp_path_factory.mktemp("place")
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        kind = i % 2
+        path = home / "photos" / ("cats", "dogs")[kind] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 120, (16, 16, 3), dtype=np.uint8) + np.uint8(100 * kind)
+        Image.fromarray(pixels).save(path)
+        if i < 4:
+            (home / "bare").mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(home / "bare" / f"{i}.png")
+    net = build_classifier("cnn", size=16, channels=3, classes=2, widths=(4,))
+    with torch.no_grad():  # brightness decides, with a border among the images' own
+        for parameter in net.parameters():
+            parameter.copy_(parameter.abs() if parameter.ndim > 1 else 0 * parameter)
+        last = [module for module in net.modules() if isinstance(module, torch.nn.Linear)][-1]
+        last.weight[0] = -last.weight[1]
+        x = torch.from_numpy(np.stack([np.asarray(Image.open(p)) for p in sorted((home / "photos").rglob("*.png"))]))
+        logits = net(x.permute(0, 3, 1, 2).float() / 255)
+        border = logits[:, 1].median()
+        last.bias[0], last.bias[1] = border, -border
+    keep(net, home / "classifier.safetensors", {"classes": ["cats", "dogs"]})
+    keep(build_generator("mlp", size=16, channels=3), home / "generator.safetensors", {"classes": []})
+    return home
+
+
+@pytest.fixture
+def rivals(capsys, tmp_path, monkeypatch):
+    """``rivals WORDS`` in this process, in an empty folder: (exit status, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RIVALS_DATA", str(tmp_path / "data"))
+
+    def call(*words):
+        with pytest.raises(SystemExit) as left:
+            cli.main([str(word) for word in words])
+        said = capsys.readouterr()
+        return left.value.code or 0, said.out, said.err
+
+    return call
+
+
+def refused(result, *parts):
+    """The result is a refusal: status 2, one line on standard error that says all the parts, nothing on output."""
+    status, out, err = result
+    assert status == 2, err
+    assert out == ""
+    assert len(err.strip().splitlines()) == 1, err
+    assert err.startswith("rivals: ")
+    for part in parts:
+        assert part in err
+    return err
+
+
+FAST = ("--attack", "fgsm,pgd(steps=3)", "--eps", "0,4/255,32/255", "--batch-size", "8", "--no-alarms", "--quiet")
+
+
+def test_the_result_is_told_in_plain_lines_and_kept(rivals, place):
+    status, out, err = rivals("attack", place / "classifier.safetensors", place / "photos", *FAST)
+    assert status == 0, err
+    assert err == ""
+    for text in ("clean accuracy", "robust accuracy", "at eps", "fgsm", "pgd(steps=3)", "verdict", "40 images"):
+        assert text in out
+    run = Path("runs/photos-attack-1")
+    assert str(run) in out
+    assert {path.name for path in run.iterdir()} >= {"run.json", "metrics.jsonl", "report.html", "adversarial.npz"}
+    about = json.loads((run / "run.json").read_text())
+    assert about["config"]["eps"] == "4/255,32/255"
+    assert about["results"]["clean"]["of"] == 40
+    page = (run / "report.html").read_text()
+    for text in (
+        "Robust accuracy",
+        "Accuracy against eps",
+        "Before and after",
+        "Parts of the attack",
+        "cats",
+        "32/255",
+    ):
+        assert text in page
+
+
+def test_the_result_is_one_json_object(rivals, place):
+    words = [word for word in FAST if word != "--quiet"]
+    status, out, err = rivals("attack", place, place / "photos", "-n", 10, "--json", "--norm", "l2", *words)
+    assert status == 0, err
+    result = json.loads(out)
+    assert (result["n"], result["protocol"]["norm"]) == (10, "L2")
+    assert [point["eps"] for point in result["curve"]] == [0, 4 / 255, 32 / 255]
+    assert "of 10 images" in err
+
+
+def test_images_are_resized_to_what_the_model_takes(rivals, place, tmp_path):
+    for path in sorted((place / "photos").rglob("*.png"))[::5]:
+        dest = tmp_path / "large" / path.parent.name / path.name
+        dest.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(path).resize((20, 20)).save(dest)
+    words = ["--attack", "fgsm", "--no-alarms", "--json"]
+    status, out, err = rivals("attack", place / "classifier.safetensors", "./large", *words)
+    assert status == 0, err
+    said = "the images (the first has 20 x 20) are resized to 16 px, which the model takes"
+    assert said in err
+    assert json.loads(out)["notes"] == [said]
+    refused(rivals("attack", place, "./large", "--size", "20", *words), "takes images of 16 px, and these have 20")
+
+
+BAD = {
+    "eps meant in bytes": (["--eps", "8"], ["Linf eps of 8", "did you mean 8/255?"]),
+    "eps that is no number": (["--eps", "8/x"], ["eps '8/x'"]),
+    "an L2 eps across all images": (["--norm", "l2", "--eps", "128"], ["L2 eps of 128", "did you mean 128/255?"]),
+    "an unknown norm": (["--norm", "l3"], ["l3", "linf"]),
+    "no images": (["-n", "0"], ["0 images"]),
+    "an unknown attack": (["--attack", "autoatack"], ["unknown attack 'autoatack'", "did you mean autoattack"]),
+    "an unknown flag": (["--esp", "0.1"], ["--esp", "--eps"]),
+    "a device that is not there": (["--device", "cuda:77"], ["device 'cuda:77'"]),
+    "half a normalisation": (["--mean", "0.5", "0.5", "0.5"], ["std"]),
+    "one channel's normalisation": (["--mean", "0.5", "--std", "0.5"], ["mean has 1 numbers", "3 channels"]),
+    "resume without a run": (["--resume"], ["--resume needs the run", "--out"]),
+    "resume of what is no run": (["--resume", "--out", "nothing"], ["'nothing' is not a run"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_words_are_refused_in_one_line(rivals, place, case):
+    words, parts = BAD[case]
+    refused(rivals("attack", place / "classifier.safetensors", place / "photos", *words), *parts)
+    assert not Path("runs").exists()
+
+
+def test_bad_models_and_data_are_refused_in_one_line(rivals, place):
+    photos, net = place / "photos", place / "classifier.safetensors"
+    refused(rivals("attack"), "no model was named")
+    refused(rivals("attack", net), "no data were named")
+    refused(rivals("attack", place / "generator.safetensors", photos), "holds a generator", "classifies nothing")
+    refused(rivals("attack", "gone", photos), "there is no model 'gone'")
+    refused(rivals("attack", "torchvision:resent18", photos), "'resent18'", "resnet18")
+    refused(rivals("attack", net, "cifra10"), "'cifra10'", "cifar10")
+    refused(rivals("attack", net, place / "bare"), "'bare' has no labels")
+    words = ("--attack", "fgsm", "--size", "32")
+    refused(rivals("attack", "torchvision:squeezenet1_1:none", photos, *words), "1000 classes", "'photos' has 2")
+
+
+def test_ctrl_c_leaves_with_130_and_the_run_goes_on(place, tmp_path):
+    photos, net = place / "photos", place / "classifier.safetensors"
+    words = ["--attack", "noise(trials=3),pgd(steps=60),apgd(steps=300)", "--eps", "1/255,2/255,3/255"]
+    words += ["--batch-size", "2", "--no-alarms", "--quiet", "--seed", "3"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    start = [sys.executable, "-m", "rivals", "attack"]
+    for number, more in ((signal.SIGINT, []), (signal.SIGTERM, ["--resume", "--quiet"])):
+        ahead = [] if more else [str(net), str(photos), *words]
+        process = subprocess.Popen(
+            [*start, *ahead, *more, "--out", str(tmp_path / "r")], stderr=subprocess.PIPE, text=True, env=environment
+        )
+        records = tmp_path / "r" / "metrics.jsonl"
+        lines = len(records.read_text().splitlines()) if records.exists() else 0
+        while not records.exists() or len(records.read_text().splitlines()) <= lines + 1:
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.02)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130, err
+        assert err.count("\n") == 1
+        assert "--resume" in err
+        assert json.loads((tmp_path / "r" / "run.json").read_text())["state"] == "interrupted"
+    done = subprocess.run(
+        [*start, "--resume", "--out", str(tmp_path / "r"), "--json"], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["n"], result["protocol"]["seed"], result["protocol"]["batch_size"]) == (40, 3, 2)
+    assert [point["eps"] for point in result["curve"]] == [0, 1 / 255, 2 / 255, 3 / 255]
+    whole = subprocess.run(
+        [*start, str(net), str(photos), *words, "--json", "--out", str(tmp_path / "w")],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert whole.returncode == 0, whole.stderr
+    expected = json.loads(whole.stdout)
+    assert result["curve"] == expected["curve"]
+    assert result["classes"] == expected["classes"]
+
+
+def test_another_verbs_run_is_not_resumed(rivals, place, tmp_path):
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "run.json").write_text(json.dumps({"format": 1, "verb": "train", "config": {"batch": 3}}))
+    words = ("attack", place / "classifier.safetensors", place / "photos", "--resume", "--out", "t")
+    refused(rivals(*words), "not a run of 'rivals attack'")
+
+
+def test_two_attacks_are_compared_on_one_page(rivals, place):
+    for name, attack in (("a", "fgsm"), ("b", "pgd(steps=2)")):
+        words = ("--attack", attack, "--eps", "2/255,4/255,8/255", "--no-alarms", "--quiet", "--out", name)
+        assert rivals("attack", place / "classifier.safetensors", place / "photos", *words)[0] == 0
+    assert rivals("report", "a", "b", "--out", "both.html")[0] == 0
+    page = Path("both.html").read_text()
+    assert "Under attack" in page
+    assert page.count("<svg") >= 2

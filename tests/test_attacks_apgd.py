@@ -9,9 +9,8 @@ from torch import nn
 from rivals.attacks import apgd, freeze
 from rivals.attacks.autopgd import windows
 from rivals.attacks.objectives import cross_entropy, dlr, margin, runners_up
-from rivals.attacks.streams import streams
 from rivals.base.balls import L1, L2, Linf
-from rivals.base.seeds import generator
+from rivals.base.seeds import generator, streams
 
 CHECKS = [22, 41, 57, 70, 80, 87, 93, 99]
 

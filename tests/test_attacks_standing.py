@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rivals.attacks.standing import Rows, Storm
-from rivals.attacks.streams import streams
+from rivals.base.seeds import streams
 
 
 @dataclass

@@ -13,9 +13,10 @@ from rivals.attacks.checks import check_classes, check_images, check_labels
 from rivals.attacks.frozen import Frozen, freeze
 from rivals.attacks.objectives import OBJECTIVES, Objective
 from rivals.attacks.standing import Rows, Storm
-from rivals.attacks.streams import own_randomness, streams
+from rivals.attacks.streams import own_randomness
 from rivals.base.balls import Ball
 from rivals.base.errors import UserError
+from rivals.base.seeds import streams
 
 Model = nn.Module | Frozen
 R = TypeVar("R", bound=Rows)

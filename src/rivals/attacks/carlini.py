@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rivals.attacks.hunt import Hunt, Hunting, hunt
+from rivals.attacks.hyperplane import clearance
 from rivals.attacks.siege import Model, at_least
 from rivals.attacks.standing import Rows
 from rivals.base.balls import L2, Ball
@@ -46,7 +47,7 @@ def carlini_wagner(
         searches: How many weights are tried.
         step: Adam's step.
         weight: The first c.
-        hunting: targets, seed, batch_size, clean: see :class:`~rivals.attacks.hunt.Hunting`.
+        hunting: targets, seed, batch_size, clean, slides: see :class:`~rivals.attacks.hunt.Hunting`.
 
     Returns:
         For each image the nearest point found that fools, drawn to the boundary (see :mod:`rivals.attacks.hunt`), if it
@@ -120,7 +121,8 @@ class _Descent:
         rows.x_adv = (self.middle + self.half * curve).clamp_(*self.found.ball.bounds)
         leaf, logits, margins = siege.climb(rows)
         rows.fooled = rows.fooled | self.found.offer(rows.point, rows.x_adv, logits)
-        loss = (rows.x_adv - x).square().flatten(1).sum(1) + rows.weight * (-margins.detach()).clamp_min(0)
+        short = (clearance(logits) - margins.detach()).clamp_min(0)
+        loss = (rows.x_adv - x).square().flatten(1).sum(1) + rows.weight * short
         check = (rows.taken % self.period == 0) & (rows.taken > 0)
         idle = check & (loss > 0.9999 * rows.before)
         rows.before = torch.where(check | (rows.taken == 0), loss, rows.before)
@@ -129,9 +131,8 @@ class _Descent:
         if bool(over.all()):  # the last gradient would go unused
             return over
 
-        short = (margins.detach() < 0) * rows.weight
-        pull = siege.frozen.gradient(margins, leaf)
-        slope = (2 * (rows.x_adv - x) - _column(short, x) * pull) * self.half * (1 - curve.square())
+        pull = _column(rows.weight * short.sign(), x) * siege.frozen.gradient(margins, leaf)
+        slope = (2 * (rows.x_adv - x) - pull) * self.half * (1 - curve.square())
         rows.taken = rows.taken + 1
         rows.mean = _FADE * rows.mean + (1 - _FADE) * slope
         rows.square = _FADE_SQUARE * rows.square + (1 - _FADE_SQUARE) * slope.square()

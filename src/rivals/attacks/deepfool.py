@@ -44,7 +44,8 @@ def deepfool(
         overshoot: By what share a step goes beyond the boundary of the linear model.
         classes: Among how many of the strongest classes of the clean logits, the label with them, the nearest boundary
             is looked for: a backward pass each but the label's, in every step.
-        hunting: seed, batch_size, clean: see :class:`~rivals.attacks.hunt.Hunting`. There is no targeted DeepFool.
+        hunting: seed, batch_size, clean, slides: see :class:`~rivals.attacks.hunt.Hunting`. There is no targeted
+            DeepFool.
 
     Returns:
         For each image a near point that fools, if it lies within eps; else the image. Images that are misclassified

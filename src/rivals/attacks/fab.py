@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rivals.attacks.hunt import Hunt, Hunting, hunt
-from rivals.attacks.hyperplane import facets, reach
+from rivals.attacks.hyperplane import facets, reach, sides
 from rivals.attacks.objectives import runners_up
 from rivals.attacks.siege import Model, at_least
 from rivals.attacks.standing import Rows
@@ -56,7 +56,7 @@ def fab(
         eta: How far beyond the plane a step goes; 1 ends on it.
         beta: What part of the way from the original an iterate that fools keeps, from 0 to 1.
         stop_within: Leave a point alone once one within eps is found, as a part of an ensemble needs no more.
-        hunting: targets, seed, batch_size, clean: see :class:`~rivals.attacks.hunt.Hunting`.
+        hunting: targets, seed, batch_size, clean, slides: see :class:`~rivals.attacks.hunt.Hunting`.
 
     Returns:
         For each image the nearest point found that fools, if it lies within eps; else the image. Images that are
@@ -130,7 +130,11 @@ class _Walk:
         frozen, ball, x = self.found.siege.frozen, self.ball, rows.x
         leaf, logits = frozen.trace(rows.x_adv)
         self.found.offer(rows.point, rows.x_adv, logits.detach())
-        lead, normal = facets(frozen, leaf, logits, rows.y, ball, rows.classes)
+        if rows.goal is None:
+            lead, normal = facets(frozen, leaf, logits, rows.y, ball, rows.classes)
+        else:
+            inside, outside = sides(logits, rows.y, rows.goal)
+            lead, normal = facets(frozen, leaf, logits, inside, ball, outside[:, None])
 
         here = reach(rows.x_adv, normal, -lead, ball)
         behind = (normal * (rows.x_adv - x)).flatten(1).sum(1)

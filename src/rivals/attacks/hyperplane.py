@@ -8,7 +8,27 @@ import torch
 from torch import Tensor
 
 from rivals.attacks.frozen import Frozen
+from rivals.attacks.objectives import runners_up
 from rivals.base.balls import L1, L2, Ball
+
+
+def clearance(logits: Tensor) -> Tensor:
+    """By how much (n,) a point with these logits (n, K) must fool to count: 64 units in their last place.
+
+    A point nearer to the boundary than that fools by rounding: in another batch, or with batch-norm unfolded, the same
+    model may answer otherwise.
+    """
+    return 64 * torch.finfo(logits.dtype).eps * logits.detach().abs().amax(1)
+
+
+def sides(logits: Tensor, y: Tensor, goal: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The two classes, each (n,), between which it is decided whether points fool: that to be left, that to be won.
+
+    Without a goal, the label and the strongest other; with one, the strongest other than the goal, and the goal.
+    """
+    if goal is None:
+        return y, runners_up(logits.detach(), y, 1)[:, 0]
+    return runners_up(logits.detach(), goal, 1)[:, 0], goal
 
 
 def facets(
@@ -16,8 +36,9 @@ def facets(
 ) -> tuple[Tensor, Tensor]:
     """Of the boundaries between the label and other classes, made linear at ``leaf``, the nearest in the ball's norm.
 
-    With the lead ``f_k = z_k - z_y`` and its gradient w_k, boundary k is at ``|f_k| / |w_k|_q`` where q is the dual
-    norm (Croce & Hein 2020, eq. 7; Moosavi-Dezfooli et al. 2016, eq. 8): walls are left out of this choice.
+    With the lead ``f_k = z_k - z_y`` (less the clearance) and its gradient w_k, boundary k is at ``|f_k| / |w_k|_q``
+    where q is the dual norm (Croce & Hein 2020, eq. 7; Moosavi-Dezfooli et al. 2016, eq. 8): walls are left out of this
+    choice.
 
     Args:
         frozen: The model.
@@ -28,10 +49,10 @@ def facets(
         classes: The other classes to choose from, (n, m), none the label. A backward pass is due for each column.
 
     Returns:
-        The lead (n,) and its gradient, like ``leaf``, of the chosen class.
+        The lead (n,), less the clearance, and its gradient, like ``leaf``, of the chosen class.
     """
     with torch.enable_grad():
-        leads = (logits.gather(1, classes) - logits.gather(1, y[:, None])).unbind(1)
+        leads = (logits.gather(1, classes) - logits.gather(1, y[:, None]) - clearance(logits)[:, None]).unbind(1)
     q = {1.0: math.inf, 2.0: 2.0}.get(ball.p, 1.0)
     lead, normal = leads[0].detach(), torch.zeros_like(leaf)
     nearest = torch.full_like(lead, torch.inf)

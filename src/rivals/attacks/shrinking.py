@@ -11,10 +11,15 @@ import torch
 from torch import Tensor
 
 from rivals.attacks.hunt import Hunt, Hunting, hunt
+from rivals.attacks.hyperplane import clearance
 from rivals.attacks.siege import Model, at_least
 from rivals.attacks.standing import Rows
 from rivals.base.balls import L2, Ball
 from rivals.base.errors import UserError
+
+_BEYOND = (
+    1.001  # where FMN's first radius ends, in shares of the way to the boundary made linear: on it, rounding rules
+)
 
 
 def ddn(
@@ -41,7 +46,7 @@ def ddn(
         steps: How many gradients are taken. The last iterate is judged too.
         radius: The first norm.
         gamma: By what share the norm changes in each step, below 1.
-        hunting: targets, seed, batch_size, clean: see :class:`~rivals.attacks.hunt.Hunting`.
+        hunting: targets, seed, batch_size, clean, slides: see :class:`~rivals.attacks.hunt.Hunting`.
 
     Returns:
         For each image the nearest point found that fools, drawn to the boundary (see :mod:`rivals.attacks.hunt`), if it
@@ -88,7 +93,7 @@ def fmn(
         steps: How many gradients are taken. The last iterate is judged too.
         step: The Euclidean length of the first step, whatever the norm.
         gamma: By what share the radius changes at first, below 1.
-        hunting: targets, seed, batch_size, clean: see :class:`~rivals.attacks.hunt.Hunting`.
+        hunting: targets, seed, batch_size, clean, slides: see :class:`~rivals.attacks.hunt.Hunting`.
 
     Returns:
         For each image the nearest point found that fools, drawn to the boundary (see :mod:`rivals.attacks.hunt`), if it
@@ -134,8 +139,9 @@ class _OnSphere:
         uphill = L2(0.0).dual(found.siege.frozen.gradient(values, leaf))
         change = rows.x_adv - rows.x + _column(self.lengths[rows.taken], leaf) * uphill
         rows.radius = rows.radius * torch.where(fools, 1 - self.gamma, 1 + self.gamma)
-        size = ball.distance(change, torch.zeros_like(change)).clamp_min(torch.finfo(change.dtype).tiny)
-        rows.x_adv = (rows.x + _column(rows.radius / size, leaf) * change).clamp_(*ball.bounds)
+        size, limits = ball.distance(change, torch.zeros_like(change)), torch.finfo(change.dtype)
+        scale = (rows.radius / size.clamp_min(limits.tiny)).clamp_max(limits.max)  # finite, so that 0 times it is 0
+        rows.x_adv = (rows.x + _column(scale, leaf) * change).clamp_(*ball.bounds)
         rows.taken = rows.taken + 1
         return over
 
@@ -159,11 +165,11 @@ class _InBall:
         fools, over = found.offer(rows.point, rows.x_adv, logits), rows.taken == self.steps
         if bool(over.all()):  # the last gradient would go unused
             return over
-        gradient, values = found.siege.frozen.gradient(values, leaf), values.detach()
+        gradient, values = found.siege.frozen.gradient(values, leaf), values.detach() - clearance(logits)
         steepness = torch.linalg.vector_norm(gradient.flatten(1), self.dual, dim=1)
         best, share = found.distances[rows.point], self.shares[rows.taken]
         linear = ball.distance(rows.x_adv, rows.x) - values / steepness.clamp_min(torch.finfo(values.dtype).tiny)
-        linear = linear.clamp_max(_widest(ball, leaf))
+        linear = (linear * _BEYOND).clamp_max(_widest(ball, leaf))
         raised = torch.where(best.isinf(), linear, rows.radius * (1 + share))
         rows.radius = torch.where(fools, torch.minimum(rows.radius * (1 - share), best), raised)
         aim = rows.x_adv + _column(self.lengths[rows.taken], leaf) * L2(0.0).dual(gradient)

@@ -1,14 +1,17 @@
 """Attacks one after the other: who attacks what, who is believed, and AutoAttack's published budgets."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
-from rivals.attacks import ATTACKS, Part, apgd, assault, autoattack, freeze, noise, plan, square
+from rivals.attacks import ATTACKS, Part, apgd, assault, autoattack, freeze, noise, pgd, plan, relay, square
+from rivals.attacks.objectives import OBJECTIVES
 from rivals.base.balls import L1, L2, Linf
 from rivals.base.errors import UserError
 from rivals.base.seeds import generator
-from test_attacks_steps import conv
+from test_attacks_steps import conv, draws
 
 NARROW = Linf(0.012)
 
@@ -171,8 +174,8 @@ class Silent(nn.Module):
         return self.model((x.detach() * 16).round() / 16) + 0 * x.flatten(1).sum(1, keepdim=True)
 
 
-@pytest.mark.parametrize("version", ["standard"])
-def test_square_fells_what_hides_its_gradient(version):
+@pytest.mark.parametrize("version", ["standard", "swift"])
+def test_what_hides_its_gradient_falls_nonetheless(version):
     model, x, y = conv()
     model = Silent(model)
     y = model(x).argmax(1)
@@ -181,7 +184,7 @@ def test_square_fells_what_hides_its_gradient(version):
     assert felled.sum() > blind.sum() + 4
 
 
-@pytest.mark.parametrize("version", ["standard"])
+@pytest.mark.parametrize("version", ["standard", "swift"])
 def test_autoattack_depends_on_neither_batch_size_nor_order_and_leaves_the_model_alone(version):
     model, x, y = conv()
     x, y = x[:8], y[:8]
@@ -199,10 +202,88 @@ def test_autoattack_depends_on_neither_batch_size_nor_order_and_leaves_the_model
     assert torch.allclose(shuffled, together[order], atol=1e-9)
 
 
+def test_each_part_is_handed_the_best_before_it():
+    model, x, y = conv()
+    x, y = x[:6], y[:6]
+    gains, seen = [0.5, 0.9, 0.2, 0.0], []
+    far = apgd(model, x, y, Linf(1e-4), stop_when_fooled=False)
+
+    def part(gain, model, x, y, ball, *, found, **knobs):
+        seen.append(found)
+        return x + gain * (far - x)
+
+    with freeze(model, x) as frozen:
+        list(assault(frozen, x, y, Linf(0.01), [Part("part", partial(part, gain)) for gain in gains]))
+    assert torch.equal(seen[0], x)
+    assert torch.allclose(seen[1], x + 0.5 * (far - x))
+    assert torch.allclose(seen[2], x + 0.9 * (far - x))
+    assert torch.equal(seen[3], seen[2])
+
+
+def test_relay_gets_where_neither_of_its_attacks_gets_alone():
+    """Class 1 wins past a plateau without a gradient: only search crosses it, and only gradients climb what follows."""
+    x = torch.full((8, 1, 8, 9), 0.5, dtype=torch.float64)
+    x[..., 0] = draws(8, 1, 8)  # the model does not look there, so that images differ and are all as hard
+    model, y = Plateau(), torch.zeros(8, dtype=torch.int64)
+    ball = Linf(0.1)
+    for alone in (partial(pgd, steps=200, restarts=2), partial(square, queries=1000)):
+        assert (model(alone(model, x, y, ball)).argmax(1) == 0).all()
+    x_adv = relay(model, x, y, ball, turns=3)
+    assert ball.contains(x_adv, x).all()
+    assert (model(x_adv).argmax(1) == 1).all()
+
+
+class Plateau(nn.Module):
+    """The upper half should be bright, without a gradient; the lower half half as bright, and no window holds that."""
+
+    def forward(self, x):
+        moved = 10 * (x - 0.5)[..., 1:]
+        upper = moved[:, :, :4].mean((1, 2, 3)).detach()
+        lower = 1 - (moved[:, :, 4:] - 0.5).abs().mean((1, 2, 3))
+        lower = torch.where(upper > 0.3, lower, lower.detach())
+        return torch.stack([3 - upper - lower, 0 * lower + 1.3], 1)
+
+
+def test_relay_starts_from_what_was_found_and_is_never_worse():
+    model, x, y = conv()
+    found = pgd(model, x, y, NARROW, loss="margin", seed=3)
+    start = (model(found).argmax(1) != y).sum()
+    with freeze(model, x) as frozen:
+        x_adv = relay(frozen, x, y, NARROW, turns=2, queries=10, steps=3, found=found)
+        stands = 16 - int(start)
+        most = 16 + 16 + stands * 2 * (11 + 4 + 1)  # the originals, what was found, and two turns of search and climb
+        assert frozen.forwards <= most
+    felled = model(x_adv).argmax(1) != y
+    assert felled[model(found).argmax(1) != y].all()
+    loss = OBJECTIVES["margin"]
+    assert (loss(model(x_adv), y) >= loss(model(found), y))[~felled].all()
+
+
+def test_relay_gives_up_on_what_does_not_stir():
+    """A tiny ball takes next to nothing off the lead: one turn, where eight are due."""
+    model, x, y = conv()
+    with freeze(model, x) as frozen:
+        relay(frozen, x, y, Linf(1e-6), queries=20, steps=5)
+        assert frozen.forwards == 16 * (1 + 21 + 6 + 1)
+
+
+def test_a_start_must_lie_in_the_ball():
+    model, x, y = conv()
+    for attack in (partial(pgd, steps=1), partial(square, queries=5)):
+        with pytest.raises(UserError, match="outside of ball or box in 16 of 16 images"):
+            attack(model, x, y, NARROW, start=1 - x)
+        with pytest.raises(UserError, match="give images like x"):
+            attack(model, x, y, NARROW, start=x[:3])
+        begun = attack(model, x, y, Linf(0.0), start=x, stop_when_fooled=False)
+        assert torch.equal(begun, x)
+    with pytest.raises(UserError, match="turns of 0"):
+        relay(model, x, y, NARROW, turns=0)
+
+
 def test_every_attack_has_a_name():
     model, x, y = conv()
     assert set(ATTACKS) >= {"noise", "fgsm", "bim", "pgd", "mifgsm", "apgd", "fab", "square", "autoattack"}
-    quick = {"square": {"queries": 20}, "autoattack": {"parts": ["apgd-ce"]}}
+    quick = {"square": {"queries": 20}, "relay": {"turns": 1}, "autoattack": {"parts": ["apgd-ce"]}}
     for name, attack in ATTACKS.items():
         x_adv = attack(model, x, y, L2(0.3), seed=1, batch_size=8, targets=None, **quick.get(name, {}))
         assert L2(0.3).contains(x_adv, x).all()

@@ -8,6 +8,7 @@ from rivals.attacks.ensemble import ATTACKS, Outcome, Part, assault, autoattack,
 from rivals.attacks.fab import fab
 from rivals.attacks.frozen import Frozen, freeze
 from rivals.attacks.hunt import Hunting
+from rivals.attacks.relay import relay
 from rivals.attacks.shrinking import ddn, fmn
 from rivals.attacks.siege import Shared
 from rivals.attacks.square import square
@@ -37,5 +38,6 @@ __all__ = [
     "noise",
     "pgd",
     "plan",
+    "relay",
     "square",
 ]

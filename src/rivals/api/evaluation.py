@@ -94,7 +94,7 @@ def attack(
     if norm not in kinds:
         raise unknown("norm", norm, kinds)
     radii = read_radii(eps)
-    if out is None:
+    if out is None and not resume:
         out = free(Path("runs"), f"{Path(data).stem}-attack")
     return evaluate(
         *(model, data, kinds[norm](radii[-1])),

@@ -118,9 +118,12 @@ def _first_channels(model: nn.Module) -> int | None:
 def _ours(path: str) -> Named:
     from rivals.api.networks import load
 
-    if not Path(path).expanduser().exists():
+    file = Path(path).expanduser()
+    if not file.exists():
         raise UserError(f"there is no model '{path}': {HOW}")
-    net: Any = load(str(Path(path).expanduser()))
+    if (file / "classifier.safetensors").exists():  # beside a generator, it is the one that is meant
+        file = file / "classifier.safetensors"
+    net: Any = load(file)
     if net.spec.get("role") != "classifier":
         raise UserError(f"'{path}' holds a {net.spec.get('role')}, which classifies nothing: {HOW}")
     return Named(net, path, net.size, net.channels)

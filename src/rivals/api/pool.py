@@ -149,7 +149,7 @@ def _read(
         images = read(None)
         if images.size == named.size:
             return images
-        first = f"{images.size} px"
+        first, images = f"{images.size} px", read(named.size)
     else:
         images = read(named.size)  # of a folder each may have a size of its own
         with from_path(Path(data).expanduser(), split) as listing:
@@ -158,7 +158,7 @@ def _read(
             return images
         first = f"the first has {wide} x {high}"
     note(f"the images ({first}) are resized to {named.size} px, which the model takes")
-    return read(named.size)
+    return images
 
 
 def _from_pair(data: Any, ball: Ball, n: int | None) -> Pool:

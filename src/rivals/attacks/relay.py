@@ -14,7 +14,7 @@ from rivals.attacks.steps import pgd
 from rivals.base.balls import Ball
 from rivals.base.seeds import derive
 
-_NEAR = 0.5  # an image is worth another turn if this share of the clean lead is left, or less,
+_NEAR, _NEARER = 0.5, 0.2  # another turn pays if this share of the clean lead or less is left, early and late,
 _STIRS = 0.02  # or if the last turn took this share of it off
 
 
@@ -24,7 +24,7 @@ def relay(
     y: Tensor,
     ball: Ball,
     *,
-    turns: int = 8,
+    turns: int = 10,
     queries: int = 100,
     steps: int = 15,
     found: Tensor | None = None,
@@ -39,8 +39,8 @@ def relay(
     nothing, and the gradient does the climbing that random search is slow at. On nets hardened by small steps, whose
     gradients are flat near the image, this takes a tenth of the passes that Square alone needs. Both climb the margin.
 
-    An image gets no further turn once more than half of the label's lead is left and the last turn took less than a
-    fiftieth off it. That depends on the image alone.
+    An image gets another turn if half of the label's lead or less is left, or if the last turn took a fiftieth off it:
+    that depends on the image alone. In the later half turns are twice as long, and a fifth or less must be left.
 
     Args:
         model: An ``nn.Module`` from images (n, C, H, W) to logits (n, K), or a :class:`~rivals.attacks.frozen.Frozen`.
@@ -48,8 +48,8 @@ def relay(
         y: Labels (n,).
         ball: Where to look.
         turns: How many turns an image is due at most.
-        queries: Of Square, in a turn.
-        steps: Of PGD, in a turn.
+        queries: Of Square, in an early turn.
+        steps: Of PGD, in an early turn.
         found: Where to start, images like ``x`` in ball and box: the best of other attacks. If not given, where Square
             does.
         clean: The model's logits for ``x``, if they are known: saves a pass.
@@ -80,14 +80,16 @@ def relay(
         for turn in range(turns):
             if not len(points):
                 break
+            span = 2 if 2 * turn >= turns else 1
             own, goal = ball.sized(radii[points]), siege.goal(points)
             shared.update(targets=goal, seed=derive(seed, "relay", turn), clean=clean[points])
             to = (siege.frozen, x[points], siege.y[points], own)
-            tried = square(*to, queries=queries, start=None if start is None else start[points], **shared)
-            tried = pgd(*to, steps=steps, start=tried, **shared)
+            tried = square(*to, queries=span * queries, start=None if start is None else start[points], **shared)
+            tried = pgd(*to, steps=span * steps, start=tried, **shared)
             start, before = siege.best, lead
             lead = _judge(siege, points, tried, lead)
-            worth = (lead >= _NEAR * whole) | (lead - before >= -_STIRS * whole)
+            near = _NEARER if 2 * (turn + 1) >= turns else _NEAR
+            worth = (lead >= near * whole) | (lead - before >= -_STIRS * whole)
             points = points[(worth & ~siege.fooled)[points]]
         return siege.best
 

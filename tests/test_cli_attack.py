@@ -161,9 +161,9 @@ def test_bad_models_and_data_are_refused_in_one_line(rivals, place):
     refused(rivals("attack", "torchvision:squeezenet1_1:none", photos, *words), "1000 classes", "'photos' has 2")
 
 
-def test_ctrl_c_leaves_with_130_and_the_run_goes_on(place, tmp_path):
+def test_ctrl_c_leaves_with_130_and_the_run_goes_on(rivals, place, tmp_path):
     photos, net = place / "photos", place / "classifier.safetensors"
-    words = ["--attack", "noise(trials=3),pgd(steps=60),apgd(steps=300)", "--eps", "1/255,2/255,3/255"]
+    words = ["--attack", "noise(trials=3),pgd(steps=10),apgd(steps=30)", "--eps", "1/255,2/255,3/255"]
     words += ["--batch-size", "2", "--no-alarms", "--quiet", "--seed", "3"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     start = [sys.executable, "-m", "rivals", "attack"]
@@ -183,23 +183,16 @@ def test_ctrl_c_leaves_with_130_and_the_run_goes_on(place, tmp_path):
         assert err.count("\n") == 1
         assert "--resume" in err
         assert json.loads((tmp_path / "r" / "run.json").read_text())["state"] == "interrupted"
-    done = subprocess.run(
-        [*start, "--resume", "--out", str(tmp_path / "r"), "--json"], capture_output=True, text=True, env=environment
-    )
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    status, out, err = rivals("attack", "--resume", "--out", tmp_path / "r", "--json")
+    assert status == 0, err
+    result = json.loads(out)
     assert (result["n"], result["protocol"]["seed"], result["protocol"]["batch_size"]) == (40, 3, 2)
     assert [point["eps"] for point in result["curve"]] == [0, 1 / 255, 2 / 255, 3 / 255]
-    whole = subprocess.run(
-        [*start, str(net), str(photos), *words, "--json", "--out", str(tmp_path / "w")],
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
-    assert whole.returncode == 0, whole.stderr
-    expected = json.loads(whole.stdout)
-    assert result["curve"] == expected["curve"]
-    assert result["classes"] == expected["classes"]
+    status, out, err = rivals("attack", net, photos, *words, "--json", "--out", tmp_path / "w")
+    assert status == 0, err
+    whole = json.loads(out)
+    assert result["curve"] == whole["curve"]
+    assert result["classes"] == whole["classes"]
 
 
 def test_another_verbs_run_is_not_resumed(rivals, place, tmp_path):

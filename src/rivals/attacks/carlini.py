@@ -45,8 +45,8 @@ def carlini_wagner(
         ball: ``L2``: its bounds, and how far a point may lie to count, by its eps, a number or one for each image.
         steps: The most gradients in each search.
         searches: How many weights are tried.
-        step: Adam's step. With the published 0.01 and fewer than some hundred steps, values at a wall do not come loose,
-            and black images as those of digits stay what they are.
+        step: Adam's step. With the published 0.01 and less than some hundred steps, values at a wall do not come loose:
+            the black of a digit's image stays black.
         weight: The first c. The published attack takes 1e-3, 9 searches and 1000 steps.
         hunting: targets, seed, batch_size, clean, slides: see :class:`~rivals.attacks.hunt.Hunting`.
 

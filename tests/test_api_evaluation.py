@@ -333,12 +333,12 @@ def results(folder):
     return results, [strip(record) for record in records], arrays
 
 
-KNOBS = {"attack": "fgsm,pgd(steps=4)", "batch_size": 8, "curve": [0.05], "quiet": True}
+KNOBS = {"attack": "fgsm,pgd(steps=4)", "batch_size": 8, "curve": [0.05], **QUIET}
 
 
 def test_a_run_folder_holds_the_report_the_steps_and_the_images(model, tmp_path):
     images = image_set()
-    report = evaluate(model, images, Linf(0.1), out=tmp_path / "r", **KNOBS)
+    report = evaluate(model, images, Linf(0.1), out=tmp_path / "r", **KNOBS | {"alarms": True})
     assert report.run == str(tmp_path / "r")
     run = Run.open(tmp_path / "r")
     assert (run.about["state"], run.about["verb"], run.about["images"]) == ("finished", "attack", 120)

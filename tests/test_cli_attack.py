@@ -164,7 +164,7 @@ def test_bad_models_and_data_are_refused_in_one_line(rivals, place):
 def test_ctrl_c_leaves_with_130_and_the_run_goes_on(rivals, place, tmp_path):
     photos, net = place / "photos", place / "classifier.safetensors"
     words = ["--attack", "noise(trials=3),pgd(steps=10),apgd(steps=30)", "--eps", "1/255,2/255,3/255"]
-    words += ["--batch-size", "2", "--no-alarms", "--quiet", "--seed", "3"]
+    words += ["-n", "24", "--batch-size", "2", "--no-alarms", "--quiet", "--seed", "3"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     start = [sys.executable, "-m", "rivals", "attack"]
     for number, more in ((signal.SIGINT, []), (signal.SIGTERM, ["--resume", "--quiet"])):
@@ -186,7 +186,7 @@ def test_ctrl_c_leaves_with_130_and_the_run_goes_on(rivals, place, tmp_path):
     status, out, err = rivals("attack", "--resume", "--out", tmp_path / "r", "--json")
     assert status == 0, err
     result = json.loads(out)
-    assert (result["n"], result["protocol"]["seed"], result["protocol"]["batch_size"]) == (40, 3, 2)
+    assert (result["n"], result["protocol"]["seed"], result["protocol"]["batch_size"]) == (24, 3, 2)
     assert [point["eps"] for point in result["curve"]] == [0, 1 / 255, 2 / 255, 3 / 255]
     status, out, err = rivals("attack", net, photos, *words, "--json", "--out", tmp_path / "w")
     assert status == 0, err

@@ -95,8 +95,9 @@ def test_targets_are_handed_on_and_judged_by():
     for outcome, call in zip(outcomes[1:], calls, strict=True):
         assert torch.equal(call["targets"], targets[outcome.points])
         assert torch.equal(model(outcome.x_adv).argmax(1) == targets[outcome.points], outcome.fooled)
-    x_adv = autoattack(model, x, y, L2(3.0), targets=targets)
-    assert (model(x_adv).argmax(1) == targets).double().mean() > 0.8
+    x, targets = x[:6], targets[:6]
+    x_adv = autoattack(model, x, y[:6], L2(3.0), targets=targets, version="swift")
+    assert (model(x_adv).argmax(1) == targets).sum() >= 5
 
 
 def test_passes_and_seconds_are_counted_by_part():
@@ -129,29 +130,30 @@ def test_nothing_is_held_open_while_the_caller_looks():
 def test_standard_is_as_published():
     """Passes of an image that nothing fells, in ten classes; K - 1 targets where there are fewer."""
     model, x, y = conv(10)
-    x, y = x[:2], y[:2]
+    x, y = x[:1], y[:1]
     with freeze(model, x) as frozen:
         spent = {
             o.part: (o.forwards, o.backwards) for o in assault(frozen, x, y, Linf(1e-9), plan("standard", Linf(1)))
         }
         assert list(spent) == ["clean", "apgd-ce", "apgd-t", "fab-t", "square"]
-        assert spent["apgd-ce"] == (2 * (101 + 1), 2 * 100)
-        assert spent["apgd-t"] == (2 * (9 * 101 + 1), 2 * 9 * 100)
-        assert spent["fab-t"][1] // 18 == 100
-        assert spent["square"] == (2 * (5001 + 1), 0)
+        assert spent["apgd-ce"] == (101 + 1, 100)
+        assert spent["apgd-t"] == (9 * 101 + 1, 9 * 100)
+        assert 9 * 100 <= spent["fab-t"][1] < 9 * 102
+        assert spent["square"] == (5001 + 1, 0)
         two = plan("standard", L1(1))[:2]
         spent = {o.part: (o.forwards, o.backwards) for o in assault(frozen, x, y, L1(1e-9), two)}
-        assert spent["apgd-ce"] == (2 * (5 * 103 + 1), 2 * 5 * 102)
-        assert spent["apgd-t"] == (2 * (5 * 103 + 1), 2 * 5 * 102)
+        assert spent["apgd-ce"] == (5 * 103 + 1, 5 * 102)
+        assert spent["apgd-t"] == (5 * 103 + 1, 5 * 102)
     model, x, y = conv(3)
-    with freeze(model, x[:2]) as frozen:
-        *_, last = assault(frozen, x[:2], y[:2], Linf(1e-9), plan("standard", Linf(1))[1:2])
-        assert last.backwards == 2 * 2 * 100
+    with freeze(model, x[:1]) as frozen:
+        *_, last = assault(frozen, x[:1], y[:1], Linf(1e-9), plan("standard", Linf(1))[1:2])
+        assert last.backwards == 2 * 100
 
 
-@pytest.mark.parametrize(("ball", "classes"), [(Linf(0.012), 2), (Linf(0.012), 5), (L2(0.16), 3), (L1(0.6), 3)])
+@pytest.mark.parametrize(("ball", "classes"), [(Linf(0.012), 5), (L2(0.16), 2)])
 def test_autoattack_is_as_strong_as_its_parts_together(ball, classes):
     model, x, y = conv(classes)
+    x, y = x[:10], y[:10]
     parts = ["apgd-ce", "apgd-t", "fab-t"]
     x_adv = autoattack(model, x, y, ball, parts=parts)
     felled = model(x_adv).argmax(1) != y
@@ -159,8 +161,8 @@ def test_autoattack_is_as_strong_as_its_parts_together(ball, classes):
     assert torch.equal(x_adv[~felled], x[~felled])
     alone = [model(autoattack(model, x, y, ball, parts=[part])).argmax(1) != y for part in parts]
     assert torch.equal(felled, torch.stack(alone).any(0))
-    assert torch.equal(alone[0], model(apgd(model, x, y, ball, restarts=5 if ball.p == 1 else 1)).argmax(1) != y)
-    assert 0 < felled.sum() < 16
+    assert torch.equal(alone[0], model(apgd(model, x, y, ball)).argmax(1) != y)
+    assert 0 < felled.sum() < 10
 
 
 class Silent(nn.Module):
@@ -177,11 +179,11 @@ class Silent(nn.Module):
 @pytest.mark.parametrize("version", ["standard", "swift"])
 def test_what_hides_its_gradient_falls_nonetheless(version):
     model, x, y = conv()
-    model = Silent(model)
+    model, x = Silent(model), x[:6]
     y = model(x).argmax(1)
     blind = model(autoattack(model, x, y, Linf(0.06), parts=["apgd-ce", "apgd-t"])).argmax(1) != y
     felled = model(autoattack(model, x, y, Linf(0.06), version=version)).argmax(1) != y
-    assert felled.sum() > blind.sum() + 4
+    assert felled.sum() > blind.sum() + 2
 
 
 @pytest.mark.parametrize("version", ["standard", "swift"])
@@ -191,7 +193,7 @@ def test_autoattack_depends_on_neither_batch_size_nor_order_and_leaves_the_model
     model.train()
     knobs = {"version": version, "seed": 2}
     if version == "standard":
-        knobs["parts"] = ["apgd-ce", "apgd-t", "fab-t"]
+        knobs["parts"] = ["apgd-ce", "apgd-t"]
     state = torch.get_rng_state()
     together = autoattack(model, x, y, NARROW, **knobs)
     assert torch.equal(torch.get_rng_state(), state)

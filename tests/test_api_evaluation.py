@@ -211,8 +211,8 @@ def test_robust_in_8_bits_counts_only_what_survives_rounding(model):
 # Alarms
 
 
-def alarms_of(model, data, ball=None, **knobs):
-    report = evaluate(model, data, ball or Linf(0.1), attack="pgd(steps=10)", quiet=True, **knobs)
+def alarms_of(model, data, ball=None, attack="pgd(steps=10)", **knobs):
+    report = evaluate(model, data, ball or Linf(0.1), attack=attack, quiet=True, **knobs)
     return [alarm["alarm"] for alarm in report.alarms], report
 
 
@@ -230,11 +230,11 @@ def test_probabilities_are_a_doubt(model, data):
 
 
 def test_a_saturated_softmax_is_noticed_and_attacked_without_gradients(model, data):
-    found, report = alarms_of(Saturated(model), data)
+    found, report = alarms_of(Saturated(model), data, attack="pgd,square(queries=50)")
     assert {"zero-gradient", "probabilities"} <= set(found)
     assert report.verdict.startswith("this looks like gradient masking: ")
-    assert list(report.parts) == ["square"]
-    assert any("only what needs none is used: square" in note for note in report.notes)
+    assert list(report.parts) == ["square(queries=50)"]
+    assert any("only what needs none is used: square(queries=50)" in note for note in report.notes)
 
 
 def test_a_rounded_input_is_noticed(model, data):
@@ -284,7 +284,7 @@ def test_square_felling_what_gradients_left_is_noticed_in_the_result(model, data
 # Memory
 
 
-def test_no_more_images_are_held_for_more_images(model, tmp_path, monkeypatch):
+def test_no_more_images_are_held_for_more_images(model, tmp_path, monkeypatch, request):
     """All image tensors alive are counted after the last step of every chunk, and where images are read."""
     held = []
 
@@ -308,13 +308,16 @@ def test_no_more_images_are_held_for_more_images(model, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Pool, "take", counted)
     monkeypatch.setattr(LiveAttack, "__call__", count)
+    gc.collect()
+    gc.freeze()  # what is there already is not counted, nor looked through
+    request.addfinalizer(gc.unfreeze)
     peaks = []
-    for n in (64, 160):
+    for n in (64, 128):
         held.clear()
         knobs = {"attack": "fgsm,pgd(steps=2)", "batch_size": 8, "curve": [0.05], "quiet": True, "alarms": False}
         evaluate(model, image_set(n), Linf(0.1), out=tmp_path / str(n), **knobs)
         peaks.append(max(held))
-    assert peaks[1] <= peaks[0]
+    assert 0 < peaks[1] <= peaks[0] < 128
     assert max(batches) == PROBES  # more than a chunk of 32
 
 

@@ -210,3 +210,10 @@ def test_two_attacks_are_compared_on_one_page(rivals, place):
     page = Path("both.html").read_text()
     assert "Under attack" in page
     assert page.count("<svg") >= 2
+
+
+def test_radii_are_told_as_they_are_typed():
+    from rivals.reports.robustness import _radius
+
+    typed = {0.05: "0.05", 0.1: "0.1", 0.3: "0.3", 1.0: "1", 2.0: "2", 8 / 255: "8/255", 0.5 / 255: "0.5/255"}
+    assert {eps: _radius(eps) for eps in typed} == typed

@@ -54,6 +54,12 @@ def accuracy_svg(lines: Sequence[Line], layout: Layout = WIDE, prefix: str = "wi
     return _inline(file.getvalue().decode(), f"accuracy-{prefix}")
 
 
+def in_bytes(eps: float) -> bool:
+    """Whether a radius is best told in steps of a byte, as 8/255: a whole number, or of small ones of quarters."""
+    steps = eps * BYTE * (4 if eps * BYTE < 4 else 1)  # not all: 0.05 would be 12.75/255
+    return abs(steps - round(steps)) < 1e-5
+
+
 def both_svgs(lines: Sequence[Line]) -> tuple[str, str] | None:
     """For wide and for narrow windows."""
     wide, narrow = accuracy_svg(lines, WIDE, "wide"), accuracy_svg(lines, NARROW, "narrow")
@@ -91,7 +97,7 @@ def _frame(axes: Axes, lines: Sequence[Line], layout: Layout) -> None:
 
     every = [point[0] for line in lines for point in line.points]
     most = max(every)
-    bytes_ = all(abs(eps * BYTE - round(eps * BYTE)) < 1e-6 for eps in every)
+    bytes_ = all(in_bytes(eps) for eps in every)
     scale = BYTE if bytes_ else 1
     axes.set_xlim(-0.02 * most, 1.02 * most)
     axes.set_ylim(-2, 102)
@@ -101,7 +107,7 @@ def _frame(axes: Axes, lines: Sequence[Line], layout: Layout) -> None:
         locator = MaxNLocator(nbins=8 if layout.wide else 4, integer=bytes_)
         ticks = [tick / scale for tick in locator.tick_values(0, most * scale) if 0 <= tick <= most * scale * 1.001]
     axes.set_xticks(ticks)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{round(x * BYTE)}/255" if bytes_ and x else f"{x:.4g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x * BYTE:.4g}/255" if bytes_ and x else f"{x:.4g}"))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
     norm = lines[0].norm
     axes.set_xlabel(f"eps ({norm} norm, images in [0, 1])", color=INK)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rivals.reports.accuracy import Line, both_svgs
+from rivals.reports.accuracy import Line, both_svgs, in_bytes
 from rivals.reports.curves import RUNS, VARIABLES
 from rivals.reports.examples import read_examples
 from rivals.reports.history import History, number
@@ -216,7 +216,10 @@ def _model(history: History) -> str:
 def _ball(history: History) -> str:
     config = history.part("config")
     norm = {"linf": "Linf", "l2": "L2", "l1": "L1"}.get(str(config.get("norm")), "")
-    return f"{norm} {str(config.get('eps', '')).rpartition(',')[2]}".strip()
+    radii = _entries(history.part("results"), "protocol").get("eps")
+    largest = number(radii[-1]) if isinstance(radii, list) and radii else None
+    told = str(config.get("eps", "")).rpartition(",")[2] if largest is None else _radius(largest)
+    return f"{norm} {told}".strip()
 
 
 def _attack(config: Record) -> str:
@@ -225,9 +228,8 @@ def _attack(config: Record) -> str:
 
 
 def _radius(eps: float) -> str:
-    """A radius as one writes it: ``8/255`` where it is a whole number of bytes, else four digits."""
-    whole = round(eps * 255)
-    return f"{whole}/255" if 0 < whole < 255 and abs(eps * 255 - whole) < 1e-6 else short(eps)
+    """A radius as one writes it: ``8/255`` where that is how it was meant, else four digits."""
+    return f"{eps * 255:.4g}/255" if 0 < eps < 1 and in_bytes(eps) else short(eps)
 
 
 def _answer(fell: bool, name: str) -> str:

@@ -19,7 +19,20 @@ if TYPE_CHECKING:
     from rivals.base.balls import Ball
 
 BLIND = ("noise", "square")  # the attacks that ask for no gradient
-_GIVEN = ("model", "x", "y", "ball", "clean", "targets", "seed", "batch_size", "shared", "kept", "stop_when_fooled")
+_GIVEN = (
+    "model",
+    "x",
+    "y",
+    "ball",
+    "clean",
+    "targets",
+    "seed",
+    "batch_size",
+    "shared",
+    "hunting",
+    "kept",
+    "stop_when_fooled",
+)
 
 
 def read_radii(text: str) -> list[float]:

@@ -14,10 +14,13 @@ from torch import Tensor
 
 from rivals.attacks.autopgd import apgd
 from rivals.attacks.blind import noise
+from rivals.attacks.carlini import carlini_wagner
+from rivals.attacks.deepfool import deepfool
 from rivals.attacks.fab import fab
 from rivals.attacks.frozen import Frozen
 from rivals.attacks.objectives import margin
 from rivals.attacks.relay import relay
+from rivals.attacks.shrinking import ddn, fmn
 from rivals.attacks.siege import Model, besiege
 from rivals.attacks.square import square
 from rivals.attacks.steps import bim, fgsm, mifgsm, pgd
@@ -260,6 +263,10 @@ ATTACKS: Registry[Attack] = Registry(
         "mifgsm": mifgsm,
         "apgd": apgd,
         "fab": fab,
+        "deepfool": deepfool,
+        "carlini_wagner": carlini_wagner,
+        "ddn": ddn,
+        "fmn": fmn,
         "square": square,
         "relay": relay,
         "autoattack": autoattack,

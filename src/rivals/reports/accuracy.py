@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from rivals.reports.curves import INK, NARROW, RUNS, STYLES, WIDE, Layout, _inline
+from rivals.reports.curves import INK, NARROW, RUNS, STYLES, WIDE, Layout, inline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +51,7 @@ def accuracy_svg(lines: Sequence[Line], layout: Layout = WIDE, prefix: str = "wi
     with matplotlib.rc_context(settings):
         figure = _figure(lines, layout)
         figure.savefig(file, format="svg", facecolor="none", metadata={"Date": None})
-    return _inline(file.getvalue().decode(), f"accuracy-{prefix}")
+    return inline(file.getvalue().decode(), f"accuracy-{prefix}")
 
 
 def in_bytes(eps: float) -> bool:

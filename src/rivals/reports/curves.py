@@ -115,7 +115,7 @@ def curves_svg(histories: Sequence[History], layout: Layout = WIDE, prefix: str 
     decides for light and dark. It refers to nothing outside itself; its ids start with ``prefix``.
     """
     content = _render(histories, layout, "svg")
-    return None if content is None else _inline(content.decode(), prefix)
+    return None if content is None else inline(content.decode(), prefix)
 
 
 def panels(histories: Sequence[History]) -> list[Panel]:
@@ -339,7 +339,7 @@ def _limits(values: list[float], log: bool) -> tuple[float, float]:
     return low - air, high + air
 
 
-def _inline(svg: str, prefix: str) -> str:
+def inline(svg: str, prefix: str) -> str:
     """A matplotlib SVG as an element of a page: no prolog, addresses or fixed size, in the page's colours."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
 from rivals.reports.run import Record
-from rivals.reports.terminal import PLAIN_EVERY, _clock
+from rivals.reports.terminal import PLAIN_EVERY, clock
 
 
 class LiveAttack:
@@ -21,9 +21,12 @@ class LiveAttack:
         n: How many images there are.
         passes: Tells how many images the model has been asked about so far.
         quiet: Show nothing.
+        first: What is done before the first step.
     """
 
-    def __init__(self, n: int, passes: Callable[[], int], *, quiet: bool = False) -> None:
+    def __init__(
+        self, n: int, passes: Callable[[], int], *, quiet: bool = False, first: str = "looking for masked gradients"
+    ) -> None:
         self.n = n
         self.passes = passes
         self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
@@ -37,7 +40,7 @@ class LiveAttack:
                 console=self.console,
                 transient=True,
             )
-            self._task = self._progress.add_task("looking for masked gradients", total=float(n))
+            self._task = self._progress.add_task(first, total=float(n))
 
     def __enter__(self) -> LiveAttack:
         if self._progress is not None:
@@ -60,7 +63,7 @@ class LiveAttack:
         if self._begun is None:
             self._begun = (at, record["seconds"])
         gained, spent = at - self._begun[0], record["seconds"] - self._begun[1]
-        left = f"{_clock(spent / gained * (self.n - at))} left" if gained > 0 and spent > 0 else ""
+        left = f"{clock(spent / gained * (self.n - at))} left" if gained > 0 and spent > 0 else ""
         place = f"{at:>7,} of {self.n:,} images, {record['fallen']:,} fallen"
         part = record["part"] + (f" at {record['eps']:.4g}" if record["eps"] else "")
         line = f"{place}  {part}  {left}"

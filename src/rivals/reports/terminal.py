@@ -78,7 +78,7 @@ class Live:
         if self._begun is None:
             self._begun = (done, record["seconds"])
         gained, spent = done - self._begun[0], record["seconds"] - self._begun[1]
-        left = f"{_clock(spent / gained * (1 - done))} left" if gained > 0 else ""
+        left = f"{clock(spent / gained * (1 - done))} left" if gained > 0 else ""
         pace = f"{record['images_per_second']:,.0f}/s" if record.get("images_per_second") else ""
         answers = f"D {record['d_real']:.2f}/{record['d_fake']:.2f}" if "d_real" in record else ""
         if "accuracy" in record:
@@ -92,7 +92,8 @@ class Live:
         return f"{min(done, 1):4.0%} {record['images']:>10,} img {pace:>8}  {losses:<20} {answers:<13} {left}"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A time left, as ``1:02:03`` or ``2:03``."""
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

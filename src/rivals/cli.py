@@ -27,6 +27,7 @@ VERBS = {
     "train": "train a generator against a discriminator",
     "classify": "train a classifier, to be attacked or hardened",
     "attack": "attack a classifier, and say how many images stand",
+    "certify": "prove a radius within which a classifier keeps its answer under noise",
     "harden": "train a classifier against an attack that is solved afresh for every batch",
     "sample": "draw images with a trained generator",
     "report": "write the page that shows one run, or several side by side",
@@ -251,27 +252,39 @@ def _base_config(verb: str, words: list[str], plain: C, presets: Mapping[str, Ca
 
 
 def _attack(words: list[str]) -> Any:
-    """``rivals attack``; what a resumed run was told stands for what is left out."""
+    """``rivals attack``."""
+    return _examined("attack", api.attack, words)
+
+
+def _certify(words: list[str]) -> Any:
+    """``rivals certify``."""
+    return _examined("certify", api.certify, words)
+
+
+def _examined(name: str, verb: Callable[..., Any], words: list[str]) -> Any:
+    """Call a verb that examines a model; what a resumed run was told stands for what is left out."""
     named = dict(pairwise(words))
     named |= {key: value for word in words for key, found, value in [word.partition("=")] if found}
     kept: dict[str, Any] = {}
     if "--resume" in words and "--out" in named:
         about = Run.open(named["--out"]).about
-        kept = about.get("config", {}) if about.get("verb") == "attack" else {}
+        kept = about.get("config", {}) if about.get("verb") == name else {}
 
-    def attack(*args: Any, **options: Any) -> Any:
-        return api.attack(*args, **options)
+    def call(*args: Any, **options: Any) -> Any:
+        return verb(*args, **options)
 
-    attack.__doc__ = api.attack.__doc__
-    signature = inspect.signature(api.attack, eval_str=True)
-    parameters = [
-        each.replace(default=tuple(value) if isinstance(value := kept[each.name], list) else value)
-        if each.name in kept
-        else each
-        for each in signature.parameters.values()
-    ]
-    attack.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    return _parse(attack, "attack", words)
+    call.__doc__ = verb.__doc__
+    signature = inspect.signature(verb, eval_str=True)
+    parameters = []
+    for each in signature.parameters.values():
+        if each.name in kept:
+            value = kept[each.name]
+            each = each.replace(default=tuple(value) if isinstance(value, list) else value)
+        # Only model and data have no flag.
+        flagged = each.name not in ("model", "data")
+        parameters.append(each.replace(kind=each.KEYWORD_ONLY) if flagged else each)
+    call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return _parse(call, name, words)
 
 
 def _demo(words: list[str]) -> Any:
@@ -304,6 +317,7 @@ _COMMANDS: dict[str, Callable[[list[str]], Any]] = {
     "train": _train,
     "classify": _classify,
     "attack": _attack,
+    "certify": _certify,
     "harden": _harden,
     "sample": _sample,
     "report": _report,

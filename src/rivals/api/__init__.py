@@ -1,5 +1,6 @@
 """The verbs a user calls, and the one place that wires the rooms together. Cheap to import: work imports torch."""
 
+from rivals.api.certifying import certify
 from rivals.api.classifying import classify
 from rivals.api.datasets import data_ls, data_pack
 from rivals.api.evaluation import attack, evaluate
@@ -12,6 +13,7 @@ __all__ = [
     "ClassifierRun",
     "TrainedRun",
     "attack",
+    "certify",
     "classify",
     "data_ls",
     "data_pack",

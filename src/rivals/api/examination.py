@@ -51,13 +51,14 @@ class Examination:
     notes: list[str]
     note: Callable[[str], None]
     quiet: bool
+    verb: str = "attack"
 
     def about(self, place: torch.device) -> Record:
         """What ``run.json`` says of a new run."""
         from rivals.api.models import fingerprint
 
         return {
-            "verb": "attack",
+            "verb": self.verb,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": shlex.join(["rivals", *sys.argv[1:]]) if Path(sys.argv[0]).name == "rivals" else "",
             "seed": self.config["seed"],
@@ -86,9 +87,9 @@ class Examination:
 
         run = Run.open(folder)
         kept = run.about
-        if kept.get("verb") != "attack":
+        if kept.get("verb") != self.verb:
             raise UserError(
-                f"'{folder}' is not a run of 'rivals attack', so it cannot be resumed by it: choose another"
+                f"'{folder}' is not a run of 'rivals {self.verb}', so it cannot be resumed by it: choose another"
             )
         for key, value in self.config.items():
             if key in kept["config"] and kept["config"][key] != value:
@@ -122,7 +123,7 @@ class Examination:
         sample = pool.take(_first(pool, 2)).to(place, dtype)
         trophies = Trophies(None if run is None else run.folder, self.config["save"], pool.order, pool.labels)
         trophies.resume(max(kept, default=0))
-        with warnings.catch_warnings(record=True) as heard, self._explained(sample), contextlib.ExitStack() as stack:
+        with warnings.catch_warnings(record=True) as heard, explained(sample), contextlib.ExitStack() as stack:
             warnings.simplefilter("always")
             judge = stack.enter_context(freeze(self.model, sample, fold=False, channels_last=False))
             frozen = stack.enter_context(freeze(attacked, sample))
@@ -182,26 +183,6 @@ class Examination:
         run.rewind(whole if records else -1)
         kept = {step: record for step, record in records.items() if step <= whole}
         return kept, max((record["seconds"] for record in kept.values()), default=0.0)
-
-    @contextlib.contextmanager
-    def _explained(self, sample: Tensor) -> Iterator[None]:
-        """One line for what a model says of images that it was not made for, and for too little memory."""
-        import torch
-
-        try:
-            yield
-        except (RuntimeError, ValueError, IndexError) as error:
-            if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
-                raise UserError("there is not enough memory for this batch: lower --batch-size") from None
-            shaped = ("shape", "size", "channels", "dimension", "expected")
-            if not any(word in str(error).lower() for word in shaped):
-                raise
-            shape = " x ".join(map(str, sample.shape[1:]))
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"the model cannot take images of {shape} ({reason}): give images of the size and channels it was "
-                "made for, as by --size"
-            ) from error
 
     def _looks(self, judge: Frozen, sample: Tensor) -> int:
         """How often the judge is to look: often if two passes of the same images differ."""
@@ -379,6 +360,27 @@ class Examination:
             "alarms": self.config["alarms"],
             "versions": surroundings.versions(),
         }
+
+
+@contextlib.contextmanager
+def explained(sample: Tensor) -> Iterator[None]:
+    """One line for what a model says of images that it was not made for, and for too little memory."""
+    import torch
+
+    try:
+        yield
+    except (RuntimeError, ValueError, IndexError) as error:
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+            raise UserError("there is not enough memory for this batch: lower --batch-size") from None
+        shaped = ("shape", "size", "channels", "dimension", "expected")
+        if not any(word in str(error).lower() for word in shaped):
+            raise
+        shape = " x ".join(map(str, sample.shape[1:]))
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"the model cannot take images of {shape} ({reason}): give images of the size and channels it was "
+            "made for, as by --size"
+        ) from error
 
 
 def blind_only(parts: Sequence[Part]) -> tuple[Part, ...]:

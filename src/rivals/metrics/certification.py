@@ -8,6 +8,7 @@ certificate is wrong with a probability of at most ``alpha``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -57,6 +58,44 @@ def radius(count: int, samples: int, sigma: float, alpha: float) -> float:
     return sigma * float(norm.ppf(bound)) if bound > 0.5 else 0.0
 
 
+def needed(alpha: float) -> int:
+    """The fewest draws that can certify anything: if all of them agree, ``alpha^(1/N)`` must be above 1/2."""
+    return math.floor(-math.log2(alpha)) + 1
+
+
+def votes(
+    answer: Answer, image: Tensor, sigma: float, draws: int, generator: torch.Generator, batch_size: int = 1000
+) -> Tensor:
+    """How often the base classifier says each class (K,) of one image (...) under ``draws`` draws of noise.
+
+    Noise is drawn in blocks of one size, so that it does not depend on the size of the batch.
+    """
+    found = torch.zeros(0, dtype=torch.long)
+    stride = max(1, batch_size // _BLOCK)
+    for first in range(0, -(-draws // _BLOCK), stride):
+        blocks = min(stride, -(-draws // _BLOCK) - first)
+        drawn = [torch.randn((_BLOCK, *image.shape), generator=generator, dtype=image.dtype) for _ in range(blocks)]
+        for noise in torch.split(torch.cat(drawn)[: draws - first * _BLOCK], batch_size):
+            said = answer(image + sigma * noise.to(image.device))
+            tally = torch.bincount(said.argmax(1).cpu(), minlength=said.shape[1])
+            found = tally if not len(found) else found + tally
+    return found
+
+
+def outvoted(tally: Tensor, label: int, alpha: float) -> bool:
+    """Whether counts (K,) show that another class than ``label`` is the smoothed classifier's answer.
+
+    The sign test of PREDICT (Cohen et al. 2019): were ``label`` the most frequent answer, the best other class would
+    lead it by so much with a probability of at most ``alpha`` (Hung & Fithian 2019).
+    """
+    from scipy.stats import binom
+
+    others = tally.clone()
+    others[label] = -1
+    lead, own = int(others.max()), int(tally[label])
+    return lead > own and 2 * float(binom.sf(lead - 1, lead + own, 0.5)) <= alpha
+
+
 def certify(
     answer: Answer,
     x: Tensor,
@@ -97,21 +136,8 @@ def certify(
     if guesses < 1 or samples < 1 or batch_size < 1:
         raise UserError(f"{guesses} guesses and {samples} samples by {batch_size}: take 1 or more of each")
 
-    def counts(image: Tensor, draws: int, generator: torch.Generator) -> Tensor:
-        found = torch.zeros(0, dtype=torch.long)
-        # Noise is drawn in blocks of one size, so that it does not depend on the size of the batch.
-        stride = max(1, batch_size // _BLOCK)
-        for first in range(0, -(-draws // _BLOCK), stride):
-            blocks = min(stride, -(-draws // _BLOCK) - first)
-            drawn = [torch.randn((_BLOCK, *image.shape), generator=generator, dtype=image.dtype) for _ in range(blocks)]
-            for noise in torch.split(torch.cat(drawn)[: draws - first * _BLOCK], batch_size):
-                said = answer(image + sigma * noise.to(image.device))
-                tally = torch.bincount(said.argmax(1).cpu(), minlength=said.shape[1])
-                found = tally if not len(found) else found + tally
-        return found
-
     for image, generator in zip(x, streams(x, [0] * len(x), seed, "certify"), strict=True):
-        label = int(counts(image, guesses, generator).argmax())
-        count = int(counts(image, samples, generator)[label])
+        label = int(votes(answer, image, sigma, guesses, generator, batch_size).argmax())
+        count = int(votes(answer, image, sigma, samples, generator, batch_size)[label])
         reach = radius(count, samples, sigma, alpha)
         yield Certificate(label if reach else ABSTAINS, reach, count, samples)

@@ -1,13 +1,15 @@
-"""Models around models: normalisation put inside, and the mean over the draws of one that is randomised."""
+"""Models around models: normalisation inside, the mean over draws of one that is randomised, smoothing by noise."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from rivals.base.errors import UserError
+from rivals.base.seeds import generator
 
 
 class Normalised(nn.Module):
@@ -63,3 +65,35 @@ class Averaged(nn.Module):
         for _ in range(self.draws - 1):
             total = total + self.model(x)
         return total / self.draws
+
+
+class Smoothed(nn.Module):
+    """A classifier smoothed by normal noise, made so that it can be attacked: ``log mean softmax(model(x + noise))``.
+
+    Whether the smoothed classifier changes its mind is a vote, which has no gradient; the mean of the probabilities
+    has one, and where it points, votes follow (SmoothAdv: Salman et al. 2019, eq. 6). The noise is the same for every
+    image and every pass: so it is a function, whose values can be compared, and batches make no difference.
+
+    Args:
+        model: Images (n, ...) to logits (n, K).
+        sigma: The deviation of the noise, in the unit of the images.
+        draws: Of noise; each image costs so many passes.
+        seed: Of the noise.
+    """
+
+    def __init__(self, model: nn.Module, sigma: float, draws: int, seed: int = 0) -> None:
+        super().__init__()
+        self.model = model
+        self.sigma = sigma
+        self.draws = draws
+        self.seed = seed
+        self._noise = torch.zeros(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (n, ...) to the logarithms of mean probabilities (n, K)."""
+        noise = self._noise
+        if noise.shape[1:] != x.shape[1:] or noise.dtype != x.dtype or noise.device != x.device:
+            drawn = torch.randn((self.draws, *x.shape[1:]), generator=generator(self.seed, "smoothed"), dtype=x.dtype)
+            noise = self._noise = self.sigma * drawn.to(x.device)
+        logits: Tensor = self.model((x[:, None] + noise).flatten(0, 1))
+        return logits.log_softmax(1).view(len(x), self.draws, -1).logsumexp(1) - math.log(self.draws)

@@ -13,7 +13,7 @@ from string import Template
 
 from rivals.base.errors import UserError
 from rivals.base.files import write_atomically
-from rivals.reports import robustness, sections
+from rivals.reports import certified, robustness, sections
 from rivals.reports.history import History
 from rivals.reports.markup import Html, join, table, tag
 from rivals.reports.run import Run
@@ -84,10 +84,14 @@ def _names(histories: Sequence[History]) -> list[str]:
 
 
 def _heading(history: History) -> str:
+    if certified.is_certificate(history):
+        return certified.heading(history)
     return robustness.heading(history) if robustness.is_attack(history) else sections.heading(history)
 
 
 def _header(history: History, title: str, subtitle: str, level: str) -> Html:
+    if certified.is_certificate(history):
+        return certified.header(history, title, subtitle, level)
     made = robustness.header if robustness.is_attack(history) else sections.header
     return made(history, title, subtitle, level)
 
@@ -97,6 +101,8 @@ def _run(history: History, place: int, budget: int, level: str) -> Html:
     last = [("Environment", sections.environment(history.about)), ("Do it again", sections.command(history.about))]
     if robustness.is_attack(history):
         return _parts([*robustness.sections(history), ("Protocol", robustness.protocol(history)), *last], level)
+    if certified.is_certificate(history):
+        return _parts([*certified.sections(history), *last], level)
     alone = level == "h2"
     parts = [
         ("Health", sections.health(history)),
@@ -144,6 +150,7 @@ def _comparison(histories: Sequence[History], names: Sequence[str]) -> Html:
     rows = [list(row) for row in zip(links, *differing.values(), strict=True)]
     parts = [
         ("Under attack", robustness.compared(histories, names)),
+        ("Certified", certified.compared(histories, names)),
         ("Summary", table(["run", "state", "recipe", "data", "images", "time", *endings], ends, "compare")),
         ("Settings that differ", table(["run", *differing], rows, "compare") if differing else Html()),
         ("Curves", sections.curves(histories, names)),

@@ -51,7 +51,8 @@ def write_radii(radii: Sequence[float]) -> str:
     """Radii as one would type them, so that :func:`read_radii` gives back the very same."""
     whole = [round(eps * 255) for eps in radii]
     return ",".join(
-        f"{k}/255" if 0 < k < 255 and k / 255 == eps else repr(eps) for k, eps in zip(whole, radii, strict=True)
+        f"{k}/255" if 0 < k < 255 and k / 255 == eps and len(repr(eps)) > 5 else repr(eps)
+        for k, eps in zip(whole, radii, strict=True)
     )
 
 

@@ -57,7 +57,9 @@ def accuracy_svg(lines: Sequence[Line], layout: Layout = WIDE, prefix: str = "wi
 def in_bytes(eps: float) -> bool:
     """Whether a radius is best told in steps of a byte, as 8/255: a whole number, or of small ones of quarters."""
     steps = eps * BYTE * (4 if eps * BYTE < 4 else 1)  # not all: 0.05 would be 12.75/255
-    return abs(steps - round(steps)) < 1e-5
+    # 0 is told either way, and 0.2, which happens to be 51/255, by two decimals.
+    short = eps > 0 and abs(100 * eps - round(100 * eps)) < 1e-9
+    return abs(steps - round(steps)) < 1e-5 and not short
 
 
 def both_svgs(lines: Sequence[Line]) -> tuple[str, str] | None:

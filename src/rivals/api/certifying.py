@@ -139,7 +139,7 @@ def certify(
         "samples": samples,
         "guesses": guesses,
         "alpha": alpha,
-        "radii": ",".join(map(repr, where)),
+        "radii": ",".join(repr(each).removesuffix(".0") for each in where),
         "upper": upper,
         "draws": draws,
         "steps": steps,
@@ -210,18 +210,14 @@ def _warn(named: Named, sigma: float, size: int, note: Callable[[str], None]) ->
     trained = about.get("sigma") or hardened.get("sigma")
     if trained:
         if not math.isclose(trained, sigma, rel_tol=1e-6):
-            note(
-                f"the model was trained under noise of sigma {trained:g}, and sigma is {sigma:g}: its radii may be small"
-            )
+            note(f"the model was trained under noise of sigma {trained:g}, not {sigma:g}: its radii may be small")
     elif hardened.get("method") == "noise":
         eps, norm = float(hardened["eps"]), str(hardened.get("norm"))
         spread = {"linf": eps / math.sqrt(3), "l2": eps / math.sqrt(size + 2)}.get(norm)
         if spread is None or not 1 / NEAR < spread / sigma < NEAR:
             like = "" if spread is None else f", whose deviation is {spread:.3g}"
-            note(
-                f"the model was hardened by even noise in {norm} {eps:.4g}{like}, and sigma is {sigma:g}: its radii may be "
-                "small"
-            )
+            noise = f"even noise in {norm} {eps:.4g}{like}"
+            note(f"the model was hardened by {noise}, not noise of sigma {sigma:g}: its radii may be small")
     else:
         how = f"was hardened by {hardened['method']}" if hardened.get("method") else "was trained plainly"
         note(f"the model {how}, not under noise of sigma {sigma:g}: its radii may be near 0")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 NOTHING = Html()
 HEIGHT = 300  # of the panel, in points
 LOWER, UPPER = "certified: proven to stand", "not felled by the attack"
+LIMIT = "the most that so many samples can prove"
 
 WHAT = Html("""<p>Here the classifier is not asked once about an image, but again and again, each time with fresh
 <b>noise</b> on it. Its answer is what it says most often: that is the <b>smoothed</b> classifier. A small change to the
@@ -39,11 +40,19 @@ where the shares would lie if other images of the same kind were taken.</p>""")
 
 @dataclass(frozen=True)
 class Bounds:
-    """The bracket as it is drawn: rising radii, and shares from 0 to 1 that hold from there to the next radius."""
+    """The bracket as it is drawn: rising radii, and shares from 0 to 1 that hold from there to the next radius.
+
+    Attributes:
+        proven: The lower curve.
+        standing: The upper curve, empty if no attack was tried.
+        most: Where the axis ends.
+        largest: What so many samples can prove at most, if that is before ``most``.
+    """
 
     proven: list[tuple[float, float]]
     standing: list[tuple[float, float]]
     most: float
+    largest: float | None
 
 
 def is_certificate(history: History) -> bool:
@@ -115,16 +124,16 @@ def curve(history: History) -> Html:
         svgs = (("wide", bracket_svg(bounds, WIDE, "wide")), ("narrow", bracket_svg(bounds, NARROW, "narrow")))
         figure = tag("figure", *(tag("div", Html(svg), class_=kind) for kind, svg in svgs), class_="curves bracket")
         told = [(VARIABLES[BLUE], LOWER), *([(VARIABLES[VERMILLION], UPPER)] if bounds.standing else [])]
+        told += [("currentColor; opacity: 0.5", LIMIT)] if bounds.largest else []
         swatches = [tag("li", tag("i", style=f"background: {colour}"), name) for colour, name in told]
         legend = tag("ul", *swatches, class_="swatches")
-    rows = []
+    rows, head = [], ["L2 radius", "certified", "95 % interval"]
+    if _entries(points[0], "upper"):  # both shares before both intervals, so that a narrow window shows the bracket
+        head = ["L2 radius", "certified", "stands under attack", "certified, 95 %", "stands, 95 %"]
     for point in points:
-        lower, upper = _entries(point, "lower"), _entries(point, "upper")
-        row = [short(point.get("radius")), _percent(lower), _interval(lower)]
-        rows.append(row + ([_percent(upper), _interval(upper)] if upper else []))
-    head = ["L2 radius", "certified", "95 % interval"]
-    head += ["stands under attack", "95 % interval"] if len(rows[0]) > 3 else []
-    return join(legend, figure, table(head, rows, "numbers all"), tag("p", _sentence(points), class_="quiet"))
+        sides = [share for side in ("lower", "upper") if (share := _entries(point, side))]
+        rows.append([short(point.get("radius")), *map(_percent, sides), *map(_interval, sides)])
+    return join(legend, figure, tag("p", _sentence(points)), table(head, rows, "numbers all"))
 
 
 def _sentence(points: list[Record]) -> str:
@@ -132,8 +141,9 @@ def _sentence(points: list[Record]) -> str:
     last = points[-1]
     lower, upper = _entries(last, "lower"), _entries(last, "upper")
     told = (
-        f"Read the last row so: of {count(lower.get('of'))} images, {count(lower.get('count'))} are classified rightly "
-        f"under noise and provably stay so whatever change of length {short(last.get('radius'))} is made"
+        f"Read the last row of the table so: of {count(lower.get('of'))} images, {count(lower.get('count'))} are "
+        "classified rightly under noise, and provably stay so whatever change of length "
+        f"{short(last.get('radius'))} is made"
     )
     if not upper:
         return f"{told}; of the others nothing is known."
@@ -176,13 +186,14 @@ def _bounds(history: History, points: list[Record]) -> Bounds:
     """
     found = [(number(point.get("radius")), number(_entries(point, "upper").get("value"))) for point in points]
     most = max((radius for radius, _ in found if radius is not None), default=0.0)
+    largest = number(history.part("results").get("largest"))
     records = [record for record in Run(history.folder).records() if "truth" in record]
     right = sorted(record["radius"] for record in records if record["label"] == record["truth"])
     n = max(len(records), 1)
     proven = [(0.0, len(right) / n)]
     proven += [(reach, (len(right) - place - 1) / n) for place, reach in enumerate(right) if reach < most]
     standing = [(radius, share) for radius, share in found if radius is not None and share is not None]
-    return Bounds(proven, standing, most)
+    return Bounds(proven, standing, most, largest if largest is not None and largest < most else None)
 
 
 def bracket_svg(bounds: Bounds, layout: Layout, prefix: str) -> str:
@@ -235,6 +246,8 @@ def _figure(bounds: Bounds, layout: Layout) -> Figure:
         axes.fill_between(grid, lower, upper, step="post", color=BLUE, alpha=0.13, linewidth=0)
         axes.step(grid, upper, where="post", color=VERMILLION, linewidth=1.8)
         axes.plot(*np.array(bounds.standing).T * [[1], [100]], color=VERMILLION, linestyle="", marker="v", markersize=6)
+    if bounds.largest is not None:
+        axes.axvline(bounds.largest, color=INK, alpha=0.5, linewidth=1, linestyle=(0, (2, 2)))
     axes.step(grid, lower, where="post", color=BLUE, linewidth=1.8)
     axes.set_xlim(-0.02 * bounds.most, 1.02 * bounds.most)
     axes.set_ylim(-2, 102)

@@ -143,9 +143,10 @@ def parse(monkeypatch):
             cli.main(words)
         assert not left.value.code, f"'rivals {shlex.join(words)}' does not parse"
         settings = given.get("settings", {})
-        config = recipes.ClassifierConfig() if words[0] == "classify" else recipes.Config()
+        kinds = {"classify": recipes.ClassifierConfig(), "harden": recipes.HardenConfig()}
+        config = kinds.get(words[0], recipes.Config())
         config.changed(**settings)
-        assert settings.get("net", config.net) in (CLASSIFIERS if words[0] == "classify" else NETS)
+        assert settings.get("net", config.net) in (CLASSIFIERS if words[0] in kinds else NETS)
         assert settings.get("loss", "hinge") in LOSSES
         for name in ("until", "sample_every", "checkpoint_every"):
             if given.get(name):
@@ -300,3 +301,12 @@ def test_the_page_on_run_folders_names_all_that_is_in_one(play):
         assert all(told(each) for each in inside), f"run.json: {key}: {', '.join(inside)}"
     for key in {key for record in run.records() for key in record}:
         assert told(key), f"metrics.jsonl: {key}"
+
+
+def test_the_table_of_methods_is_theirs():
+    table = rows(section("docs/hardening.md", "## Methods"))
+    assert list(table) == list(recipes.METHODS)
+    for name, method in recipes.METHODS.items():
+        for paper in method.paper.split("; "):
+            assert re.search(r"\w+ et al\. \d{4}", paper)[0] in table[name][2], name
+        assert "--beta" in table[name][1] or method.beta is None

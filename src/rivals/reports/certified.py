@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 NOTHING = Html()
 HEIGHT = 300  # of the panel, in points
 LOWER, UPPER = "certified: proven to stand", "not felled by the attack"
-LIMIT = "the most that so many samples can prove"
+LIMIT = "the most these samples can prove"
 
 WHAT = Html("""<p>Here the classifier is not asked once about an image, but again and again, each time with fresh
 <b>noise</b> on it. Its answer is what it says most often: that is the <b>smoothed</b> classifier. A small change to the

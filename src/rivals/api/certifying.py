@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rivals.api.evaluation import _is_module, _place
+from rivals.api.evaluation import is_module, whereabouts
 from rivals.api.examination import Examination
 from rivals.api.sources import found, free
 from rivals.base import devices
@@ -124,7 +124,7 @@ def certify(
     if resume and out is None:
         raise UserError("--resume needs the run to go on with: add --out RUN")
     named_data = isinstance(data, str | Path)
-    if out is None and named_data and not _is_module(model):
+    if out is None and named_data and not is_module(model):
         out = free(Path("runs"), f"{Path(data).stem}-certify")
     if out is not None and not resume:
         Run.check_free(Path(out))  # before the images are read, which may take a while
@@ -132,7 +132,7 @@ def certify(
     ball = L2(where[-1])
     pool = fill(data, ball, named, n, split=split, size=size, crop=crop, skip_bad=skip_bad, note=note)
     config = {
-        "model": named.name if _is_module(model) else found(str(model)),
+        "model": named.name if is_module(model) else found(str(model)),
         "data": found(str(data)) if named_data else pool.about["name"],
         "sigma": float(sigma),
         "n": len(pool),
@@ -152,7 +152,7 @@ def certify(
         "seed": seed,
         "batch_size": batch_size,
     }
-    own = _place(named.model) if _is_module(model) else None
+    own = whereabouts(named.model) if is_module(model) else None
     place = own if own is not None and device == "auto" else devices.pick(device)
     # The caller's own model stays where it is.
     net = named.model if own == place else (named.model if own is None else copy.deepcopy(named.model)).to(place)

@@ -209,7 +209,7 @@ def evaluate(
     check_save(save, pool.shape)
     _check_size(ball, radii[-1], pool.shape)
     config = {
-        "model": named.name if _is_module(model) else found(str(model)),
+        "model": named.name if is_module(model) else found(str(model)),
         "data": found(str(data)) if isinstance(data, str | Path) else pool.about["name"],
         "norm": type(ball).__name__.lower(),
         "eps": write_radii(radii),
@@ -227,7 +227,7 @@ def evaluate(
         "seed": seed,
         "batch_size": batch_size,
     }
-    own = _place(named.model) if _is_module(model) else None
+    own = whereabouts(named.model) if is_module(model) else None
     place = own if own is not None and device == "auto" else devices.pick(device)
     # The caller's own model stays where it is.
     net = named.model if own == place else (named.model if own is None else copy.deepcopy(named.model)).to(place)
@@ -271,11 +271,13 @@ def _check_size(ball: Ball, eps: float, shape: tuple[int, ...]) -> None:
         raise UserError(f"an {norm} eps of {eps:g} is wider than all images of {size} ({norm} {whole:.4g}){hint}")
 
 
-def _is_module(model: Any) -> bool:
+def is_module(model: Any) -> bool:
+    """Whether it is a module that was given, not the name of one."""
     return not isinstance(model, str | os.PathLike)
 
 
-def _place(model: nn.Module) -> torch.device:
+def whereabouts(model: nn.Module) -> torch.device:
+    """Where a model lives."""
     import torch
 
     first = next(model.parameters(), None)

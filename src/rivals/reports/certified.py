@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rivals.reports.curves import BLUE, INK, NARROW, VARIABLES, VERMILLION, WIDE, Layout, inline
 from rivals.reports.history import History, number
 from rivals.reports.markup import Html, join, pairs, table, tag
-from rivals.reports.robustness import _entries, _interval, _list, _model, _percent
+from rivals.reports.robustness import entry, interval, listed, model_name, percent
 from rivals.reports.run import Record, Run
 from rivals.reports.words import STATES, count, duration, setting, short
 
@@ -62,31 +62,31 @@ def is_certificate(history: History) -> bool:
 
 def heading(history: History) -> str:
     """What was certified, under what noise."""
-    return f"{_model(history)} under noise of sigma {short(history.part('config').get('sigma'))}"
+    return f"{model_name(history)} under noise of sigma {short(history.part('config').get('sigma'))}"
 
 
 def header(history: History, title: str, subtitle: str, level: str) -> Html:
     """Title, and the numbers that matter as cards."""
     about, results, data = history.about, history.part("results"), history.part("data")
-    config, curve = history.part("config"), _list(results, "curve")
+    config, curve = history.part("config"), listed(results, "curve")
     begun = str(about.get("created", ""))[:16].replace("T", " ")
     line = tag("p", subtitle, f" · begun {begun}" if begun else "", class_="quiet")
     cards = []
     for point in [*curve[:1], *curve[1:][-1:]]:
-        share = _entries(point, "lower")
+        share = entry(point, "lower")
         at = short(point.get("radius"))
         name = "Certified" if point is curve[0] else f"Certified at {at}"
-        cards.append((name, _percent(share), _interval(share)))
-    if curve and (share := _entries(curve[-1], "upper")):
-        cards.append((f"Stands at {short(curve[-1].get('radius'))}", _percent(share), _interval(share)))
+        cards.append((name, percent(share), interval(share)))
+    if curve and (share := entry(curve[-1], "upper")):
+        cards.append((f"Stands at {short(curve[-1].get('radius'))}", percent(share), interval(share)))
     if results:
         largest = f"at most {short(results.get('largest'))} can be had"
         cards.append(("Mean radius", short(results.get("mean_radius")), largest))
-        cards.append(("Abstained", _percent(_entries(results, "abstained")), ""))
+        cards.append(("Abstained", percent(entry(results, "abstained")), ""))
     cards.append(("Noise", f"sigma {short(config.get('sigma'))}", f"{count(config.get('samples'))} samples an image"))
     of = f"of {count(data.get('of'))} of {data.get('name', '?')}"
     cards.append(("Images", count(results.get("n", data.get("n"))), of))
-    cards.append(("Model", _model(history), f"{count(history.part('model').get('parameters'))} parameters"))
+    cards.append(("Model", model_name(history), f"{count(history.part('model').get('parameters'))} parameters"))
     cards.append(("Time", duration(history.seconds), str(about.get("device", ""))))
     state = str(about.get("state", "unknown"))
     cards.append(("State", state.capitalize(), STATES.get(state, "")))
@@ -115,7 +115,7 @@ def notes(history: History) -> Html:
 
 def curve(history: History) -> Html:
     """The bracket: drawn where there are two radii or more, and as a table."""
-    points = _list(history.part("results"), "curve")
+    points = listed(history.part("results"), "curve")
     if not points:
         return NOTHING
     bounds = _bounds(history, points)
@@ -128,18 +128,18 @@ def curve(history: History) -> Html:
         swatches = [tag("li", tag("i", style=f"background: {colour}"), name) for colour, name in told]
         legend = tag("ul", *swatches, class_="swatches")
     rows, head = [], ["L2 radius", "certified", "95 % interval"]
-    if _entries(points[0], "upper"):  # both shares before both intervals, so that a narrow window shows the bracket
+    if entry(points[0], "upper"):  # both shares before both intervals, so that a narrow window shows the bracket
         head = ["L2 radius", "certified", "stands under attack", "certified, 95 %", "stands, 95 %"]
     for point in points:
-        sides = [share for side in ("lower", "upper") if (share := _entries(point, side))]
-        rows.append([short(point.get("radius")), *map(_percent, sides), *map(_interval, sides)])
+        sides = [share for side in ("lower", "upper") if (share := entry(point, side))]
+        rows.append([short(point.get("radius")), *map(percent, sides), *map(interval, sides)])
     return join(legend, figure, tag("p", _sentence(points)), table(head, rows, "numbers all"))
 
 
 def _sentence(points: list[Record]) -> str:
     """The widest radius in one sentence, for somebody who has never read such a table."""
     last = points[-1]
-    lower, upper = _entries(last, "lower"), _entries(last, "upper")
+    lower, upper = entry(last, "lower"), entry(last, "upper")
     told = (
         f"Read the last row of the table so: of {count(lower.get('of'))} images, {count(lower.get('count'))} are "
         "classified rightly under noise, and provably stay so whatever change of length "
@@ -154,7 +154,7 @@ def _sentence(points: list[Record]) -> str:
 
 def protocol(history: History) -> Html:
     """How the numbers were made: what was asked, and what came of it."""
-    entries = {**history.part("config"), **_entries(history.part("results"), "protocol")}
+    entries = {**history.part("config"), **entry(history.part("results"), "protocol")}
     told = {key: value for key, value in entries.items() if not isinstance(value, dict)}
     return pairs({key: setting(value) for key, value in told.items()}, "pairs") if told else NOTHING
 
@@ -166,14 +166,13 @@ def compared(histories: Sequence[History], names: Sequence[str]) -> Html:
         if not is_certificate(history):
             continue
         results, config = history.part("results"), history.part("config")
-        points = _list(results, "curve")
+        points = listed(results, "curve")
         ends = [points[0], points[-1]] if points else [{}, {}]
         shares = [
-            " to ".join(_percent(share) for side in ("lower", "upper") if (share := _entries(end, side)))
-            for end in ends
+            " to ".join(percent(share) for side in ("lower", "upper") if (share := entry(end, side))) for end in ends
         ]
         at = short(ends[1].get("radius"))
-        facts = (_model(history), short(config.get("sigma")), count(config.get("samples")), count(results.get("n")))
+        facts = (model_name(history), short(config.get("sigma")), count(config.get("samples")), count(results.get("n")))
         rows.append([name, *facts, shares[0] or "–", f"{shares[1] or '–'} at {at}", short(results.get("mean_radius"))])
     head = ["run", "model", "sigma", "samples", "images", "stands as it is", "stands at the widest", "mean radius"]
     return table(head, rows, "compare") if rows else NOTHING
@@ -184,7 +183,7 @@ def _bounds(history: History, points: list[Record]) -> Bounds:
 
     Accuracy can only fall as the radius grows. So what holds from above at one radius holds at all larger ones.
     """
-    found = [(number(point.get("radius")), number(_entries(point, "upper").get("value"))) for point in points]
+    found = [(number(point.get("radius")), number(entry(point, "upper").get("value"))) for point in points]
     most = max((radius for radius, _ in found if radius is not None), default=0.0)
     largest = number(history.part("results").get("largest"))
     records = [record for record in Run(history.folder).records() if "truth" in record]

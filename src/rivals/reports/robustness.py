@@ -30,7 +30,7 @@ def is_attack(history: History) -> bool:
 def heading(history: History) -> str:
     """What was attacked, by what."""
     config = history.part("config")
-    return f"{_model(history)} under {_attack(config)}"
+    return f"{model_name(history)} under {_attack(config)}"
 
 
 def header(history: History, title: str, subtitle: str, level: str) -> Html:
@@ -41,12 +41,12 @@ def header(history: History, title: str, subtitle: str, level: str) -> Html:
     state = str(about.get("state", "unknown"))
     cards = []
     for name, key in (("Clean accuracy", "clean"), ("Robust accuracy", "robust"), ("Robust in 8 bits", "rounded")):
-        if share := _entries(results, key):
-            cards.append((name, _percent(share), _interval(share)))
+        if share := entry(results, key):
+            cards.append((name, percent(share), interval(share)))
     cards.append(("Ball", _ball(history), "images in [0, 1]"))
     of = count(data.get("of"))
     cards.append(("Images", count(results.get("n", data.get("n"))), f"of {of} of {data.get('name', '?')}"))
-    cards.append(("Model", _model(history), f"{count(history.part('model').get('parameters'))} parameters"))
+    cards.append(("Model", model_name(history), f"{count(history.part('model').get('parameters'))} parameters"))
     cards.append(("Time", duration(history.seconds), str(about.get("device", ""))))
     cards.append(("State", state.capitalize(), STATES.get(state, "")))
     facts = {term: join(value, tag("small", more) if more else "") for term, value, more in cards}
@@ -142,7 +142,7 @@ def examples(history: History) -> Html:
 def parts(history: History) -> Html:
     """Who felled how many, at what cost."""
     rows = []
-    for each in _list(history.part("results"), "parts"):
+    for each in listed(history.part("results"), "parts"):
         own = [each.get("attacked"), each.get("felled"), each.get("unverified")]
         passes = [each.get("forwards"), each.get("backwards")]
         seconds = number(each.get("seconds"))
@@ -164,16 +164,16 @@ def parts(history: History) -> Html:
 def classes(history: History) -> Html:
     """Each class, as it is and under attack."""
     rows = []
-    for each in _list(history.part("results"), "classes"):
-        clean, robust = _entries(each, "clean"), _entries(each, "robust")
-        shares = (_percent(clean), _percent(robust), _interval(robust))
+    for each in listed(history.part("results"), "classes"):
+        clean, robust = entry(each, "clean"), entry(each, "robust")
+        shares = (percent(clean), percent(robust), interval(robust))
         rows.append([str(each.get("class", "")), count(clean.get("of")), *shares])
     return table(["class", "images", "clean", "robust", "95 % interval"], rows, "numbers all") if rows else NOTHING
 
 
 def protocol(history: History) -> Html:
     """How the numbers were made: what was asked, and what came of it."""
-    entries = {**history.part("config"), **_entries(history.part("results"), "protocol")}
+    entries = {**history.part("config"), **entry(history.part("results"), "protocol")}
     told = {key: value for key, value in entries.items() if not isinstance(value, dict)}
     told["eps"] = str(history.part("config").get("eps", "")).replace(",", ", ")
     return pairs({key: setting(value) for key, value in told.items()}, "pairs") if told else NOTHING
@@ -187,9 +187,9 @@ def compared(histories: Sequence[History], names: Sequence[str]) -> Html:
     rows = []
     for history, name in chosen:
         results = history.part("results")
-        clean, robust = _entries(results, "clean"), _entries(results, "robust")
-        facts = (_model(history), _attack(history.part("config")), _ball(history), count(results.get("n")))
-        shares = (_percent(clean), _percent(robust), _interval(robust))
+        clean, robust = entry(results, "clean"), entry(results, "robust")
+        facts = (model_name(history), _attack(history.part("config")), _ball(history), count(results.get("n")))
+        shares = (percent(clean), percent(robust), interval(robust))
         rows.append([name, *facts, *shares, str(results.get("verdict", "–"))])
     head = ["run", "model", "attack", "ball", "images", "clean", "robust", "95 % interval", "verdict"]
     return join(curve(*zip(*chosen, strict=True)), table(head, rows, "compare"))
@@ -197,16 +197,16 @@ def compared(histories: Sequence[History], names: Sequence[str]) -> Html:
 
 def _line(history: History, name: str) -> Line | None:
     points = []
-    for each in _list(history.part("results"), "curve"):
+    for each in listed(history.part("results"), "curve"):
         found = [number(each.get(key)) for key in ("eps", "value", "low", "high")]
         eps, value, low, high = found
         if eps is not None and value is not None and low is not None and high is not None:
             points.append((eps, value, low, high))
-    norm = str(_entries(history.part("results"), "protocol").get("norm", ""))
+    norm = str(entry(history.part("results"), "protocol").get("norm", ""))
     return Line(name, norm, points) if points else None
 
 
-def _model(history: History) -> str:
+def model_name(history: History) -> str:
     """What the model is called: the folder of a path, or the name."""
     name = str(history.part("model").get("name", "model"))
     *before, last = name.split("/")
@@ -216,7 +216,7 @@ def _model(history: History) -> str:
 def _ball(history: History) -> str:
     config = history.part("config")
     norm = {"linf": "Linf", "l2": "L2", "l1": "L1"}.get(str(config.get("norm")), "")
-    radii = _entries(history.part("results"), "protocol").get("eps")
+    radii = entry(history.part("results"), "protocol").get("eps")
     largest = number(radii[-1]) if isinstance(radii, list) and radii else None
     told = str(config.get("eps", "")).rpartition(",")[2] if largest is None else _radius(largest)
     return f"{norm} {told}".strip()
@@ -236,21 +236,25 @@ def _answer(fell: bool, name: str) -> str:
     return f"→ {name}" if fell else f"{name}, stands"
 
 
-def _percent(share: Record) -> str:
+def percent(share: Record) -> str:
+    """A share as it is written, an en dash for none."""
     value = number(share.get("value"))
     return "–" if value is None else f"{100 * value:.1f} %"
 
 
-def _interval(share: Record) -> str:
+def interval(share: Record) -> str:
+    """Its interval likewise, nothing for none."""
     low, high = number(share.get("low")), number(share.get("high"))
     return "" if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f} %"
 
 
-def _entries(record: Record, key: str) -> Record:
+def entry(record: Record, key: str) -> Record:
+    """What is under a key if it is an object, else an empty one."""
     value = record.get(key)
     return value if isinstance(value, dict) else {}
 
 
-def _list(record: Record, key: str) -> list[dict[str, Any]]:
+def listed(record: Record, key: str) -> list[dict[str, Any]]:
+    """The objects in the list under a key."""
     value = record.get(key)
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []

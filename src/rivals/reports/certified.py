@@ -143,7 +143,7 @@ def _sentence(points: list[Record]) -> str:
     told = (
         f"Read the last row of the table so: of {count(lower.get('of'))} images, {count(lower.get('count'))} are "
         "classified rightly under noise, and provably stay so whatever change of length "
-        f"{short(last.get('radius'))} is made"
+        f"{short(last.get('radius'))} or less is made"
     )
     if not upper:
         return f"{told}; of the others nothing is known."

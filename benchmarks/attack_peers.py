@@ -82,16 +82,10 @@ def nearest() -> dict[str, dict[str, Attack]]:
 
         return _foolbox(peer.attacks.DDNAttack(steps=100), model, x, y, None)
 
-    def fmn_foolbox(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        import foolbox as peer
-
-        return _foolbox(peer.attacks.L2FMNAttack(steps=100), model, x, y, None)
-
     return {
         "deepfool": {"torchattacks": deepfool_torchattacks, "foolbox": deepfool_foolbox, "art": deepfool_art},
         "carlini_wagner": {"foolbox": carlini_foolbox, "art": carlini_art},
         "ddn": {"foolbox": ddn_foolbox},
-        "fmn": {"foolbox": fmn_foolbox},
     }
 
 

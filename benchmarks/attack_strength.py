@@ -1,6 +1,6 @@
 """Are our attacks as strong as the peers'? PGD by whom it leaves standing, minimum-norm attacks by the median distance.
 
-PGD: nine cases, 500 images each, 20 steps, one random start. Minimum-norm in L2: three models, 100 images each that
+PGD: nine cases, 500 images each, 20 steps, one random start. Minimum-norm in L2: three models, 50 images each that
 are classified rightly; an image for which nothing was found counts as infinitely far. What an attack returns is judged
 by the model itself, and must lie in ball and box.
 """
@@ -16,17 +16,16 @@ from torch import Tensor, nn
 from benchmarks import attack_peers
 from benchmarks.attack_cases import CASES, RADII, images_of, model_of, right
 from benchmarks.harness import record
-from rivals.attacks import carlini_wagner, ddn, deepfool, fmn, pgd
+from rivals.attacks import carlini_wagner, ddn, deepfool, pgd
 from rivals.base.balls import L2, Linf
 
 IMAGES, STEPS = 500, 20
-NEAR = 100
+NEAR = 50
 ANYWHERE = L2(100.0)
 OURS: dict[str, Callable[[nn.Module, Tensor, Tensor], Tensor]] = {
     "deepfool": lambda model, x, y: deepfool(model, x, y, ANYWHERE),
     "carlini_wagner": lambda model, x, y: carlini_wagner(model, x, y, ANYWHERE, searches=9, steps=50),
     "ddn": lambda model, x, y: ddn(model, x, y, ANYWHERE, steps=100),
-    "fmn": lambda model, x, y: fmn(model, x, y, ANYWHERE, steps=100),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -25,8 +26,9 @@ def record(name: str, **facts: Any) -> None:
         "versions": surroundings.versions(),
     }
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(stamp | facts, indent=2) + "\n")
-    print(json.dumps(facts, indent=2))
+    text = json.dumps(stamp | facts, indent=2)
+    text = re.sub(r"\[\s+(-?\d+(?:,\s+-?\d+)*)\s+\]", lambda found: f"[{re.sub(chr(10) + ' *', ' ', found[1])}]", text)
+    (RESULTS / f"{name}.json").write_text(text + "\n")
 
 
 def in_turn(sides: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:

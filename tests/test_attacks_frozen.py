@@ -320,3 +320,21 @@ def test_a_model_without_gradient_says_so(forward):
         pgd(Blind(), torch.rand(3, 4), torch.tensor([0, 1, 2]), BALL, stop_when_fooled=False)
     assert "\n" not in str(refusal.value)
     noise(Blind(), torch.rand(3, 4), torch.tensor([0, 1, 2]), BALL)
+
+
+def test_a_compiled_model_is_attacked_alike(monkeypatch):
+    """By a backend that needs no compiler; batches of any size go through one compilation."""
+    model, x, y = setting()
+    compile_ = torch.compile
+    asked = []
+
+    def quick(module, **knobs):
+        asked.append(knobs)
+        return compile_(module, backend="eager", **knobs)
+
+    monkeypatch.setattr(torch, "compile", quick)
+    plain = pgd(model, x, y, Linf(0.05), steps=5)
+    with freeze(model, x, compiled=True) as frozen:
+        assert asked == [{"dynamic": True}]
+        torch.testing.assert_close(pgd(frozen, x, y, Linf(0.05), steps=5), plain)
+        assert frozen.forwards and frozen.backwards

@@ -42,6 +42,7 @@ def attack(
     std: tuple[float, ...] = (),
     eot: int = 1,
     alarms: bool = True,
+    compiled: bool = False,
     save: Literal["npz", "png", "none"] = "npz",
     seed: int = 0,
     batch_size: int = 128,
@@ -67,6 +68,7 @@ def attack(
         std: What the model's normalisation divides each channel by; the model's own if none is given.
         eot: Draws to average a randomised model over.
         alarms: Look for signs of gradient masking first.
+        compiled: Compile the model first, which pays on an accelerator and in long attacks.
         save: Keep adversarial images as one npz file, as png pictures, or none.
         seed: What all randomness follows from.
         batch_size: The most images in one pass.
@@ -109,6 +111,7 @@ def attack(
         std=std,
         eot=eot,
         alarms=alarms,
+        compiled=compiled,
         save=save,
         seed=seed,
         batch_size=batch_size,
@@ -135,6 +138,7 @@ def evaluate(
     std: Sequence[float] = (),
     eot: int = 1,
     alarms: bool = True,
+    compiled: bool = False,
     save: Literal["npz", "png", "none"] = "npz",
     seed: int = 0,
     batch_size: int = 128,
@@ -166,6 +170,7 @@ def evaluate(
         std: What to divide each channel by; the model's own if empty.
         eot: Average the logits of a randomised model over this many draws.
         alarms: Look for signs of gradient masking, on 50 images with small budgets.
+        compiled: Attack a model made by ``torch.compile``; the judge asks the one that was given.
         save: What to keep of adversarial images in the run folder.
         seed: Of everything random.
         batch_size: The most images in one pass.
@@ -223,6 +228,7 @@ def evaluate(
         "std": list(std),
         "eot": eot,
         "alarms": alarms,
+        "compiled": compiled,
         "save": save,
         "seed": seed,
         "batch_size": batch_size,

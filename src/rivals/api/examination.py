@@ -126,7 +126,7 @@ class Examination:
         with warnings.catch_warnings(record=True) as heard, explained(sample), contextlib.ExitStack() as stack:
             warnings.simplefilter("always")
             judge = stack.enter_context(freeze(self.model, sample, fold=False, channels_last=False))
-            frozen = stack.enter_context(freeze(attacked, sample))
+            frozen = stack.enter_context(freeze(attacked, sample, compiled=self.config["compiled"]))
             check_classes(torch.from_numpy(pool.labels), judge.classes)
             if pool.classes and len(pool.classes) != judge.classes:
                 raise UserError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -91,7 +92,12 @@ def _no_gradient() -> UserError:
 
 @contextlib.contextmanager
 def freeze(
-    model: nn.Module | Frozen, x: Tensor, *, fold: bool = True, channels_last: bool | None = None
+    model: nn.Module | Frozen,
+    x: Tensor,
+    *,
+    fold: bool = True,
+    channels_last: bool | None = None,
+    compiled: bool = False,
 ) -> Iterator[Frozen]:
     """Make ``model`` ready to be attacked on images like ``x``, and leave it afterwards as it was.
 
@@ -106,6 +112,8 @@ def freeze(
             checked against the model on the probes, and dropped if it answers otherwise.
         channels_last: Hand the images over channels last, if the model takes them so. If not given, on the CPU, where
             it makes convolutions faster.
+        compiled: Compile the model by ``torch.compile``, for any size of batch. It takes a minute or so once, and pays
+            on an accelerator and in long attacks; on a CPU convolutions take most of the time either way.
 
     Raises:
         UserError: the model is no module, lives on another device, wants another dtype, or its answers are no logits.
@@ -130,6 +138,8 @@ def freeze(
             run = model if folded is None else folded
             wanted = x.device.type == "cpu" if channels_last is None else channels_last
             last = wanted and _takes_channels_last(run, probe)
+            if compiled:
+                run = cast(nn.Module, torch.compile(run, dynamic=True))
         yield Frozen(run, logits.shape[1], folded=folded is not None, channels_last=last)
 
 

@@ -89,7 +89,7 @@ def pgd(
         y: Labels (n,).
         ball: Where to look. With an eps for each image, one call on repeated images traces a curve against eps.
         steps: How many gradients a trial takes. The last iterate is judged too.
-        step: The length of each step as a share of eps. If not given, lengths fall from 2 eps to 0 along half a cosine,
+        step: The length of each step as a share of eps. If not given, lengths fall from eps to 0 along half a cosine,
             which fells more images in fewer passes than any even length does; Madry et al. took even steps of about
             ``2.5 / steps``.
         restarts: How many trials, from different random starts, a point that still stands is due.
@@ -147,7 +147,7 @@ def _even(steps: int, step: float) -> list[float]:
 
 def _falling(steps: int) -> list[float]:
     # Long first steps cross the ball, short last ones settle; with one even length PGD can only do either.
-    return [1 + math.cos(math.pi * taken / steps) for taken in range(steps)]
+    return [(1 + math.cos(math.pi * taken / steps)) / 2 for taken in range(steps)]
 
 
 @dataclass

@@ -63,7 +63,7 @@ class HardenConfig(ClassifierConfig):
     """Norm of the ball that the attack searches: linf, l2 or l1."""
     eps: str = ""
     """Radius of the ball, as 0.3 or 8/255, for images in [0, 1]; linf has 0.3 for grey images and 8/255 for others."""
-    ramp: float = 0.0
+    ramp: float = 0.25
     """Share of the run over which the radius grows from 0."""
     steps: int | None = None
     """Gradients the attack takes for each batch; the method's own if none is given."""

@@ -7,7 +7,10 @@ import sys
 
 from benchmarks import table
 
-NAMES = ("classic_speed", "demo_recipes", "mlp_mnist", "resume", "sngan_speed", "startup")
+NAMES = (
+    *("attack_speed", "attack_strength", "autoattack", "classic_speed", "demo_recipes", "mlp_mnist", "resume"),
+    *("sngan_speed", "startup"),
+)
 
 
 def main() -> int:

@@ -72,10 +72,11 @@ def nearest() -> dict[str, dict[str, Attack]]:
 
         return _foolbox(peer.attacks.L2CarliniWagnerAttack(binary_search_steps=9, steps=50), model, x, y, None)
 
-    def carlini_art(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        from art.attacks.evasion import CarliniL2Method as Peer
+    def carlini_torchattacks(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        import torchattacks as peer  # it searches for no constant: as many steps with one
 
-        return _art(Peer, model, x, y, binary_search_steps=9, max_iter=50)
+        x_adv: Tensor = peer.CW(model, c=1, steps=9 * 50)(x, y)
+        return x_adv
 
     def ddn_foolbox(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         import foolbox as peer
@@ -84,7 +85,7 @@ def nearest() -> dict[str, dict[str, Attack]]:
 
     return {
         "deepfool": {"torchattacks": deepfool_torchattacks, "foolbox": deepfool_foolbox, "art": deepfool_art},
-        "carlini_wagner": {"foolbox": carlini_foolbox, "art": carlini_art},
+        "carlini_wagner": {"foolbox": carlini_foolbox, "torchattacks": carlini_torchattacks},
         "ddn": {"foolbox": ddn_foolbox},
     }
 

@@ -135,7 +135,7 @@ def test_bad_arguments_are_refused_in_one_line(builder, net, arguments, says):
 
 
 @pytest.mark.parametrize(
-    "spec", [{}, {"role": "classifier", "net": "mlp", "size": 8, "channels": 1}, {"role": "generator"}]
+    "spec", [{}, {"role": "classifier", "net": "cnn", "size": 8, "channels": 1}, {"role": "generator"}]
 )
 def test_rebuild_refuses_what_is_no_description(spec):
     with pytest.raises(UserError, match="not the description of a network"):

@@ -119,7 +119,8 @@ def rebuild(spec: Mapping[str, Any]) -> nn.Module:
         "discriminator": build_discriminator,
         "classifier": build_classifier,
     }
-    if role not in builders or not {"net", "size", "channels"} <= arguments.keys():
+    needed = {"net", "size", "channels"} | ({"classes"} if role == "classifier" else set())
+    if role not in builders or not needed <= arguments.keys():
         raise UserError("this is not the description of a network: it needs role, net, size and channels")
     return builders[role](**arguments)
 

@@ -393,7 +393,7 @@ def test_bad_models_and_data_are_refused_in_one_line(said, place):
 
 
 def test_what_is_interrupted_ends_as_if_it_were_not(said, place, tmp_path):
-    words = [str(place), str(place / "photos"), "--samples", "12000", *FAST[2:], "--quiet", "--seed", "3"]
+    words = [str(place), str(place / "photos"), "--samples", "4000", *FAST[2:], "--quiet", "--seed", "3"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     start = [sys.executable, "-m", "rivals", "certify", *words, "--out", str(tmp_path / "r")]
     process = subprocess.Popen(start, stderr=subprocess.PIPE, text=True, env=environment)

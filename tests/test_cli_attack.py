@@ -163,7 +163,7 @@ def test_bad_models_and_data_are_refused_in_one_line(rivals, place):
 
 def test_ctrl_c_leaves_with_130_and_the_run_goes_on(rivals, place, tmp_path):
     photos, net = place / "photos", place / "classifier.safetensors"
-    words = ["--attack", "noise(trials=3),pgd(steps=60),apgd(steps=200)", "--eps", "1/255,2/255,3/255"]
+    words = ["--attack", "noise(trials=3),pgd(steps=10),apgd(steps=60)", "--eps", "1/255,2/255,3/255"]
     words += ["-n", "24", "--batch-size", "2", "--no-alarms", "--quiet", "--seed", "3"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     start = [sys.executable, "-m", "rivals", "attack"]

@@ -172,7 +172,8 @@ _NOTHING: Record = {"felled": [], "whole": [], "unverified": 0, "forwards": 0, "
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """Within it SIGTERM does what Ctrl-C does: it raises ``KeyboardInterrupt``. Steps done are written down already."""
+    """Within it SIGTERM and Ctrl-C raise ``KeyboardInterrupt``, also where a shell had the latter ignored, as it does
+    for jobs in the background. Steps done are written down already."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may listen to signals
         return
@@ -180,8 +181,9 @@ def terminable() -> Iterator[None]:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -286,8 +287,6 @@ def _with_test(source: Record, quiet: bool, seed: int) -> tuple[ImageSet, ImageS
 
 def _planned(verb: Verb[C], course: Course[C]) -> Course[C]:
     """The course with its horizon. For a run of minutes, a few rounds of a game like it are timed."""
-    import dataclasses
-
     import torch
 
     config, until = course.config, Span.parse(course.config.until)

@@ -196,11 +196,13 @@ def _clipped(q: Tensor, clip: float) -> Tensor:
 
 
 def _entropy(p: Tensor) -> Tensor:
-    return torch.special.entr(p).sum(-1)
+    total: Tensor = torch.special.entr(p).sum(-1)
+    return total
 
 
 def _kl(p: Tensor, q: Tensor) -> Tensor:
-    return (torch.special.xlogy(p, p) - torch.special.xlogy(p, q)).sum(-1)
+    total: Tensor = (torch.special.xlogy(p, p) - torch.special.xlogy(p, q)).sum(-1)
+    return total
 
 
 def _scale(unit: str) -> float:

@@ -117,6 +117,22 @@ def test_torchvisions_layout_of_mnist_is_read_without_torchvision(data, monkeypa
         images.images[0] = 0  # torch wants memory that may be written to
 
 
+def test_stacked_mnist_is_mnist_three_times_over(data):
+    pixels, labels = write_idx(data, "train", 30)
+    write_idx(data, "t10k", 20)
+    stacked = get("stacked-mnist")
+    assert stacked.images.shape == (30, 3, 28, 28) and len(stacked.classes) == 1000
+    drawn = {digit.tobytes(): label for digit, label in zip(pixels, labels, strict=True)}
+    read = np.array([[drawn[channel.tobytes()] for channel in image] for image in stacked.images])
+    np.testing.assert_array_equal(read @ [100, 10, 1], stacked.labels)
+    assert stacked.classes[stacked.labels[0]] == "".join(map(str, read[0]))
+    for channel in range(3):  # each digit once in each channel, in orders of their own
+        assert {digit.tobytes() for digit in stacked.images[:, channel]} == set(drawn)
+    assert (read[:, 0] != read[:, 1]).any() and (read[:, 1] != read[:, 2]).any()
+    assert get("stacked-mnist").hash == stacked.hash != get("stacked-mnist", split="test").hash
+    stacked.images[0] = 0  # torch wants memory that may be written to
+
+
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
@@ -156,7 +172,9 @@ def test_a_name_goes_before_a_folder_and_a_path_does_not(data, tmp_path, monkeyp
     assert len(get("./mnist")) == len(get(Path("mnist"))) == len(get("flowers")) == 1
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10", "cifar100", "svhn", "stl10", "celeba"])
+@pytest.mark.parametrize(
+    "name", ["mnist", "fashion-mnist", "stacked-mnist", "cifar10", "cifar100", "svhn", "stl10", "celeba"]
+)
 def test_a_download_that_is_impossible(data, capsys, name):
     notes = []
     with pytest.raises(UserError) as caught:

@@ -17,6 +17,7 @@ import numpy as np
 
 from rivals.base.errors import UserError
 from rivals.base.registry import Registry, unknown
+from rivals.base.seeds import derive
 from rivals.data.imageset import Labels, Pixels
 from rivals.data.sources import Listing, from_arrays, from_path
 
@@ -155,6 +156,19 @@ def _idx_array(path: Path) -> Pixels:
     return values.reshape(shape).copy()  # torch wants memory that may be written to
 
 
+def _stacked_mnist(root: Path, split: str) -> Listing:
+    """Three digits in the channels of one image, 1,000 classes "000" to "999" (Metz et al. 2017, sec. 3.3.1).
+
+    Each channel is all of the split's digits in an order of its own, so that each digit is there once in each channel.
+    """
+    digits = _idx("MNIST", _DIGITS)(root, split)
+    assert digits.ready is not None and digits.labels is not None
+    seeds = [derive("stacked-mnist", split, channel) for channel in range(3)]
+    orders = np.stack([np.random.default_rng(seed).permutation(len(digits.ready)) for seed in seeds], 1)
+    labels = digits.labels[orders] @ np.array([100, 10, 1])
+    return from_arrays("stacked-mnist", digits.ready[orders, 0], labels, tuple(f"{mode:03}" for mode in range(1000)))
+
+
 def _torchvision(kind: str) -> Callable[[Path, str], Listing]:
     def read(root: Path, split: str) -> Listing:
         from torchvision import datasets
@@ -200,6 +214,10 @@ NAMES: Registry[Named] = Registry(
         "fashion-mnist": Named(
             {"train": 60000, "test": 10000}, (28, 28), 1, 10,
             lambda split: f"FashionMNIST/raw/{_idx_name(split)}", _idx("FashionMNIST", _CLOTHES),
+        ),
+        "stacked-mnist": Named(
+            {"train": 60000, "test": 10000}, (28, 28), 3, 1000,
+            lambda split: f"MNIST/raw/{_idx_name(split)}", _stacked_mnist,
         ),
         "cifar10": Named(
             {"train": 50000, "test": 10000}, (32, 32), 3, 10,

@@ -8,14 +8,18 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 
-def nearest_distances(images: Tensor) -> Tensor:
-    """Distance from each image to the nearest other one, (N,), for uint8 images (N, C, H, W), N at least 2.
+def cells(images: Tensor) -> Tensor:
+    """uint8 images (N, C, H, W) as points (N, d) in [0, 1]: averaged down to at most 8 x 8 cells.
 
-    Images are averaged down to at most 8 x 8 cells first, so that pixel noise does not pass for diversity.
+    So pixel noise does not pass for diversity.
     """
-    side = min(8, images.shape[-1])
-    cells = adaptive_avg_pool2d(images.float() / 255, side).flatten(1)
-    distances = torch.cdist(cells, cells, compute_mode="donot_use_mm_for_euclid_dist")  # exact for twins
+    return adaptive_avg_pool2d(images.float() / 255, min(8, images.shape[-1])).flatten(1)
+
+
+def nearest_distances(images: Tensor) -> Tensor:
+    """Distance from each image to the nearest other one by their :func:`cells`, (N,), for uint8 images (N, C, H, W)."""
+    points = cells(images)
+    distances = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")  # exact for twins
     return distances.fill_diagonal_(torch.inf).amin(1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from rivals.base.errors import UserError
@@ -27,3 +28,16 @@ def pick(name: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError):
         raise UserError(f"device '{name}' cannot be used here: take cpu or auto") from None
     return device
+
+
+def precision(device: torch.device) -> str:
+    """The faster of fp32 and bf16 on a device: bf16 where its matrix products are built in, not emulated."""
+    import torch
+
+    if device.type == "cpu":
+        # Older PyTorch cannot tell, and keeps to fp32.
+        capabilities: Callable[[], Mapping[str, object]] = getattr(torch.cpu, "get_capabilities", dict)
+        built_in = bool(capabilities().get("avx512_bf16"))
+    else:
+        built_in = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if built_in else "fp32"

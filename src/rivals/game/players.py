@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from rivals.base.errors import UserError
 from rivals.base.schedules import Schedule
+from rivals.game.muon import Muon
 
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam (Kingma & Ba 2015) whose rate and beta2 follow schedules; its weight decay is decoupled (AdamW)."""
+    """Adam (Kingma & Ba 2015) whose rate and beta2 follow schedules; its weight decay is decoupled (AdamW).
+
+    With ``kind`` another optimiser that takes the same numbers, as Muon, which leaves to Adam what is no matrix.
+    """
 
     lr: Schedule
     beta1: float
     beta2: Schedule
     eps: float
     weight_decay: float = 0.0
+    kind: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW
 
     def attach(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """The optimiser for these parameters, in one fused kernel where the device has one."""
         weights = list(parameters)
         fused = weights[0].device.type in ("cpu", "cuda", "mps", "xpu")
         betas = (self.beta1, self.beta2.start)
-        return torch.optim.AdamW(weights, self.lr.start, betas, self.eps, self.weight_decay, fused=fused or None)
+        return self.kind(weights, self.lr.start, betas, self.eps, self.weight_decay, fused=fused or None)
 
     def steer(self, optimizer: torch.optim.Optimizer, images: int, rate: float) -> None:
         """Set the rate, times ``rate``, and the betas for the step after ``images`` images."""
@@ -58,6 +63,15 @@ def adam(
     if not 0 <= weight_decay <= 1:
         raise UserError(f"a weight decay of {weight_decay:g} cannot work: take 0 (none) to 1, as 0.01")
     return Adam(rate, float(beta1), second, eps, weight_decay)
+
+
+def muon(lr: float | str | Schedule, *, momentum: float = 0.95, weight_decay: float = 0.0) -> Adam:
+    """Muon's settings (:class:`~rivals.game.muon.Muon`); ``lr`` and ``weight_decay`` as for :func:`adam`.
+
+    Raises:
+        UserError: a number that :func:`adam` refuses too.
+    """
+    return replace(adam(lr, beta1=momentum, beta2=0.99, weight_decay=weight_decay), kind=Muon)
 
 
 class Player:

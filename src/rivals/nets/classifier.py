@@ -78,7 +78,9 @@ class Classifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] to logits (B, classes)."""
-        return self.score((x - self.mean) / self.std)
+        logits = self.score((x - self.mean) / self.std)
+        # Under autocast they come in 8 bits of precision, too few for the softmax of a loss.
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def check_stages(what: str, widths: tuple[int, ...], default: tuple[int, ...], size: int) -> tuple[int, ...]:

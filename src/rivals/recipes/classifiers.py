@@ -6,10 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
-from rivals.base.registry import Registry
+from rivals.base.registry import Registry, unknown
 from rivals.base.schedules import Schedule
 from rivals.base.spans import Span
 from rivals.recipes.settings import NONE, Settings, check_range
+
+OPTIMIZERS = ("adam", "muon")
+PRECISIONS = ("auto", "fp32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -30,17 +33,24 @@ class ClassifierConfig(Settings):
     """Move each image by up to this many pixels, across and down, at random."""
     batch: int = 128
     """Images a step."""
+    optimizer: str = "adam"
+    """adam (AdamW), or muon, which learns more from each image where layers are wide."""
     lr: float = 1e-3
-    """AdamW's rate at the start; it falls to almost 0 along half a cosine over the whole run."""
+    """The optimiser's rate at the start; it falls to almost 0 along half a cosine over the whole run."""
     weight_decay: float = 0.01
-    """AdamW's decay of the weights, decoupled from the gradients."""
+    """Decay of the weights, decoupled from the gradients."""
     ema: Schedule = NONE
     """Half-life, in images, of the average of the weights; 0 keeps none."""
+    precision: str = "auto"
+    """Of products while training: fp32, or bf16, which halves their time; auto takes bf16 where it is built in."""
     until: str = "5 epochs"
     """Length of the run: N images, N epochs, N steps or N minutes, N with k or M if wanted."""
 
     def __post_init__(self) -> None:
         Span.parse(self.until)
+        for name, known in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS)):
+            if getattr(self, name) not in known:
+                raise unknown(name, getattr(self, name), known)
         check_range(self, "smoothing", 0, 0.99)
         check_range(self, "shift", 0, 64)
         check_range(self, "batch", 2, 65536)

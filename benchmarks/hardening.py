@@ -1,0 +1,317 @@
+"""Hardening: what each side's minutes of one thread buy, with the same network, data and eyes.
+
+A trainer may spend so many minutes of processor time, which other programs on the machine disturb less than time on the
+clock. It is judged by what is left on 10,000 test images as they are, on the 1,000 that ``rivals attack`` draws under
+PGD-40 and under both versions of ``autoattack``, and on the first 100 of those under pyautoattack.
+
+    python -m benchmarks hardening                      # all that is missing: a day of one thread
+    python -m benchmarks.hardening train cifar10-20 ours 1
+    python -m benchmarks.hardening judge cifar10-20 ours 1 autoattack
+    python -m benchmarks.hardening keep cifar10-60 ours 0   # into benchmarks/models/
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import rivals
+from benchmarks.harness import RESULTS, record
+from rivals.api.learning import accuracy
+from rivals.api.networks import keep
+from rivals.attacks.inner import Inner
+from rivals.base.balls import Linf
+from rivals.base.fractions import radius
+from rivals.data.holdout import hold_out
+from rivals.data.imageset import ImageSet
+from rivals.data.load import load
+from rivals.data.stream import Batches
+from rivals.nets.build import build_classifier
+from rivals.nets.classifier import Classifier
+
+RUNS, MODELS = Path("runs/benchmark-hardening"), Path(__file__).parent / "models"
+N, REFERENCE_N = 1000, 100
+BATCH = 128
+
+
+@dataclass(frozen=True)
+class Case:
+    """A data set, a radius, and what may be spent.
+
+    Attributes:
+        data: The data set's name.
+        eps: The radius in Linf, as text.
+        minutes: Of processor time of one thread.
+        images: How many images our run is to see, which takes a little less than those minutes.
+        settings: Of our run.
+        peers: Who else trains, with the same network.
+        seeds: Of our runs.
+        file: What the headline model is called under ``benchmarks/models``.
+    """
+
+    data: str
+    eps: str
+    minutes: float
+    images: str
+    settings: dict[str, Any]
+    peers: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+    file: str = ""
+
+    @property
+    def ball(self) -> Linf:
+        """Where the attack may look."""
+        return Linf(radius(self.eps))
+
+    @property
+    def colour(self) -> bool:
+        """Whether images are mirrored and shifted in training, on every side alike."""
+        return self.data == "cifar10"
+
+
+def images_of(case: Case) -> tuple[Tensor, Tensor]:
+    """The 1,000 test images that ``rivals attack`` draws, in [0, 1] and channels first, with their labels."""
+    chosen = hold_out(load(case.data, split="test"), N, 0)[1]
+    assert chosen.labels is not None
+    return torch.from_numpy(chosen.images).float() / 255, torch.from_numpy(chosen.labels)
+
+
+def ours(case: Case, seed: int, folder: Path) -> tuple[Classifier, dict[str, Any]]:
+    """``rivals harden``; its looks at held-out images are paid from the same minutes."""
+    start = time.process_time()
+    run = rivals.harden(
+        case.data, case.ball, until=f"{case.images} images", seed=seed, out=folder, quiet=True, **case.settings
+    )
+    spent = time.process_time() - start
+    about = run.about
+    return run.classifier, {"images": about["images"], "cpu_minutes": round(spent / 60, 2), "config": about["config"]}
+
+
+@dataclass
+class Loop:
+    """A plain training loop: one-cycle SGD where there is batch norm, else Adam, along the minutes that are left."""
+
+    case: Case
+    seed: int
+    start: float = field(default_factory=time.process_time)
+    seen: int = 0
+
+    def fresh(self, data: ImageSet) -> Classifier:
+        """The same network that ours begins with, freshly drawn."""
+        torch.manual_seed(self.seed)
+        some = torch.from_numpy(data.images[::6]).float() / 255
+        widths = self.case.settings.get("widths", ())
+        return build_classifier(
+            "resnet" if self.case.colour else "cnn",
+            **{"size": data.size, "channels": data.channels, "classes": len(data.classes), "widths": widths},
+            **{"mean": tuple(some.mean((0, 2, 3)).tolist()), "std": tuple(some.std((0, 2, 3)).tolist())},
+        )
+
+    def optimizer(self, net: nn.Module) -> torch.optim.Optimizer:
+        """SGD as Wong et al. 2020 have it on CIFAR-10, Adam on grey images."""
+        if self.case.colour:
+            return torch.optim.SGD(net.parameters(), 0.2, momentum=0.9, weight_decay=5e-4, nesterov=True)
+        return torch.optim.Adam(net.parameters(), 1e-3)
+
+    @property
+    def spent(self) -> float:
+        """The share of the minutes that is used up."""
+        return (time.process_time() - self.start) / 60 / self.case.minutes
+
+    def batches(self, data: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches in [0, 1] until the minutes are over."""
+        stream = Batches(data, BATCH, seed=self.seed, flip=self.case.colour, shift=4 if self.case.colour else 0)
+        while self.spent < 1:
+            x, y = stream.draw(self.seen // BATCH)
+            assert y is not None
+            self.seen += BATCH
+            yield (x.float() / 255).contiguous(memory_format=torch.channels_last), y
+
+    def run(self, attack: Inner) -> Classifier:
+        """Learn from attacked images alone, in float32; the rate rises over a fifth of the minutes and falls to 0."""
+        data = load(self.case.data)
+        net = self.fresh(data)
+        optimizer = self.optimizer(net)
+        peak = optimizer.param_groups[0]["lr"]
+        for x, y in self.batches(data):
+            net.eval()
+            x_adv = attack(net, x, y, self.case.ball)
+            net.train()
+            optimizer.param_groups[0]["lr"] = peak * min(self.spent / 0.2, (1 - self.spent) / 0.8)
+            loss = nn.functional.cross_entropy(net(x_adv), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return net.eval()
+
+
+def plain(attack: Inner) -> Callable[[Case, int, Path], tuple[Classifier, dict[str, Any]]]:
+    """The plain loop against one attack."""
+
+    def train(case: Case, seed: int, folder: Path) -> tuple[Classifier, dict[str, Any]]:
+        loop = Loop(case, seed)
+        net = loop.run(attack)
+        return net, {"images": loop.seen, "cpu_minutes": round((time.process_time() - loop.start) / 60, 2)}
+
+    return train
+
+
+class Over(Exception):
+    """The minutes are used up."""
+
+
+def art(case: Case, seed: int, folder: Path) -> tuple[Classifier, dict[str, Any]]:
+    """adversarial-robustness-toolbox's Madry trainer with its own defaults: PGD-7, a quarter of eps a step."""
+    from art.defences.trainer import AdversarialTrainerMadryPGD
+    from art.estimators.classification import PyTorchClassifier
+
+    loop = Loop(case, seed)
+    data = load(case.data)
+    assert data.labels is not None
+    net = loop.fresh(data)
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+
+    def count(*_: Any) -> None:
+        loop.seen += BATCH
+        if loop.spent >= 1:
+            raise Over
+
+    optimizer.register_step_post_hook(count)
+    shape = (data.channels, data.size, data.size)
+    wrapped = PyTorchClassifier(net, nn.CrossEntropyLoss(), shape, 10, optimizer, clip_values=(0.0, 1.0))
+    eps = float(case.ball.eps)
+    trainer = AdversarialTrainerMadryPGD(wrapped, nb_epochs=1000, batch_size=BATCH, eps=eps, eps_step=eps / 4)
+    with contextlib.suppress(Over):
+        trainer.fit(data.images.astype("float32") / 255, data.labels)
+    return net.eval(), {"images": loop.seen, "cpu_minutes": round((time.process_time() - loop.start) / 60, 2)}
+
+
+SIDES: dict[str, Callable[[Case, int, Path], tuple[Classifier, dict[str, Any]]]] = {
+    "ours": ours,
+    "pgd-10": plain(Inner(10, 0.25)),
+    "fgsm-rs": plain(Inner(1, 1.25)),
+    "art": art,
+}
+
+CASES = {
+    "mnist-60": Case(
+        *("mnist", "0.3", 60, "800k"),
+        {"method": "pgd", "steps": 5, "step": 0.4, "ramp": 0.33, "optimizer": "muon", "lr": 3e-3},
+        file="mnist-linf-0.3",
+    ),
+    "fashion-15": Case(
+        *("fashion-mnist", "0.1", 15, "220k"),
+        {"method": "pgd", "steps": 5, "step": 0.4, "ramp": 0.33, "optimizer": "muon", "lr": 3e-3},
+        peers=("pgd-10", "art"),
+        seeds=(0, 1, 2),
+        file="fashion-linf-0.1",
+    ),
+    "cifar10-20": Case(
+        *("cifar10", "8/255", 20, "340k"),
+        {"method": "fgsm", "start": "beyond", "optimizer": "muon", "lr": 3e-3},
+        peers=("pgd-10", "fgsm-rs"),
+        seeds=(0, 1, 2),
+    ),
+    "cifar10-60": Case(
+        *("cifar10", "8/255", 60, "1M"),
+        {"method": "fgsm", "start": "beyond", "optimizer": "muon", "lr": 3e-3},
+        file="cifar10-linf-8-255",
+    ),
+}
+
+
+def results() -> dict[str, Any]:
+    """What stands already: case, then side and seed, then facts."""
+    path = RESULTS / "hardening.json"
+    return json.loads(path.read_text())["cases"] if path.exists() else {}
+
+
+def note(case: str, entry: str, **facts: Any) -> None:
+    """Add facts to an entry and keep them."""
+    cases = results()
+    told = cases.setdefault(case, {"minutes": CASES[case].minutes, "eps": CASES[case].eps})
+    told[entry] = told.get(entry, {}) | facts
+    record("hardening", threads=1, n=N, reference_n=REFERENCE_N, cases=cases)
+
+
+def train(name: str, side: str, seed: int) -> None:
+    """Train one and keep it under ``runs/``; a run that was broken off begins anew, since its minutes are counted."""
+    case, folder = CASES[name], RUNS / f"{name}-{side}-{seed}"
+    shutil.rmtree(folder, ignore_errors=True)
+    net, facts = SIDES[side](case, seed, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    classes = list(load(case.data, split="test").classes)
+    keep(net, folder / "classifier.safetensors", {"data": case.data, "classes": classes, "benchmark": name} | facts)
+    note(name, f"{side} {seed}", clean=round(accuracy(net, load(case.data, split="test")), 4), **facts)
+    judge(name, side, seed, "pgd(steps=40)")
+
+
+def judge(name: str, side: str, seed: int, attack: str) -> None:
+    """Attack one of them on the 1,000 images; a broken judgement goes on where it stopped."""
+    case, folder = CASES[name], RUNS / f"{name}-{side}-{seed}"
+    net = rivals.load(folder)
+    if attack == "pyautoattack":
+        robust = reference(case, net)
+    else:
+        out = folder / f"judged-{attack.split('(')[0]}"
+        report = rivals.evaluate(
+            *(net, case.data, case.ball),
+            **{"attack": attack, "n": N, "alarms": False, "quiet": True, "save": "none"},
+            **({"out": out, "resume": True} if out.exists() else {"out": out}),
+        )
+        robust = report.robust.value
+    note(name, f"{side} {seed}", **{attack.split("(")[0]: robust})
+    print(f"{name} {side} {seed}: {attack} {robust}", flush=True)
+
+
+def reference(case: Case, net: Classifier) -> float:
+    """The share of the first 100 that stands under pyautoattack's standard version."""
+    from pyautoattack import AutoAttack
+
+    x, y = (each[:REFERENCE_N] for each in images_of(case))
+    peer = AutoAttack(net, norm="Linf", eps=float(case.ball.eps), seed=0)
+    peer.verbose = False
+    answer = peer.run_standard_evaluation(x, y, batch_size=REFERENCE_N)
+    with torch.no_grad():
+        said = net(answer[0] if isinstance(answer, tuple) else answer).argmax(1)
+    return float((said == y).float().mean())
+
+
+def headline(name: str, side: str, seed: int) -> None:
+    """Keep one under ``benchmarks/models``."""
+    case = CASES[name]
+    source = RUNS / f"{name}-{side}-{seed}"
+    for kind in (".safetensors", ".json"):
+        shutil.copy(source / f"classifier{kind}", (MODELS / case.file).with_suffix(kind))
+
+
+def main() -> None:
+    """Do what was asked, or all that is missing."""
+    torch.set_num_threads(1)
+    if len(sys.argv) > 1:
+        verb, name, side, seed, *attack = sys.argv[1:]
+        {"train": train, "judge": judge, "keep": headline}[verb](name, side, int(seed), *attack)
+        return
+    for name, case in CASES.items():
+        for side, seed in [("ours", seed) for seed in case.seeds] + [(peer, 0) for peer in case.peers]:
+            entry = f"{side} {seed}"
+            if "clean" not in results().get(name, {}).get(entry, {}):
+                train(name, side, seed)
+            attacks = ("swift", "autoattack", "pyautoattack") if case.file and (side, seed) == ("ours", 0) else ()
+            for attack in attacks:
+                if attack not in results()[name][entry]:
+                    judge(name, side, seed, attack)
+
+
+if __name__ == "__main__":
+    main()

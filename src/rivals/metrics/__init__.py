@@ -1,1 +1,30 @@
-"""Everything that reports a number."""
+"""Everything that reports a number. Names of the package are resolved on first use: some need torch, some scipy."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "rivals.metrics.estimate": ("Estimate",),
+    "rivals.metrics.extrapolated": ("frechet_infinity",),
+    "rivals.metrics.frechet": ("Moments", "frechet_distance", "frechet_of", "moments_of"),
+    "rivals.metrics.kernel": ("cmmd", "kid"),
+    "rivals.metrics.neighbours": ("authenticity", "density_coverage", "nearest", "precision_recall"),
+    "rivals.metrics.scores": ("inception_score",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'rivals.metrics' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOME]

@@ -39,6 +39,7 @@ _HOMES = {
 _HOME = {name: (home, name) for home, names in _HOMES.items() for name in names}
 _HOME["load_images"] = ("rivals.data.load", "load")
 _HOME["attacks"] = ("rivals.attacks", "")
+_HOME["metrics"] = ("rivals.metrics", "")
 
 __all__ = sorted(_HOME)
 

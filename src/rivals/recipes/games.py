@@ -62,6 +62,8 @@ class Config(Settings):
     """Adam's beta2, for both."""
     ema: Schedule = NONE
     """Half-life, in images, of the average of the generator's weights; 0 keeps none."""
+    hold_out: int = 0
+    """Images that neither player learns from, kept aside to judge the game by; 0 if the data has test images."""
     sheet: int = 64
     """Fixed noise vectors kept for the sample sheets."""
     until: str = "20 epochs"
@@ -75,6 +77,7 @@ class Config(Settings):
             ("discriminator_turns", 1, 100),
             ("batch", 2, 65536),
             ("sheet", 1, 1024),
+            ("hold_out", 0, 1_000_000),
         ):
             check_range(self, name, least, most)
         for name in ("r1", "r2", "gp", "instance_noise", "ema"):

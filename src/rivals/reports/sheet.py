@@ -17,6 +17,7 @@ from rivals.base.files import explained, write_atomically
 Images = npt.NDArray[np.uint8]
 
 GROUND = 48  # the grey between images: darker than most pictures, lighter than the black ground of digits
+GAP = 2  # pixels between neighbours
 CHECKER = ((255, 204), 8)  # the two greys seen through alpha, and the side of a square in pixels
 
 
@@ -32,7 +33,7 @@ def scale_for(size: int, columns: int) -> int:
     return max(1, cell // size)
 
 
-def grid(images: Images, columns: int | None = None, gap: int = 2, scale: int | None = None) -> Image.Image:
+def grid(images: Images, columns: int | None = None, gap: int = GAP, scale: int | None = None) -> Image.Image:
     """Lay images out on one sheet, row by row.
 
     Args:
@@ -64,6 +65,39 @@ def grid(images: Images, columns: int | None = None, gap: int = 2, scale: int | 
         top, left = i // columns * (height + gap), i % columns * (width + gap)
         sheet[top : top + height, left : left + width] = tile
     return picture(sheet.transpose(2, 0, 1))
+
+
+def cut(path: Path, n: int, size: int) -> Images:
+    """The images of a sheet that :func:`grid` laid out by its defaults and :func:`save_png` wrote.
+
+    Args:
+        path: The sheet.
+        n: How many images there are on it.
+        size: Their side, in pixels.
+
+    Returns:
+        uint8 (n, C, size, size), C 1 or 3, bit for bit unless they had alpha.
+
+    Raises:
+        UserError: the sheet cannot be read, or is of another size.
+    """
+    columns = columns_for(n)
+    scale = scale_for(size, columns)
+    side, rows = size * scale, math.ceil(n / columns)
+    try:
+        with Image.open(path) as opened:
+            pixels = np.asarray(opened)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"the sheet '{path}' cannot be read ({error}): leave it out") from None
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    if pixels.shape[:2] != (rows * (side + GAP) - GAP, columns * (side + GAP) - GAP):
+        raise UserError(f"the sheet '{path}' does not hold {n} images of {size} px: it is of another size")
+    tiles = [
+        pixels[top : top + side : scale, left : left + side : scale]
+        for top in range(0, rows * (side + GAP), side + GAP)
+        for left in range(0, columns * (side + GAP), side + GAP)
+    ]
+    return np.ascontiguousarray(np.stack(tiles[:n]).transpose(0, 3, 1, 2))
 
 
 def picture(image: Images) -> Image.Image:

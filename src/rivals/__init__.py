@@ -11,7 +11,9 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "rivals.api": ("train", "classify", "harden", "demo", "evaluate", "certify", "report", "load", "sample"),
+    "rivals.api": (
+        *("train", "classify", "harden", "demo", "equilibrium", "evaluate", "certify", "report", "load", "sample"),
+    ),
     "rivals.base.balls": ("L1", "L2", "Linf"),
     "rivals.base.errors": ("UserError", "Interrupted"),
     "rivals.base.schedules": ("Schedule",),

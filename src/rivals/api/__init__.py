@@ -3,6 +3,7 @@
 from rivals.api.certifying import certify
 from rivals.api.classifying import classify
 from rivals.api.datasets import data_ls, data_pack
+from rivals.api.equilibrium import equilibrium
 from rivals.api.evaluation import attack, evaluate
 from rivals.api.hardening import harden
 from rivals.api.learning import ClassifierRun
@@ -18,6 +19,7 @@ __all__ = [
     "data_ls",
     "data_pack",
     "demo",
+    "equilibrium",
     "evaluate",
     "harden",
     "load",

@@ -116,6 +116,9 @@ def train(
     if not resume:
         TrainedRun.check_free(folder)  # before the images are read, which may take a while
 
+    import torch
+
+    from rivals.api.judging import LOOKS, hold_aside, looks, pixel_entropy
     from rivals.data.imageset import require_classes
     from rivals.data.stream import Batches
     from rivals.game.health import Health
@@ -123,25 +126,32 @@ def train(
     from rivals.losses.gan import make_loss
 
     place = devices.pick(device)
-    images = images_of(source, quiet)
+    whole = images_of(source, quiet)
     if config.conditional:
-        require_classes(images)
+        require_classes(whole)
+    images, held = hold_aside(whole, source, config.hold_out, seed, quiet)
     shape = {"size": images.size, "channels": images.channels, "classes": len(images.classes)}
     game = build_game(config, **shape, device=place, seed=seed)
     if resume:
         run = TrainedRun.open(folder)
-        unchanged(kept, images)
+        unchanged(kept, whole)
     else:
         loss = make_loss(config.loss, config.smoothing)
-        ends = {"equilibrium": loss.equilibrium, "d_unit": loss.unit}
-        run = TrainedRun.create(folder, about("train", recipe, config, source, images, game, seed, **ends))
+        ends: Record = {"equilibrium": loss.equilibrium, "d_unit": loss.unit}
+        ends["data_entropy"] = pixel_entropy(torch.from_numpy(images.images[:: max(1, len(images) // 1000)]))
+        ends["held_out"] = held and {"split": held.split, "n": len(held), "hash": held.hash}
+        run = TrainedRun.create(folder, about("train", recipe, config, source, whole, game, seed, **ends))
     with run.alone():
         run.update(state="running", config=config.written(), pace=pace, says="")
+        judged = Span(length.amount / LOOKS, length.unit)
         session = Session(
             *(run, game, Batches(images, config.batch, seed=seed, flip=config.flip), length, seed),
             keeps="generator",
             kept={"data": images.name, "classes": list(images.classes)},
-            interludes=[Interlude(sheets, _sheets(run, game.players["generator"].shown, images, config.sheet, seed))],
+            interludes=[
+                Interlude(sheets, _sheets(run, game.players["generator"].shown, images, config.sheet, seed)),
+                *([Interlude(judged, looks(game, images, held, seed))] if held is not None else []),
+            ],
             watch=Health(run.about["equilibrium"]),
             quiet=quiet,
         )
@@ -150,9 +160,10 @@ def train(
 
 
 def _sheets(run: Run, generator: Any, images: ImageSet, count: int, seed: int) -> Callable[[Moment], Iterator[Record]]:
-    """What draws the sample sheet of a moment: the same latents each time, and their diversity."""
+    """What draws the sample sheet of a moment: the same latents each time, with their diversity and entropy."""
     import torch
 
+    from rivals.api.judging import pixel_entropy
     from rivals.metrics.diversity import Diversity
     from rivals.reports import sheet
 
@@ -165,7 +176,8 @@ def _sheets(run: Run, generator: Any, images: ImageSet, count: int, seed: int) -
         path = run.samples / f"{moment.images:09d}.png"
         sheet.save_png(sheet.grid(drawn.numpy()), path)
         place = {"images": moment.images, "step": moment.step, "seconds": round(moment.seconds, 3)}
-        yield place | {"sheet": f"samples/{path.name}", "diversity": diversity(drawn)}
+        facts = {"diversity": diversity(drawn), "entropy/pixels": pixel_entropy(drawn)}
+        yield place | {"sheet": f"samples/{path.name}"} | facts
 
     return draw
 

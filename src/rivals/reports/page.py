@@ -13,7 +13,7 @@ from string import Template
 
 from rivals.base.errors import UserError
 from rivals.base.files import write_atomically
-from rivals.reports import certified, robustness, sections
+from rivals.reports import certified, equilibrium, robustness, sections
 from rivals.reports.history import History
 from rivals.reports.markup import Html, join, table, tag
 from rivals.reports.run import Run
@@ -107,6 +107,7 @@ def _run(history: History, place: int, budget: int, level: str) -> Html:
     parts = [
         ("Health", sections.health(history)),
         ("Samples", sections.timeline(frames(history, budget), place)),
+        ("How far from the draw", equilibrium.section(history) if alone else Html()),
         ("Curves", sections.curves([history]) if alone else Html()),
         ("The game", sections.game([history]) if alone else Html()),
         ("At the end", sections.numbers(history)),

@@ -13,6 +13,8 @@ from rivals.base.files import write_atomically
 from rivals.base.registry import unknown
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from rivals.nets.generator import Generator
 
 KEPT = ("generator", "classifier")  # the networks that runs leave behind
@@ -118,7 +120,7 @@ def sample(
     generator = load(run, device=device)
     if not hasattr(generator, "sample"):
         raise UserError(f"the network at '{run}' is no generator, so it draws nothing: name a run of 'rivals train'")
-    labels = None if label is None else [_class(generator, label)] * n
+    labels = None if label is None else [class_of(generator, label)] * n
     written: dict[str, Any] = {}
     if grid is not None or folder is not None:
         images = generator.sample(n, seed=seed, truncation=truncation, labels=labels).numpy()
@@ -135,37 +137,30 @@ def sample(
     return written
 
 
-def interpolate(generator: Generator, n: int, seed: int, truncation: float, labels: Sequence[int] | None) -> Any:
-    """Images (n * FRAMES, C, H, W) on a closed path through the first ``n`` latents of ``seed``.
+def interpolate(
+    generator: Generator, n: int, seed: int, truncation: float, labels: Sequence[int] | None, way: str = "sphere"
+) -> Any:
+    """Images (n * FRAMES, C, H, W) on a closed path through the first ``n`` latents of ``seed``."""
+    from rivals.latent.paths import walk
 
-    The path is a great circle between neighbours (Shoemake 1985), as Gaussian latents lie near a sphere; a straight
-    line would pass through lengths that the generator never saw.
-    """
+    kinds = labels if labels is not None else [i % max(generator.classes, 1) for i in range(n)]
+    path = walk(generator.latents(n, seed, truncation), FRAMES, way)
+    return drawn(generator, path, [kind for kind in kinds for _ in range(FRAMES)])
+
+
+def drawn(generator: Generator, z: Tensor, kinds: Sequence[int]) -> Any:
+    """Images of latents (n, latent) and, where it has classes, kinds: uint8 (n, C, H, W), a block at a time."""
     import torch
 
-    corners = generator.latents(n, seed, truncation)
-    classes = labels if labels is not None else [i % max(generator.classes, 1) for i in range(n)]
-    path, kinds = [], []
-    for i in range(n):
-        start, end = corners[i], corners[(i + 1) % n]
-        cosine = torch.dot(start, end) / (start.norm() * end.norm()).clamp_min(1e-12)
-        angle = torch.arccos(cosine.clamp(-1, 1))
-        for frame in range(FRAMES):
-            t = frame / FRAMES
-            if angle < 1e-4:
-                path.append(torch.lerp(start, end, t))
-            else:
-                ahead, behind = torch.sin(t * angle), torch.sin((1 - t) * angle)
-                path.append((behind * start + ahead * end) / torch.sin(angle))
-            kinds.append(classes[i])
     frames = []
-    for first in range(0, len(path), BLOCK):
+    for first in range(0, len(z), BLOCK):
         kind = torch.tensor(kinds[first : first + BLOCK]) if generator.classes else None
-        frames.append(generator.draw(torch.stack(path[first : first + BLOCK]), kind))
+        frames.append(generator.draw(z[first : first + BLOCK], kind))
     return torch.cat(frames).numpy()
 
 
-def _class(generator: Generator, label: str) -> int:
+def class_of(generator: Generator, label: str) -> int:
+    """The number of a class by its name or number."""
     names = generator.about.get("classes") or []
     if not generator.classes:
         raise UserError(f"--label {label}: this generator knows no classes: leave --label out")

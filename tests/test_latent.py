@@ -1,0 +1,198 @@
+"""Paths, directions and inversion: against what a linear generator gives exactly, and through the command line."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import rivals
+from rivals import UserError
+from rivals.api.networks import keep
+from rivals.cli import main
+from rivals.latent.directions import pca, sefa
+from rivals.latent.inversion import invert
+from rivals.latent.paths import lerp, slerp, walk
+from rivals.nets.build import NETS, build_generator
+
+WIDTHS = {"mlp": (16,), "dcgan": (6, 5), "sngan": (6, 5, 4), "r3": (8, 8, 8)}
+
+
+class Linear(nn.Module):
+    """A generator whose images are a matrix times the latent."""
+
+    def __init__(self, matrix: Tensor, classes: int = 0) -> None:
+        super().__init__()
+        self.latent, self.classes, self.channels, self.size = matrix.shape[1], classes, 1, math.isqrt(matrix.shape[0])
+        self.first = nn.Linear(matrix.shape[1], matrix.shape[0])
+        self.bend = nn.PReLU(init=0.5)
+        with torch.no_grad():
+            self.first.weight.copy_(matrix)
+
+    def latents(self, n: int, seed: int = 0, truncation: float = 1.0) -> Tensor:
+        return truncation * torch.randn(n, self.latent, generator=torch.Generator().manual_seed(seed % 2**31))
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.bend(self.first(z)).view(len(z), 1, self.size, self.size)
+
+
+def stretched(scales: list[float], rows: int = 64) -> tuple[Linear, Tensor]:
+    """A linear generator with known singular vectors, and those of the latent side, one a row."""
+    random = torch.Generator().manual_seed(3)
+    left = torch.linalg.qr(torch.randn(rows, len(scales), generator=random))[0]
+    right = torch.linalg.qr(torch.randn(len(scales), len(scales), generator=random))[0]
+    return Linear(left @ torch.diag(torch.tensor(scales)) @ right.T), right.T
+
+
+def small(net: str, classes: int = 0) -> rivals.nets.generator.Generator:  # type: ignore[name-defined]
+    torch.manual_seed(0)
+    made = build_generator(net, size=16, channels=3, classes=classes, latent=6, widths=WIDTHS[net])
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    return made.eval()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 20), st.floats(0, 1), st.integers(0, 1000))
+def test_on_the_sphere_lengths_and_angles_go_evenly(size: int, t: float, seed: int) -> None:
+    start, end = torch.randn(2, size, dtype=torch.double, generator=torch.Generator().manual_seed(seed))
+    point = slerp(start, end, torch.tensor([t], dtype=torch.double))
+    assert point.norm().item() == pytest.approx((1 - t) * start.norm().item() + t * end.norm().item(), rel=1e-6)
+
+    def angle(a: Tensor, b: Tensor) -> float:
+        return math.acos(max(-1, min(1, torch.cosine_similarity(a, b, dim=0).item())))
+
+    if math.sin(angle(start, end)) > 1e-3:
+        assert angle(start, point) == pytest.approx(t * angle(start, end), abs=1e-5)
+
+
+def test_paths_meet_their_corners_and_bad_ones_are_refused() -> None:
+    corners = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+    for way in ("sphere", "line"):
+        closed, opened = walk(corners, 4, way), walk(corners, 4, way, closed=False)
+        assert closed.shape == (12, 5) and opened.shape == (9, 5)
+        assert torch.allclose(closed[::4], corners, atol=1e-6) and torch.allclose(opened[::4], corners, atol=1e-6)
+    twins = torch.ones(2, 5)
+    assert torch.allclose(walk(twins, 3), torch.ones(6, 5))
+    assert torch.allclose(lerp(corners[0], corners[1], torch.tensor(0.5)), corners[:2].mean(0), atol=1e-6)
+    with pytest.raises(UserError, match="unknown way 'arc'"):
+        walk(corners, 4, "arc")
+    with pytest.raises(UserError, match="make no path"):
+        walk(corners[:1], 4, closed=False)
+
+
+def test_sefa_finds_the_singular_vectors_of_the_first_layer() -> None:
+    generator, vectors = stretched([5.0, 3.0, 1.0, 0.5])
+    found = sefa(generator, 3)
+    assert torch.allclose(found.strengths, torch.tensor([5.0, 3.0, 1.0]), rtol=1e-4)
+    assert torch.allclose((found.vectors * vectors[:3]).sum(1).abs(), torch.ones(3), atol=1e-4)
+
+
+def test_pca_of_the_first_layer_finds_them_too() -> None:
+    generator, vectors = stretched([5.0, 3.0, 1.0, 0.5])
+    found = pca(generator, 3, depth=0, samples=4000)
+    assert torch.allclose(found.strengths, torch.tensor([5.0, 3.0, 1.0]), rtol=0.05)
+    assert (found.vectors * vectors[:3]).sum(1).abs().min() > 0.98
+    assert torch.equal(found.vectors, pca(generator, 3, depth=0, samples=4000).vectors)
+
+
+@pytest.mark.parametrize("net", list(NETS))
+@pytest.mark.parametrize("classes", [0, 3])
+def test_every_generator_has_directions_and_is_left_as_it_was(net: str, classes: int) -> None:
+    generator = small(net, classes)
+    before = {key: value.clone() for key, value in generator.state_dict().items()}
+    for found in (sefa(generator, 4), pca(generator, 4, samples=64)):
+        assert found.vectors.shape == (4, 6) and found.strengths.shape == (4,)
+        assert torch.allclose(found.vectors.norm(dim=1), torch.ones(4), atol=1e-4)
+        assert bool((found.strengths.diff() <= 1e-6).all()) and found.strengths[0] > 0
+    assert all(torch.equal(value, before[key]) for key, value in generator.state_dict().items())
+    assert all(weight.requires_grad and weight.grad is None for weight in generator.parameters())
+    # The first direction moves the first layer more than any latent axis does on average.
+    step = torch.randn(200, 6, generator=torch.Generator().manual_seed(0))
+    step = step / step.norm(dim=1, keepdim=True)
+    assert sefa(generator, 1).strengths[0] >= sefa(generator, 6).strengths.square().mean().sqrt() - 1e-5
+    with pytest.raises(UserError, match="7 directions"):
+        sefa(generator, 7)
+    with pytest.raises(UserError, match="no layer 99"):
+        pca(generator, 2, depth=99, samples=16)
+
+
+@pytest.mark.parametrize("net", ["mlp", "dcgan"])
+def test_images_of_a_generator_are_found_again(net: str) -> None:
+    generator = small(net)
+    with torch.no_grad():
+        images = (generator(generator.latents(2, 5)) + 1) / 2
+    found = invert(generator, images, starts=4, steps=150)
+    assert found.latents.shape == (2, 6) and found.starts.shape == (2, 4)
+    spread = (images - images.mean(0)).square().mean().sqrt()
+    assert found.errors.max() < 0.2 * spread
+    assert torch.equal(found.errors, found.starts.amin(1))
+    alone = invert(generator, images[:1], starts=4, steps=150)
+    assert torch.allclose(alone.errors, found.errors[:1], atol=1e-5)
+    assert all(weight.grad is None for weight in generator.parameters())
+
+
+def test_a_search_keeps_latents_as_long_as_the_generator_knows() -> None:
+    generator, _ = stretched([1.0] * 4)
+    found = invert(generator, torch.full((1, 1, 8, 8), 40.0), starts=2, steps=50)
+    assert found.latents.norm() <= 2 + 2.2 + 1e-4
+    with pytest.raises(UserError, match=r"do not fit a generator of 1x8x8"):
+        invert(generator, torch.zeros(1, 3, 8, 8))
+    with pytest.raises(UserError, match="search nothing"):
+        invert(generator, torch.zeros(1, 1, 8, 8), starts=0)
+
+
+def run(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    spoken = capsys.readouterr()
+    return int(stop.value.code or 0), spoken.out, spoken.err
+
+
+def test_through_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "generator.safetensors"
+    keep(small("dcgan", 3), file, {"classes": ["a", "b", "c"]})
+    wanted = {
+        "walk": ["walk.gif", "walk.png"],
+        "classes": ["classes.png"],
+        "sefa": ["direction-0.png", "direction-1.png", "directions.safetensors"],
+        "pca": ["direction-0.png", "direction-1.png", "directions.safetensors"],
+    }
+    for what, files in wanted.items():
+        status, out, _ = run(["explore", str(file), what, "-n", "2", "--count", "2", "--json"], capsys)
+        told = json.loads(out)
+        assert status == 0 and told["files"] == files
+        assert all((Path(told["folder"]) / name).stat().st_size > 100 for name in files)
+    rivals.explore(str(file), "walk", n=2, out=tmp_path / "w")
+    images = tmp_path / "pictures"
+    rivals.sample(str(file), n=2, folder=images)
+    words = ["explore", str(file), "invert", "--images", str(images), "--steps", "20", "--label", "b", "--json"]
+    status, out, _ = run(words, capsys)
+    assert status == 0 and len(json.loads(out)["errors"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["walk", "-n", "0"], "ask for 1 or more"),
+        (["classes"], "train it with --conditional"),
+        (["invert"], "invert needs --images"),
+        (["sefa", "--count", "7"], "7 directions"),
+        (["walk", "--out", "."], "exists already"),
+        (["twist"], "twist"),
+    ],
+)
+def test_bad_wishes_get_one_line(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    keep(small("mlp"), tmp_path / "generator.safetensors", {})
+    status, out, err = run(["explore", "generator.safetensors", *words], capsys)
+    assert status == 2 and said in err and len(err.strip().splitlines()) == 1 and out == ""

@@ -213,7 +213,7 @@ def test_two_attacks_are_compared_on_one_page(rivals, place):
 
 
 def test_radii_are_told_as_they_are_typed():
-    from rivals.reports.robustness import _radius
+    from rivals.reports.robustness import radius
 
     typed = {0.05: "0.05", 0.1: "0.1", 0.3: "0.3", 1.0: "1", 2.0: "2", 8 / 255: "8/255", 0.5 / 255: "0.5/255"}
-    assert {eps: _radius(eps) for eps in typed} == typed
+    assert {eps: radius(eps) for eps in typed} == typed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rivals.api.learning import Asked, ClassifierRun, Course, Verb, Watching, learn, looks, pupil, test_looks
+from rivals.api.learning import Asked, ClassifierRun, Course, Verb, Watching, learn, learner, looks, pupil, test_looks
 from rivals.recipes import CLASSIFIERS, ClassifierConfig
 
 if TYPE_CHECKING:
@@ -64,18 +64,16 @@ def _batches(course: Course[ClassifierConfig]) -> Batches:
 
 def _build(course: Course[ClassifierConfig]) -> Game:
     """The game of one player."""
-    from rivals.base.schedules import Schedule
     from rivals.game.game import Game, Turn
     from rivals.game.lesson import Lesson
-    from rivals.game.players import Player, adam
     from rivals.losses.classification import cross_entropy, readings
 
     config = course.config
-    rate = adam(Schedule(config.lr, config.lr / 1000, course.horizon), weight_decay=config.weight_decay)
     return Game(
-        {"classifier": Player(pupil(course), rate, ema=config.ema)},
+        {"classifier": learner(course, pupil(course))},
         [Turn("classifier", cross_entropy(config.smoothing), readings=readings)],
         scene=Lesson,
+        precision=config.precision,
     )
 
 

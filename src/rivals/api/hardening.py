@@ -15,6 +15,7 @@ from rivals.api.learning import (
     Watching,
     accuracy,
     learn,
+    learner,
     looks,
     pupil,
     test_looks,
@@ -57,6 +58,7 @@ def harden(
     crop: bool = False,
     skip_bad: bool = False,
     checkpoint_every: str | None = None,
+    against: str | Path | None = None,
     quiet: bool = False,
     **settings: Any,
 ) -> ClassifierRun:
@@ -74,6 +76,7 @@ def harden(
         crop: Crop rectangles to their central square.
         skip_bad: Leave unreadable images out instead of stopping.
         checkpoint_every: Time between checkpoints, written as --until; one minute if none is given.
+        against: A run or classifier to show beside this one in the report; that of --weights if none is given.
         quiet: Print nothing on the way.
         **settings: Any setting of the recipe, as method="trades"; rivals.HardenConfig lists them.
 
@@ -86,7 +89,9 @@ def harden(
     """
     if ball is not None:
         settings |= {"norm": type(ball).__name__.lower(), "eps": repr(float(ball.eps))}
-    asked = Asked(data, recipe, out, resume, seed, device, size, crop, skip_bad, checkpoint_every, quiet, settings)
+    asked = Asked(
+        *(data, recipe, out, resume, seed, device, size, crop, skip_bad, checkpoint_every, quiet, settings), against
+    )
     verb = Verb("harden", HardenConfig(), HARDENING, _batches, _build, _watching, aside=HELD, facts=_facts)
     return learn(verb, asked)
 
@@ -164,10 +169,8 @@ def _build(course: Course[HardenConfig]) -> Game:
     """The game of a classifier against its attack."""
     from functools import partial
 
-    from rivals.base.schedules import Schedule
     from rivals.game.game import Game, Turn
     from rivals.game.lesson import Lesson
-    from rivals.game.players import Player, adam
     from rivals.losses.robust import awp, madry, mart, readings, trades
 
     config, method = course.config, course.config.resolved
@@ -178,13 +181,12 @@ def _build(course: Course[HardenConfig]) -> Game:
         loss = trades(method.beta, config.smoothing) if method.loss == "trades" else mart(method.beta)
     if config.awp:
         loss = awp(loss, config.awp)
-    rate = adam(Schedule(config.lr, config.lr / 1000, course.horizon), weight_decay=config.weight_decay)
-    player = Player(_beginner(course), rate, ema=config.ema)
     times = config.replays if method.attack == "free" else 1
     return Game(
-        {"classifier": player},
+        {"classifier": learner(course, _beginner(course))},
         [Turn("classifier", loss, times=times, readings=readings)],
         scene=partial(Lesson, attack=_attack(course)),
+        precision=config.precision,
     )
 
 
@@ -222,21 +224,36 @@ def _beginner(course: Course[HardenConfig]) -> Classifier:
         UserError: the other one is no classifier, or of another form.
     """
     net = pupil(course)
-    if not course.config.weights:
-        return net
-    other: Any = load(course.config.weights, device=str(course.device))
-    form = ("size", "channels", "classes")
-    if any(getattr(other, name, None) != getattr(net, name) for name in form) or hasattr(other, "sample"):
-        wanted = ", ".join(f"{name} {getattr(net, name)}" for name in form)
-        raise UserError(f"--weights {course.config.weights} does not fit this data: it takes a classifier of {wanted}")
-    beginner: Classifier = other.train()
-    return beginner
+    return _fitting(course, "weights", course.config.weights).train() if course.config.weights else net
+
+
+def _fitting(course: Course[HardenConfig], flag: str, source: str) -> Classifier:
+    """Another run's classifier for the same data.
+
+    Raises:
+        UserError: it is no classifier, or of another form.
+    """
+    net: Any = load(source, device=str(course.device))
+    images = course.images
+    form = {"size": images.size, "channels": images.channels, "classes": len(images.classes)}
+    if any(getattr(net, name, None) != value for name, value in form.items()) or hasattr(net, "sample"):
+        wanted = ", ".join(f"{name} {value}" for name, value in form.items())
+        raise UserError(f"--{flag} {source} does not fit this data: it takes a classifier of {wanted}")
+    classifier: Classifier = net
+    return classifier
+
+
+def _before(course: Course[HardenConfig]) -> tuple[str, Classifier] | None:
+    """The classifier to compare with and where it is from: that of --against, or that of --weights."""
+    flag, source = ("against", course.against) if course.against else ("weights", course.config.weights)
+    return (source, _fitting(course, flag, source)) if source else None
 
 
 def _watching(course: Course[HardenConfig], game: Game) -> Watching:
     """Looks at clean and robust accuracy on images kept aside, and a guard that keeps the most robust state."""
     import torch
 
+    from rivals.api.comparison import Comparison
     from rivals.attacks import fgsm, pgd
     from rivals.attacks.frozen import freeze
     from rivals.data.holdout import chosen
@@ -271,4 +288,6 @@ def _watching(course: Course[HardenConfig], game: Game) -> Watching:
         yield record
         guard.see(record, moment)
 
-    return Watching([Interlude(looks(course), look), Interlude(looks(course), test_looks(course, game))], guard, best)
+    last = Comparison(course.folder, course.test, ball, _before(course), course.seed)
+    interludes = [Interlude(looks(course), look), Interlude(looks(course), test_looks(course, game))]
+    return Watching(interludes, guard, best, last)

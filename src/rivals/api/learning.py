@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rivals.game.game import Batches, Game
     from rivals.game.guard import Guard
     from rivals.game.play import Interlude, Moment
+    from rivals.game.players import Player
     from rivals.nets.classifier import Classifier
 
 DATA = "mnist5k"
@@ -80,6 +81,7 @@ class Asked:
     checkpoint_every: str | None
     quiet: bool
     settings: Record
+    against: str | Path | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class Course(Generic[C]):
         device: Where to play.
         seed: What all randomness follows from.
         folder: Of the run.
+        against: A classifier that it is to be compared with in the end; empty for none.
     """
 
     config: C
@@ -105,15 +108,20 @@ class Course(Generic[C]):
     device: torch.device
     seed: int
     folder: Path
+    against: str = ""
 
 
 @dataclass(frozen=True)
 class Watching:
-    """What goes on beside the game: interludes, a watch, and where the best state is kept, if one is."""
+    """What goes on beside the game: interludes, a watch, and where the best state is kept, if one is.
+
+    ``last`` is what is measured of the network that the run keeps, once it is over; it says what it found.
+    """
 
     interludes: Sequence[Interlude]
     watch: Guard | None = None
     best: Checkpoints | None = None
+    last: Callable[[nn.Module], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -164,6 +172,8 @@ def learn(verb: Verb[C], asked: Asked) -> ClassifierRun:
         recipe = "cnn" if images.channels == 1 else "resnet"
     if not asked.resume:
         config = verb.presets[recipe]().changed(**asked.settings)
+        if config.precision == "auto":
+            config = config.changed(precision=devices.precision(place))
     pace = asked.checkpoint_every or kept.get("pace", {}).get("checkpoint_every")
     saves = Span.parse(pace or "1 minutes")
 
@@ -173,10 +183,12 @@ def learn(verb: Verb[C], asked: Asked) -> ClassifierRun:
     if verb.aside:
         images, held = hold_out(images, min(verb.aside, max(1, len(images) // ASIDE)), seed)
     folder = Path(out) if out is not None else free(Path("runs"), f"{Path(source['data']).stem}-{recipe}")
-    course = Course(config, images, held, test, kept.get("horizon", config.batch), place, seed, folder)
+    against = found(str(asked.against)) if asked.against else kept.get("against", "")
+    course = Course(config, images, held, test, kept.get("horizon", config.batch), place, seed, folder, against)
     if not asked.resume:
         course = _planned(verb, course)
     game = verb.build(course)
+    watching = verb.watching(course, game)  # before anything is written: it may refuse what was asked
     if asked.resume:
         run = ClassifierRun.open(folder)
         unchanged(kept, whole)
@@ -185,8 +197,8 @@ def learn(verb: Verb[C], asked: Asked) -> ClassifierRun:
         facts = {"horizon": course.horizon, "test": judged, **verb.facts(course)}
         run = ClassifierRun.create(folder, about(verb.name, recipe, config, source, whole, game, seed, **facts))
     with run.alone():
-        run.update(state="running", config=config.written(), pace={"checkpoint_every": pace}, says="")
-        watching = verb.watching(course, game)
+        compared = {"against": against} if against else {}
+        run.update(state="running", config=config.written(), pace={"checkpoint_every": pace}, says="", **compared)
         session = Session(
             *(run, game, verb.batches(course), Span(course.horizon, "images"), seed),
             keeps="classifier",
@@ -194,6 +206,7 @@ def learn(verb: Verb[C], asked: Asked) -> ClassifierRun:
             interludes=watching.interludes,
             watch=watching.watch,
             best=watching.best,
+            last=watching.last,
             quiet=asked.quiet,
         )
         session.play(saves, resume=asked.resume, rollback=watching.best is not None)
@@ -222,6 +235,17 @@ def pupil(course: Course[C]) -> Classifier:
             **({} if config.blocks is None else {"blocks": config.blocks}),
         )
     return net.to(course.device)
+
+
+def learner(course: Course[C], net: nn.Module) -> Player:
+    """The classifier as a player, with the optimiser and the average that a configuration asks for."""
+    from rivals.base.schedules import Schedule
+    from rivals.game.players import Player, adam, muon
+
+    config = course.config
+    kind = muon if config.optimizer == "muon" else adam
+    falling = Schedule(config.lr, config.lr / 1000, course.horizon)
+    return Player(net, kind(falling, weight_decay=config.weight_decay), ema=config.ema)
 
 
 def looks(course: Course[C]) -> Span:

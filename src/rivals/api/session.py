@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,12 +18,15 @@ from rivals.recipes import ClassifierConfig, Config
 from rivals.reports.run import Record, Run
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from rivals.data.imageset import ImageSet
     from rivals.game.checkpoint import Checkpoints
     from rivals.game.game import Batches, Game
     from rivals.game.guard import Guard
     from rivals.game.health import Health
     from rivals.game.play import Interlude, Moment
+    from rivals.reports.terminal import Live
 
 
 def about(
@@ -82,6 +85,7 @@ class Session:
         watch: What raises alarms, if anything does.
         quiet: Print nothing on the way.
         best: The best state so far, to end with; the last one if none is kept.
+        last: What is measured of the network that is kept, once the game is over; it says what it found.
     """
 
     run: Run
@@ -95,6 +99,7 @@ class Session:
     watch: Health | Guard | None
     quiet: bool
     best: Checkpoints | None = None
+    last: Callable[[nn.Module], str] | None = None
 
     def play(self, saves: Span, *, resume: bool, rollback: bool) -> None:
         """Play the game; leave the network, the page and the end's facts in the folder, however it ends.
@@ -137,27 +142,45 @@ class Session:
             except Setback as error:
                 tensors, facts = checkpoints.load()
                 self.game.restore(tensors)
-                self._finish(Moment(**facts["moment"]), "stopped", says=str(error))
+                end = Moment(**facts["moment"])
+                self._keep(end)
+                self._finish(end, "stopped", says=str(error))
                 fix = "" if rollback else "go on with --resume and --on-nonfinite rollback, or "
                 raise UserError(
                     f"{error}; the last good state, of step {facts['step']}, is kept: {fix}start anew with lower "
                     "learning rates"
                 ) from None
-            self._finish(end, "interrupted" if stop() else "finished")
-        if stop():
+            self._keep(end)
+            stopped = stop() or not self._measure(live, end) or stop()
+            self._finish(end, "interrupted" if stopped else "finished")
+        if stopped:
             raise Interrupted(f"stopped and saved at {end.images:,} images: go on with --resume --out {run.folder}")
 
-    def _finish(self, end: Moment, state: str, **facts: str) -> None:
-        """Write down where the run ended, with its network, its curves and its page."""
-        from rivals.reports.curves import draw_curves
-        from rivals.reports.page import write_report
-
+    def _keep(self, end: Moment) -> None:
+        """Write the network that the run is for: the best there was, or the last."""
         kept = {**self.kept, "images": end.images, "seed": self.seed}
         if self.best is not None and self.best.paths():
             tensors, told = self.best.load()
             self.game.restore(tensors)
             kept |= {"images": told["moment"]["images"], "step": told["step"]}
         keep(self.game.players[self.keeps].shown, self.run.folder / f"{self.keeps}.safetensors", kept)
+
+    def _measure(self, live: Live, end: Moment) -> bool:
+        """What is measured last; False if the user broke it off."""
+        if self.last is None:
+            return True
+        try:
+            says = self.last(self.game.players[self.keeps].shown)
+        except KeyboardInterrupt:  # the attack inside listens to signals itself
+            return False
+        live({"images": end.images, "says": says})
+        return True
+
+    def _finish(self, end: Moment, state: str, **facts: str) -> None:
+        """Write down where the run ended, with its curves and its page."""
+        from rivals.reports.curves import draw_curves
+        from rivals.reports.page import write_report
+
         active = {} if self.watch is None else self.watch.active
         self.run.update(
             state=state,

@@ -15,7 +15,7 @@ Record = dict[str, Any]
 ROBUST, ONE_STEP = "accuracy/pgd", "accuracy/fgsm"
 LOST = 0.5  # robust accuracy below this share of the best, while one step is survived: overfitted to one step
 FALLEN = 0.03  # robust accuracy this far below the best is an alarm
-OVERFITTING = "robust-overfitting"
+OVERFITTING, ONE_STEP_ONLY = "robust-overfitting", "one-step-overfitting"
 LEARNT = 1.5  # times the accuracy of guessing: below, nothing has been learnt that could be lost
 
 
@@ -61,26 +61,43 @@ class Guard:
             )
 
     def __call__(self, record: Record) -> Iterator[Record]:
-        """Take a record; give an alarm's record when robust overfitting begins, and when it is over."""
+        """Take a record; give an alarm's record when robust overfitting, or standing against one step alone, begins
+        and when it is over."""
         if ROBUST not in record:
             return
-        robust = record[ROBUST]
+        robust, one_step = record[ROBUST], record.get(ONE_STEP, 0.0)
         if self._learnt(robust) >= self.best:
             self.best, self.step = self._learnt(robust), record["step"]
-        raised = robust < self.best - FALLEN
-        if raised == bool(self.active):
+        yield from self._turn(
+            OVERFITTING,
+            robust < self.best - FALLEN,
+            f"Robust overfitting: under PGD {robust:.1%} of the images kept aside stand, {self.best:.1%} did at step "
+            f"{self.step:,}.",
+            "The best state is kept, and is what the run ends with. A shorter run, weight averaging (--ema), --awp "
+            "0.005 or more images put it off.",
+            record,
+        )
+        # Overfitted from the start, there is no better state to go back to: it can only be told.
+        yield from self._turn(
+            ONE_STEP_ONLY,
+            one_step >= max(LOST, LEARNT / self.classes) and not self._learnt(robust) and robust < LOST * one_step,
+            f"Overfitted to one step: {one_step:.1%} of the images kept aside stand against it, and {robust:.1%} "
+            "under PGD, no more than by guessing.",
+            "Take an attack of several steps (--method pgd), or N-FGSM (--method fgsm --start beyond --step 1), or let "
+            "eps grow more slowly (--ramp 0.5).",
+            record,
+        )
+
+    def _turn(self, name: str, raised: bool, says: str, remedy: str, record: Record) -> Iterator[Record]:
+        """The alarm's record if it begins or ends here."""
+        if raised == (name in self.active):
             return
-        alarm = {key: record[key] for key in ("images", "step", "seconds")}
-        alarm |= {"alarm": OVERFITTING, "raised": raised, "says": f"The alarm '{OVERFITTING}' is over.", "remedy": ""}
-        self.active.clear()
+        alarm = {key: record[key] for key in ("images", "step", "seconds")} | {"alarm": name, "raised": raised}
         if raised:
-            alarm["says"] = (
-                f"Robust overfitting: under PGD {robust:.1%} of the images kept aside stand, {self.best:.1%} did at "
-                f"step {self.step:,}."
-            )
-            alarm["remedy"] = "The best state is kept, and is what the run ends with. A shorter run, weight averaging "
-            alarm["remedy"] += "(--ema), --awp 0.005 or more images put it off."
-            self.active[OVERFITTING] = alarm
+            self.active[name] = alarm = alarm | {"says": says, "remedy": remedy}
+        else:
+            del self.active[name]
+            alarm |= {"says": f"The alarm '{name}' is over.", "remedy": ""}
         yield alarm
 
     def _learnt(self, robust: float) -> float:

@@ -62,9 +62,10 @@ def in_bytes(eps: float) -> bool:
     return abs(steps - round(steps)) < 1e-5 and not short
 
 
-def both_svgs(lines: Sequence[Line]) -> tuple[str, str] | None:
-    """For wide and for narrow windows."""
-    wide, narrow = accuracy_svg(lines, WIDE, "wide"), accuracy_svg(lines, NARROW, "narrow")
+def both_svgs(lines: Sequence[Line], prefix: str = "") -> tuple[str, str] | None:
+    """For wide and for narrow windows; ``prefix`` sets their ids apart from those of other figures."""
+    wide = accuracy_svg(lines, WIDE, f"{prefix}wide")
+    narrow = accuracy_svg(lines, NARROW, f"{prefix}narrow")
     return None if wide is None or narrow is None else (wide, narrow)
 
 

@@ -34,12 +34,14 @@ BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE = (
     "#cc79a7",
 )
 ROLES = {"discriminator": BLUE, "generator": VERMILLION, "d_real": BLUE, "d_fake": VERMILLION}
+ROLES |= {"held": BLUE, "pgd": VERMILLION}  # what counts of a classifier that is hardened
 OTHERS = (GREEN, ORANGE, SKY)
 RUNS = (BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE)
 ALARM, ALARM_STYLE = PURPLE, (0, (2, 1.2))
 INK = "#010203"  # stands for the page's own ink in an SVG, and is black to the eye in a PNG
 STYLES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)))
 
+ABREAST = 3  # names in a row of a narrow legend
 POINTS = 300  # on a line, which is already smooth; more would be noise to the eye and weight to the page
 
 NAMES = {
@@ -47,6 +49,10 @@ NAMES = {
     "d_fake": "on generated images",
     "accuracy": "on the batch",
     "accuracy/test": "on test images",
+    "accuracy/held": "kept aside",
+    "accuracy/pgd": "under PGD",
+    "accuracy/fgsm": "one step",
+    "accuracy/attacked": "in training",
 }
 VARIABLES = {
     INK: "currentColor",
@@ -131,9 +137,10 @@ def panels(histories: Sequence[History]) -> list[Panel]:
         bounds = (-0.03, 1.03) if unit == "probability" else None
         found.append(Panel("The discriminator's answers", f"mean {unit}", [], members, alone, bounds=bounds))
     found.append(Panel("Accuracy", "share of images", [], numbered, alone, bounds=(-0.03, 1.03)))
+    found.append(Panel("Distance to the data", "distance", [], numbered, alone, log=True))
     found.append(Panel("Gradient norms", "norm", [], numbered, alone, log=True))
 
-    patterns = [r"loss/[^/]+", *[r"d_(real|fake)"] * len(units), r"accuracy(/.+)?", r"grad_norm/[^/]+"]
+    patterns = [r"loss/[^/]+", *[r"d_(real|fake)"] * len(units), r"accuracy(/.+)?", r"score/.+", r"grad_norm/[^/]+"]
     for panel, pattern in zip(found, patterns, strict=True):
         keys = {key for _, history in panel.histories for key in history.keys if re.fullmatch(pattern, key)}
         panel.keys = sorted(keys, key=lambda key: (*_role(key)[:1], key))
@@ -200,13 +207,13 @@ def _figure(found: list[Panel], layout: Layout) -> Figure:
             )
         )
         axes.set_xlim(0, end)
-        _draw(axes, panel, layout)
-        _frame(axes, panel, layout, end, lowest=row == len(found) - 1)
+        named = _draw(axes, panel, layout)
+        _frame(axes, panel, layout, end, named, lowest=row == len(found) - 1)
     return figure
 
 
-def _draw(axes: Axes, panel: Panel, layout: Layout) -> None:
-    """Bands, lines and markers of one panel, its limits and its legend."""
+def _draw(axes: Axes, panel: Panel, layout: Layout) -> int:
+    """Bands, lines and markers of one panel, its limits and its legend, of so many names."""
     from matplotlib.lines import Line2D
 
     alone = panel.alone
@@ -250,7 +257,7 @@ def _draw(axes: Axes, panel: Panel, layout: Layout) -> None:
         handles=handles,
         loc="lower right" if layout.wide else "lower left",
         bbox_to_anchor=(1, 1) if layout.wide else (0, 1),
-        ncols=len(handles),
+        ncols=len(handles) if layout.wide else min(len(handles), ABREAST),
         frameon=False,
         borderaxespad=0.2 if layout.wide else 0,
         borderpad=0.2,
@@ -259,6 +266,7 @@ def _draw(axes: Axes, panel: Panel, layout: Layout) -> None:
         labelcolor=INK,
         fontsize=layout.font * (0.95 if layout.wide else 0.9),
     )
+    return len(handles)
 
 
 def _draw_lines(axes: Axes, panel: Panel, layout: Layout) -> None:
@@ -291,7 +299,7 @@ def _draw_lines(axes: Axes, panel: Panel, layout: Layout) -> None:
         )
 
 
-def _frame(axes: Axes, panel: Panel, layout: Layout, end: int, *, lowest: bool) -> None:
+def _frame(axes: Axes, panel: Panel, layout: Layout, end: int, named: int, *, lowest: bool) -> None:
     """Title, ticks, grid and the names of the axes."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
@@ -309,7 +317,7 @@ def _frame(axes: Axes, panel: Panel, layout: Layout, end: int, *, lowest: bool) 
         color=INK,
         fontsize=layout.font * 1.1,
         fontweight="bold",
-        pad=8 if layout.wide else 26,
+        pad=8 if layout.wide else 12 + 14 * math.ceil(named / ABREAST),
     )
     axes.set_ylabel(panel.label, color=INK)
     axes.yaxis.set_label_coords((1.4 * layout.font - layout.left) / (layout.width - layout.left - layout.right), 0.5)

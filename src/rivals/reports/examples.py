@@ -50,9 +50,9 @@ def read_examples(folder: Path) -> tuple[list[Example], int]:
     for i, moved in zip(order.tolist(), change, strict=True):
         found.append(
             Example(
-                clean=_uri(x[i]),
-                adversarial=_uri(x_adv[i]),
-                change=_uri(0.5 + times * moved),
+                clean=data_uri(x[i]),
+                adversarial=data_uri(x_adv[i]),
+                change=data_uri(0.5 + times * moved),
                 label=int(kept["label"][i]),
                 said=int(kept["said"][i]),
                 fell=bool(kept["fell"][i]),
@@ -63,7 +63,7 @@ def read_examples(folder: Path) -> tuple[list[Example], int]:
     return found, times
 
 
-def _uri(image: npt.NDArray[Any]) -> str:
+def data_uri(image: npt.NDArray[Any]) -> str:
     """An image (C, H, W) in [0, 1] as a PNG in a data URI; what lies outside is cut."""
     pixels = (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
     picture = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))

@@ -13,7 +13,7 @@ from string import Template
 
 from rivals.base.errors import UserError
 from rivals.base.files import write_atomically
-from rivals.reports import certified, equilibrium, robustness, sections
+from rivals.reports import certified, comparison, robustness, scores, sections
 from rivals.reports.history import History
 from rivals.reports.markup import Html, join, table, tag
 from rivals.reports.run import Run
@@ -51,15 +51,24 @@ def write_report(runs: Sequence[Run], dest: Path) -> Path:
     histories = [History(run) for run in runs]
     names = _names(histories)
     share = BUDGET // len(runs)
-    if len(runs) == 1:
+    later = _acts(histories[0]) if len(runs) == 1 else []
+    if later:
+        title = " and ".join(_heading(history) for history in (histories[0], *later))
+        body = [tag("h1", "A play in acts"), tag("p", title, class_="quiet")]
+        for place, history in enumerate([histories[0], *later]):
+            top = _header(history, f"Act {place + 1}: {_heading(history)}", f"run {history.folder.name}", "h2")
+            body.append(
+                tag("section", top, _run(history, place, share, "h3", alone=True), class_="run", id=f"run-{place}")
+            )
+    elif len(runs) == 1:
         title = _heading(histories[0])
-        body = [_header(histories[0], title, f"run {names[0]}", "h1"), _run(histories[0], 0, share, "h2")]
+        body = [_header(histories[0], title, f"run {names[0]}", "h1"), _run(histories[0], 0, share, "h2", alone=True)]
     else:
         title = f"{len(runs)} runs compared"
         body = [tag("h1", title), _comparison(histories, names)]
         for place, (history, name) in enumerate(zip(histories, names, strict=True)):
             top = _header(history, name, _heading(history), "h2")
-            inside = [top, _run(history, place, share, "h3")]
+            inside = [top, _run(history, place, share, "h3", alone=False)]
             body.append(tag("section", *inside, class_="run", id=f"run-{place}"))
     body.append(tag("footer", "Made by Rivals. This page is complete in itself: keep it, mail it, print it."))
 
@@ -83,6 +92,14 @@ def _names(histories: Sequence[History]) -> list[str]:
     return [n if names.count(n) == 1 else str(h.folder) for n, h in zip(names, histories, strict=True)]
 
 
+def _acts(history: History) -> list[History]:
+    """The runs inside a run's folder that are told on its page, after it: the further acts of a demo."""
+    names = history.about.get("acts")
+    folders = [history.folder / str(name) for name in names] if isinstance(names, list) else []
+    inside = [folder for folder in folders if folder.resolve().parent == history.folder.resolve()]
+    return [History(Run.open(folder)) for folder in inside if (folder / "run.json").exists()]
+
+
 def _heading(history: History) -> str:
     if certified.is_certificate(history):
         return certified.heading(history)
@@ -96,19 +113,20 @@ def _header(history: History, title: str, subtitle: str, level: str) -> Html:
     return made(history, title, subtitle, level)
 
 
-def _run(history: History, place: int, budget: int, level: str) -> Html:
-    """All sections of one run below its title. Several runs share one figure of curves, above."""
+def _run(history: History, place: int, budget: int, level: str, *, alone: bool) -> Html:
+    """All sections of one run below its title. Runs that are compared, not ``alone``, share one figure of curves."""
     last = [("Environment", sections.environment(history.about)), ("Do it again", sections.command(history.about))]
     if robustness.is_attack(history):
         return _parts([*robustness.sections(history), ("Protocol", robustness.protocol(history)), *last], level)
     if certified.is_certificate(history):
         return _parts([*certified.sections(history), *last], level)
-    alone = level == "h2"
+    prefix = f"run-{place}-" if place else ""
     parts = [
         ("Health", sections.health(history)),
+        *comparison.sections(history, prefix),
         ("Samples", sections.timeline(frames(history, budget), place)),
-        ("How far from the draw", equilibrium.section(history) if alone else Html()),
-        ("Curves", sections.curves([history]) if alone else Html()),
+        ("Scores", scores.section(history)),
+        ("Curves", sections.curves([history], prefix=prefix) if alone else Html()),
         ("The game", sections.game([history]) if alone else Html()),
         ("At the end", sections.numbers(history)),
         ("Configuration", sections.configuration(history.about)),
@@ -152,6 +170,7 @@ def _comparison(histories: Sequence[History], names: Sequence[str]) -> Html:
     parts = [
         ("Under attack", robustness.compared(histories, names)),
         ("Certified", certified.compared(histories, names)),
+        ("Scores", scores.compared(histories, names)),
         ("Summary", table(["run", "state", "recipe", "data", "images", "time", *endings], ends, "compare")),
         ("Settings that differ", table(["run", *differing], rows, "compare") if differing else Html()),
         ("Curves", sections.curves(histories, names)),

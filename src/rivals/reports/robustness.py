@@ -103,7 +103,7 @@ def curve(histories: Sequence[History], names: Sequence[str] = ()) -> Html:
         ]
         return join(tag("ul", *swatches, class_="swatches"), figure) if drawn is not None else NOTHING
     rows = [
-        [_radius(point[0]), f"{100 * point[1]:.1f} %", f"{100 * point[2]:.1f} to {100 * point[3]:.1f} %"]
+        [radius(point[0]), f"{100 * point[1]:.1f} %", f"{100 * point[2]:.1f} to {100 * point[3]:.1f} %"]
         for point in lines[0].points
     ]
     return join(figure, table(["eps", "stand", "95 % interval"], rows, "numbers all shares"))
@@ -132,7 +132,7 @@ def examples(history: History) -> Html:
             for each in found
         )),
         tag("tr", tag("th", f"Change × {times}", scope="row"), *(
-            picture(each.change, f"The change to image {each.index}", f"eps {_radius(each.eps)}") for each in found
+            picture(each.change, f"The change to image {each.index}", f"eps {radius(each.eps)}") for each in found
         )),
     ]  # fmt: skip
     body = tag("div", tag("table", tag("tbody", *rows)), class_="scroll examples", tabindex=0)
@@ -218,7 +218,7 @@ def _ball(history: History) -> str:
     norm = {"linf": "Linf", "l2": "L2", "l1": "L1"}.get(str(config.get("norm")), "")
     radii = entry(history.part("results"), "protocol").get("eps")
     largest = number(radii[-1]) if isinstance(radii, list) and radii else None
-    told = str(config.get("eps", "")).rpartition(",")[2] if largest is None else _radius(largest)
+    told = str(config.get("eps", "")).rpartition(",")[2] if largest is None else radius(largest)
     return f"{norm} {told}".strip()
 
 
@@ -227,7 +227,7 @@ def _attack(config: Record) -> str:
     return str(config.get("attack", "an attack")).replace(",", ", ")
 
 
-def _radius(eps: float) -> str:
+def radius(eps: float) -> str:
     """A radius as one writes it: ``8/255`` where that is how it was meant, else four digits."""
     return f"{eps * 255:.4g}/255" if 0 < eps < 1 and in_bytes(eps) else short(eps)
 

@@ -22,16 +22,22 @@ is the <b>draw</b>, the dashed lines in the curves.</p>
 the images too, and at how varied they are.</p>""")
 
 NOTES = {
-    "loss": Html("""<p><b>Losses.</b> Low is good for its owner, but no mark of quality: it tells how well
+    "loss/discriminator": Html("""<p><b>Losses.</b> Low is good for its owner, but no mark of quality: it tells how well
 one rival does against the other, who is learning too. Look for lines that settle near their dashed lines.
 If the discriminator’s falls to zero while the generator’s climbs, the discriminator has won, and the
 generator has little left to learn from.</p>"""),
     "d_": Html("""<p><b>Answers.</b> What the discriminator says of real and of generated images. The gap
 between the lines is its lead. Lines that come together mean that the generator keeps up; lines at the far
 ends mean that the game is over.</p>"""),
+    "score/": Html("""<p><b>Distance to the data.</b> How far the generated images are from real ones, as a network
+sees them that was trained on others. It should fall; where it rises again, the best state was earlier, and that is the
+one that is kept.</p>"""),
     "grad_norm": Html("""<p><b>Gradient norms.</b> How strongly each network is being pushed. Steady is
 good. A line that dives belongs to a network that has stopped learning; one that climbs without end, to one
 that is about to break.</p>"""),
+    "accuracy/pgd": Html("""<p><b>Accuracy.</b> On images kept aside: as they are, after one step of an attack, and
+under PGD in ten. The last is what hardening is for, and the run ends with the state where it was highest. If it falls
+while the line of one step stays up, the classifier has learnt to stand against that step and nothing else.</p>"""),
 }
 SHEETS = Html("""<p>Each place on the sheet shows what one and the same random input becomes as the
 generator learns.</p>""")
@@ -172,9 +178,10 @@ def timeline(shown: Sequence[Frame], place: int) -> Html:
     )
 
 
-def curves(histories: Sequence[History], names: Sequence[str] = ()) -> Html:
+def curves(histories: Sequence[History], names: Sequence[str] = (), prefix: str = "") -> Html:
     """The curves for wide and for narrow windows, and what to look for in them."""
-    wide, narrow = curves_svg(histories, WIDE, "wide"), curves_svg(histories, NARROW, "narrow")
+    wide = curves_svg(histories, WIDE, f"{prefix}wide")
+    narrow = curves_svg(histories, NARROW, f"{prefix}narrow")
     if wide is None or narrow is None:
         return NOTHING
     swatches = [

@@ -33,6 +33,10 @@ MEANINGS = {
     "accuracy/fgsm": "and stand against an attack in one step",
     "accuracy/pgd": "and stand against PGD in 10 steps: what the best state is chosen by",
     "diversity": "how far the images of a sheet differ from each other; real images have 1",
+    "entropy/pixels": "entropy of the pixel values of a sheet, in bits",
+    "equilibrium/accuracy": "share that the discriminator tells rightly of images that it has not learnt from",
+    "equilibrium/jsd_bound": "the least Jensen-Shannon divergence of real and generated images, in nats",
+    "equilibrium/r_v": "how far the discriminator has learnt its images by heart, from 0 to 1",
     "images_per_second": "speed",
 }
 

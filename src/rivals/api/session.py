@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from rivals.data.imageset import ImageSet
+    from rivals.game.best import Best
     from rivals.game.checkpoint import Checkpoints
     from rivals.game.game import Batches, Game
     from rivals.game.guard import Guard
@@ -96,7 +97,7 @@ class Session:
     keeps: str
     kept: Record
     interludes: Sequence[Interlude]
-    watch: Health | Guard | None
+    watch: Health | Guard | Best | None
     quiet: bool
     best: Checkpoints | None = None
     last: Callable[[nn.Module], str] | None = None

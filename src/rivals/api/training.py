@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rivals import recipes
 from rivals.api.assemble import build_game
+from rivals.api.live import SECONDS, LiveScore
 from rivals.api.networks import load
 from rivals.api.session import Session, about
 from rivals.api.sources import as_before, found, free, images_of, unchanged
@@ -48,9 +49,17 @@ class TrainedRun(Run):
             "run": str(self.folder),
             **{key: about[key] for key in ("state", "images", "step", "epochs", "seconds", "alarms")},
             **{key: last[key] for key in shown if key in last},
+            **self._best(),
             "generator": str(self.folder / "generator.safetensors"),
             "report": str(self.report),
         }
+
+    def _best(self) -> Record:
+        """The lowest score of the run and when it was, if it was scored on the way."""
+        metric = self.about.get("score", {}).get("metric")
+        scored = [record for record in self.records() if f"score/{metric}" in record and record["step"]]
+        best = min(scored, key=lambda record: float(record[f"score/{metric}"]), default=None)
+        return {} if best is None else {"best": {metric: best[f"score/{metric}"], "images": best["images"]}}
 
 
 def train(
@@ -66,6 +75,8 @@ def train(
     skip_bad: bool = False,
     sample_every: str | None = None,
     checkpoint_every: str | None = None,
+    score_every: str | None = None,
+    score_seconds: float | None = None,
     on_nonfinite: Literal["stop", "rollback"] = "stop",
     quiet: bool = False,
     **settings: Any,
@@ -84,6 +95,8 @@ def train(
         skip_bad: Leave unreadable images out instead of stopping.
         sample_every: Time between sample sheets, written as --until; a fortieth of the run if none is given.
         checkpoint_every: Time between checkpoints, written as --until; one minute if none is given.
+        score_every: Time between scores, written as --until, by which the best state is kept; none if none is given.
+        score_seconds: Budget of one score; 10 if none is given.
         on_nonfinite: When a value is no finite number: stop, or go back to the last checkpoint and halve the rates.
         quiet: Print nothing on the way.
         **settings: Any setting of the recipe, as until="2M images"; rivals.Config lists them.
@@ -107,11 +120,15 @@ def train(
         recipe = recipe or recipes.DEFAULT
         config = recipes.RECIPES[recipe]().changed(**settings)
         source = {"data": found(data or DATA), "size": size, "crop": crop, "skip_bad": skip_bad}
-    pace = {"sample_every": sample_every, "checkpoint_every": checkpoint_every}
-    pace = {name: asked or kept.get("pace", {}).get(name) for name, asked in pace.items()}
+    paces: Record = {"sample_every": sample_every, "checkpoint_every": checkpoint_every}
+    paces |= {"score_every": score_every, "score_seconds": score_seconds}
+    pace: Record = {name: asked or kept.get("pace", {}).get(name) for name, asked in paces.items()}
     length = Span.parse(config.until)
     sheets = Span.parse(pace["sample_every"]) if pace["sample_every"] else Span(length.amount / SHEETS, length.unit)
     saves = Span.parse(pace["checkpoint_every"] or "1 minutes")
+    scored = Span.parse(pace["score_every"]) if pace["score_every"] else None
+    if score_seconds is not None and scored is None:
+        raise UserError("--score-seconds is the budget of a score, and there are none: add --score-every")
     folder = Path(out) if out is not None else free(Path("runs"), f"{Path(source['data']).stem}-{recipe}")
     if not resume:
         TrainedRun.check_free(folder)  # before the images are read, which may take a while
@@ -121,6 +138,8 @@ def train(
     from rivals.api.judging import LOOKS, hold_aside, looks, pixel_entropy
     from rivals.data.imageset import require_classes
     from rivals.data.stream import Batches
+    from rivals.game.best import Best
+    from rivals.game.checkpoint import Checkpoints
     from rivals.game.health import Health
     from rivals.game.play import Interlude
     from rivals.losses.gan import make_loss
@@ -132,6 +151,11 @@ def train(
     images, held = hold_aside(whole, source, config.hold_out, seed, quiet)
     shape = {"size": images.size, "channels": images.channels, "classes": len(images.classes)}
     game = build_game(config, **shape, device=place, seed=seed)
+    shown: Any = game.players["generator"].shown
+    live: LiveScore | None = None
+    if scored is not None:
+        budget = pace["score_seconds"] or SECONDS
+        live = LiveScore(shown, images, scored, budget, seed=seed, device=place, kept=kept.get("score"))
     if resume:
         run = TrainedRun.open(folder)
         unchanged(kept, whole)
@@ -144,15 +168,22 @@ def train(
     with run.alone():
         run.update(state="running", config=config.written(), pace=pace, says="")
         judged = Span(length.amount / LOOKS, length.unit)
+        health = Health(run.about["equilibrium"])
+        best: Best | None = None
+        if live is not None:
+            run.update(score=live.about)
+            best = live.best = Best(game, Checkpoints(run.folder / "best"), live.key, health)
         session = Session(
             *(run, game, Batches(images, config.batch, seed=seed, flip=config.flip), length, seed),
             keeps="generator",
             kept={"data": images.name, "classes": list(images.classes)},
             interludes=[
-                Interlude(sheets, _sheets(run, game.players["generator"].shown, images, config.sheet, seed)),
+                Interlude(sheets, _sheets(run, shown, images, config.sheet, seed)),
                 *([Interlude(judged, looks(game, images, held, seed))] if held is not None else []),
+                *([Interlude(live.every, live)] if live is not None else []),
             ],
-            watch=Health(run.about["equilibrium"]),
+            watch=best or health,
+            best=None if best is None else best.checkpoints,
             quiet=quiet,
         )
         session.play(saves, resume=resume, rollback=on_nonfinite == "rollback")

@@ -13,7 +13,7 @@ from string import Template
 
 from rivals.base.errors import UserError
 from rivals.base.files import write_atomically
-from rivals.reports import certified, comparison, equilibrium, robustness, sections
+from rivals.reports import certified, comparison, equilibrium, robustness, scores, sections
 from rivals.reports.history import History
 from rivals.reports.markup import Html, join, table, tag
 from rivals.reports.run import Run
@@ -126,6 +126,7 @@ def _run(history: History, place: int, budget: int, level: str, *, alone: bool) 
         *comparison.sections(history, prefix),
         ("Samples", sections.timeline(frames(history, budget), place)),
         ("How far from the draw", equilibrium.section(history, prefix) if alone else Html()),
+        ("Scores", scores.section(history)),
         ("Curves", sections.curves([history], prefix=prefix) if alone else Html()),
         ("The game", sections.game([history]) if alone else Html()),
         ("At the end", sections.numbers(history)),
@@ -170,6 +171,7 @@ def _comparison(histories: Sequence[History], names: Sequence[str]) -> Html:
     parts = [
         ("Under attack", robustness.compared(histories, names)),
         ("Certified", certified.compared(histories, names)),
+        ("Scores", scores.compared(histories, names)),
         ("Summary", table(["run", "state", "recipe", "data", "images", "time", *endings], ends, "compare")),
         ("Settings that differ", table(["run", *differing], rows, "compare") if differing else Html()),
         ("Curves", sections.curves(histories, names)),

@@ -12,7 +12,18 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "rivals.api": (
-        *("train", "classify", "harden", "demo", "equilibrium", "evaluate", "certify", "report", "load", "sample"),
+        "train",
+        "classify",
+        "harden",
+        "demo",
+        "equilibrium",
+        "evaluate",
+        "explore",
+        "certify",
+        "report",
+        "load",
+        "sample",
+        "score",
     ),
     "rivals.base.balls": ("L1", "L2", "Linf"),
     "rivals.base.errors": ("UserError", "Interrupted"),

@@ -23,13 +23,15 @@ from rivals.base.schedules import Schedule
 from rivals.reports.run import Run
 
 VERBS = {
-    "demo": "learn to draw digits in a few minutes, on this machine",
+    "demo": "draw digits, then fool and harden a classifier, in minutes on this machine",
     "train": "train a generator against a discriminator",
     "classify": "train a classifier, to be attacked or hardened",
     "attack": "attack a classifier, and say how many images stand",
     "certify": "prove a radius within which a classifier keeps its answer under noise",
     "harden": "train a classifier against an attack that is solved afresh for every batch",
     "sample": "draw images with a trained generator",
+    "explore": "walk through what a generator draws, find directions and the way back",
+    "score": "measure how near generated images are to real ones",
     "report": "write the page that shows one run, or several side by side",
     "data": "list the data sets that have a name, or pack images into one zip",
 }
@@ -295,6 +297,31 @@ def _sample(words: list[str]) -> Any:
     return _parse(api.sample, "sample", words)
 
 
+def _explore(words: list[str]) -> Any:
+    return _parse(api.explore, "explore", words)
+
+
+def _score(words: list[str]) -> Any:
+    """``rivals score``: there images come by name only. With ``--equilibrium`` the game is measured, not the images."""
+    if "--equilibrium" in words:
+        return _parse(api.equilibrium, "score --equilibrium", [word for word in words if word != "--equilibrium"])
+
+    def call(*args: Any, equilibrium: bool, **options: Any) -> Any:
+        return api.score(*args, **options)
+
+    call.__doc__ = api.score.__doc__
+    signature = inspect.signature(api.score, eval_str=True)
+    kinds: dict[str, Any] = {"subject": str, "data": str | None}
+    parameters = [
+        each.replace(annotation=kinds[name]) if name in kinds else each for name, each in signature.parameters.items()
+    ]
+    says = "Measure instead how far a run is from the draw, and who is ahead; with --help, its own flags."
+    kind: Any = Annotated[bool, tyro.conf.arg(help=says), tyro.conf.FlagCreatePairsOff]
+    parameters.append(inspect.Parameter("equilibrium", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind))
+    call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return _parse(call, "score", words)
+
+
 def _report(words: list[str]) -> Any:
     return {"report": str(_parse(api.report, "report", words))}
 
@@ -320,6 +347,8 @@ _COMMANDS: dict[str, Callable[[list[str]], Any]] = {
     "certify": _certify,
     "harden": _harden,
     "sample": _sample,
+    "explore": _explore,
+    "score": _score,
     "report": _report,
     "data": _data,
 }

@@ -3,12 +3,15 @@
 from rivals.api.certifying import certify
 from rivals.api.classifying import classify
 from rivals.api.datasets import data_ls, data_pack
+from rivals.api.demonstration import demo
 from rivals.api.equilibrium import equilibrium
 from rivals.api.evaluation import attack, evaluate
+from rivals.api.exploring import explore
 from rivals.api.hardening import harden
 from rivals.api.learning import ClassifierRun
 from rivals.api.networks import load, sample
-from rivals.api.training import TrainedRun, demo, report, train
+from rivals.api.scoring import score
+from rivals.api.training import TrainedRun, report, train
 
 __all__ = [
     "ClassifierRun",
@@ -21,9 +24,11 @@ __all__ = [
     "demo",
     "equilibrium",
     "evaluate",
+    "explore",
     "harden",
     "load",
     "report",
     "sample",
+    "score",
     "train",
 ]

@@ -92,8 +92,9 @@ def panels(history: History, found: Record) -> list[Panel]:
     curve, draw = history.curve("loss/discriminator"), history.equilibrium("loss/discriminator")
     if curve is not None and draw:
         lead = Line("the discriminator's lead", INK, curve.images, 1 - curve.smooth / draw)
+        value = closed_form(draw).removeprefix("the draw: ").replace(" = ", "\n= ")
         low = min(-0.25, float(np.quantile(lead.values, 0.01)) * 1.1)
-        made.append(Panel("Who is ahead", "lead", [lead], (max(low, -1.05), 1.05), closed_form(draw), sides=True))
+        made.append(Panel("Who is ahead", "lead", [lead], (max(low, -1.05), 1.05), f"the draw:\n{value}", sides=True))
 
     at = float(found.get("images") or history.images)
     bounds = []
@@ -114,7 +115,7 @@ def panels(history: History, found: Record) -> list[Panel]:
             bounds.append(line)
     if bounds:
         title = "How different the images still are, at least"
-        made.append(Panel(title, "share", bounds, (-0.04, 1.04), "the draw: D = 1/2"))
+        made.append(Panel(title, "share", bounds, (-0.04, 1.04), "the draw:\nD = 1/2"))
 
     entropies = []
     pixels = history.curve("entropy/pixels")
@@ -153,16 +154,14 @@ def verdict(history: History, found: Record) -> list[str]:
     last = history.last("equilibrium/accuracy", share=0.2)
     share = played["value"] if played else last[0] if last else None
     if share is not None:
-        said = (
-            f"On images that it has not learnt from, the discriminator is right {100 * share:.0f} % of the time; a coin"
-        )
+        said = f"On images that it has not learnt from, the discriminator is right {100 * share:.0f} % of the time"
         if share > 0.9:
             judged = "It is far ahead: the generator’s images are easily told from real ones."
         elif share > 0.6:
             judged = "It is ahead: the game is not at the draw."
         else:
             judged = "It hardly tells the two apart."
-        told.append(f"{said} is, 50 % of the time. {judged}")
+        told.append(f"{said}, where a coin is right 50 %. {judged}")
     fresh = _value(found, "accuracy", FRESH)
     if fresh is not None:
         told.append(
@@ -282,8 +281,7 @@ def _draw(axes: Axes, panel: Panel, layout: Layout) -> None:
         handles.append(Line2D([], [], color=INK, linestyle="", marker="D", label="fresh D"))
     if panel.draw:
         axes.axhline(0, color=INK, linewidth=1.1, linestyle=DASHED)
-        text = panel.draw if layout.wide else panel.draw.replace(" = ", "\n= ").replace(": ", "\n")
-        _note(axes, text, 0, layout, INK)
+        _note(axes, panel.draw, 0, layout, INK)
     if panel.sides:
         low, high = axes.get_ylim()
         between = 1.2 * (layout.font + 4) / layout.panel * (high - low)

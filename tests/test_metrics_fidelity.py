@@ -108,6 +108,15 @@ def test_singular_covariances_are_exact(ranks):
     assert found == pytest.approx(expected, rel=1e-12, abs=1e-12)
 
 
+def test_dead_features_change_nothing():
+    """Values that are the same for all images, as a network's dead units or a picture's black rim."""
+    x, y = normal(300, 20), normal(300, 20, 1, shift=0.2)
+    dead = torch.zeros(300, 5, dtype=torch.float64)
+    expected = frechet_of(x, y)
+    assert frechet_of(torch.cat([dead, x], 1), torch.cat([dead, y], 1)) == pytest.approx(expected, rel=1e-9)
+    assert frechet_of(torch.cat([dead, x], 1), torch.cat([dead + 1, y], 1)) == pytest.approx(expected + 5, rel=1e-9)
+
+
 def test_no_variance_at_all_leaves_the_means():
     zero = np.zeros((3, 3))
     assert frechet_distance(np.zeros(3), zero, np.ones(3), zero) == 3

@@ -60,11 +60,11 @@ class Pairs:
             radii: One for each row, or for each column.
             rim: Whether a point at the very radius is inside.
         """
-        gap = squared - radii.to(squared.dtype)
+        gap = squared - radii.to(squared)
         verdict = gap < 0
         i, j = (gap.abs_() <= bound).nonzero(as_tuple=True)
         exact = self.exact(i + rows.start, j + columns.start)
-        limit = radii.expand(squared.shape)[i, j].to(exact.device)
+        limit = radii.expand(squared.shape)[i.to(radii.device), j.to(radii.device)]
         verdict[i, j] = (exact <= limit if rim else exact < limit).to(verdict.device)
         return verdict
 

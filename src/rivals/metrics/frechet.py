@@ -42,7 +42,7 @@ class Moments:
         Raises:
             UserError: not a matrix, values that are not finite, or another d than before.
         """
-        batch = wide(checked(features, "batch of"))
+        batch = wide(checked(features, "batch"))
         self._open(batch.shape[1], batch.device)
         b, mean = len(batch), batch.mean(0)
         # The move of the mean adds n b / (n + b) times its outer product: one more row of the batch.
@@ -169,14 +169,24 @@ def _trace_of_root(cov1: np.ndarray, cov2: np.ndarray) -> float:
         squares = eigh(cov1, cov2, type=2, eigvals_only=True, driver="gv", check_finite=False)
     except LinAlgError:  # S2 is singular
         squares = np.zeros(1)
-    if squares[0] > np.finfo(np.float64).eps * squares[-1]:
-        return float(np.sqrt(squares).sum())
-    # One of the two is singular, so the least eigenvalues are rounding, and their roots are not small: leave them out.
-    return _nuclear_norm(_factor(cov1), _factor(cov2))
+    # Where one of the two is singular, its eigenvalues of 0 come out as rounding, and the roots of that are not small:
+    # factors of no more rows than the rank leave them out.
+    return float(np.sqrt(squares).sum()) if _sound(squares) else _nuclear_norm(_factor(cov1), _factor(cov2))
 
 
 def _nuclear_norm(factor1: np.ndarray, factor2: np.ndarray) -> float:
-    return float(np.linalg.svd(factor1 @ factor2.T, compute_uv=False).sum()) if len(factor1) and len(factor2) else 0.0
+    """The sum of the singular values of ``F1 F2'``: by their squares where those are sound: three times as fast."""
+    if len(factor1) == 0 or len(factor2) == 0:
+        return 0.0
+    short, long = sorted((factor1, factor2), key=len)
+    product = short @ long.T
+    squares = np.linalg.eigvalsh(product @ product.T)
+    return float((np.sqrt(squares) if _sound(squares) else np.linalg.svd(product, compute_uv=False)).sum())
+
+
+def _sound(squares: np.ndarray) -> bool:
+    """Whether ascending eigenvalues are above rounding."""
+    return bool(squares[0] > np.finfo(np.float64).eps * squares[-1])
 
 
 def _factor(cov: np.ndarray) -> np.ndarray:

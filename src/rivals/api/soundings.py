@@ -295,7 +295,7 @@ def _pixels(hall: Hall) -> list[Record]:
     data = pixel_entropy(torch.from_numpy(hall.held.images))
     return [
         _value("pixel entropy", pixel_entropy(_finished(hall)), protocol, unit="bits", draw=data),
-        _value("pixel entropy of the data", data, protocol, unit="bits", draw=data),
+        _value("pixel entropy of the data", data, protocol | {"generator": ""}, unit="bits", draw=data),
     ]
 
 
@@ -320,9 +320,11 @@ def _classes(hall: Hall, classifier: str) -> tuple[list[Record], list[Record]]:
     (varied, unsure), (data_varied, data_unsure) = told(_finished(hall)), told(torch.from_numpy(hall.held.images))
     values = [
         _value("class entropy", varied, protocol, unit="nats", draw=data_varied),
-        _value("class entropy of the data", data_varied, protocol, unit="nats", draw=data_varied),
+        _value("class entropy of the data", data_varied, protocol | {"generator": ""}, unit="nats", draw=data_varied),
         _value("class entropy of an image", unsure, protocol, unit="nats", draw=data_unsure),
-        _value("class entropy of a real image", data_unsure, protocol, unit="nats", draw=data_unsure),
+        _value(
+            "class entropy of a real image", data_unsure, protocol | {"generator": ""}, unit="nats", draw=data_unsure
+        ),
     ]
     along = []
     for record in hall.run.records():

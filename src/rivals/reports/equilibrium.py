@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -32,9 +33,9 @@ worse than a coin.</p>
 <p><b>How different the images still are.</b> On real images that nobody learns from, the discriminator tells some of
 the generated ones from the real ones. What it can tell apart <i>is</i> different: so both lines are bounds from below.
 0: no difference was found, as at the draw. 1: nothing in common. (TV is the total variation, JSD the Jensen-Shannon
-divergence in units of log 2.)</p>
-<p>A discriminator that plays badly finds no difference either. So the <b>diamond</b>, where there is one, counts more:
-a fresh discriminator, which has no other task than to tell the finished generator’s images from real ones.</p>
+divergence in units of log 2.) A discriminator that plays badly finds no difference either. So the <b>diamond</b>, where
+there is one, counts more: a fresh discriminator, which has no other task than to tell the finished generator’s images
+from real ones.</p>
 <p><b>Entropy.</b> How varied what is drawn is: the values of its pixels and, if a classifier was asked, its classes;
 dashed, the data’s own. A generator that begins as noise comes towards the data’s lines; one that repeats itself falls
 below that of classes.</p>""")
@@ -92,8 +93,8 @@ def panels(history: History, found: Record) -> list[Panel]:
     curve, draw = history.curve("loss/discriminator"), history.equilibrium("loss/discriminator")
     if curve is not None and draw:
         lead = Line("the discriminator's lead", INK, curve.images, 1 - curve.smooth / draw)
-        value = closed_form(draw).removeprefix("the draw: ").replace(" = ", "\n= ")
-        low = min(-0.25, float(np.quantile(lead.values, 0.01)) * 1.1)
+        value = closed_form(draw).removeprefix("the draw: ")
+        low = min(-0.4, float(np.quantile(lead.values, 0.01)) * 1.1)
         made.append(Panel("Who is ahead", "lead", [lead], (max(low, -1.05), 1.05), f"the draw:\n{value}", sides=True))
 
     at = float(found.get("images") or history.images)
@@ -281,7 +282,8 @@ def _draw(axes: Axes, panel: Panel, layout: Layout) -> None:
         handles.append(Line2D([], [], color=INK, linestyle="", marker="D", label="fresh D"))
     if panel.draw:
         axes.axhline(0, color=INK, linewidth=1.1, linestyle=DASHED)
-        _note(axes, panel.draw, 0, layout, INK)
+        text = panel.draw if layout.wide else re.sub(r"(log 2) = ", r"\1\n= ", panel.draw)
+        _note(axes, text, 0, layout, INK)
     if panel.sides:
         low, high = axes.get_ylim()
         between = 1.2 * (layout.font + 4) / layout.panel * (high - low)

@@ -8,8 +8,8 @@ import sys
 from benchmarks import table
 
 NAMES = (
-    *("attack_speed", "attack_strength", "autoattack", "classic_speed", "demo_recipes", "hardening", "mlp_mnist"),
-    *("resume", "sngan_speed", "startup"),
+    *("attack_speed", "attack_strength", "autoattack", "classic_speed", "demo_recipes", "equilibrium", "fidelity"),
+    *("hardening", "mlp_mnist", "resume", "sngan_speed", "stacked_mnist", "startup"),
 )
 
 

@@ -161,7 +161,11 @@ def stacked_mnist(r: dict[str, Any]) -> tuple[str, str]:
 def fidelity(r: dict[str, Any]) -> tuple[str, str]:
     """Fidelity metrics against the peers."""
     step = r["frechet"]
-    said = ", ".join(f"{m['n']} x {m['n']} at d = {m['dimensions']}: **{m['peak_gigabytes']} GB**" for m in r["memory"])
+    said = ", ".join(
+        f"{m['n']} x {m['n']} at d = {m['dimensions']} **{m['peak_gigabytes']} GB**"
+        + (f" ({m['rows_compared']} rows compared, all held)" if m["rows_compared"] < m["n"] else "")
+        for m in r["memory"]
+    )
     return (
         "same features in: Frechet, KID, IS, precision/recall, density/coverage equal to torch-fidelity's and prdc's "
         f"to {r['asked']['relative']:g}; the Frechet step {step['asked']['times']} times as fast as scipy's sqrtm; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rivals.base import seeds
@@ -9,6 +10,7 @@ from rivals.recipes import Config
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor, nn
 
     from rivals.game.game import Game
 
@@ -26,7 +28,6 @@ def build_game(config: Config, *, size: int, channels: int, classes: int, device
     """
     import torch
 
-    from rivals.data.augment import InstanceNoise
     from rivals.game.game import Game, Turn
     from rivals.game.players import Player, adam
     from rivals.losses.gan import make_loss
@@ -46,14 +47,34 @@ def build_game(config: Config, *, size: int, channels: int, classes: int, device
         if weight.peak
     ]
     betas: Any = {"beta1": config.beta1, "beta2": config.beta2}
+    view, heed = _view(config, device)
     return Game(
         players={
             "generator": Player(generator.to(device), adam(config.generator_lr, **betas), ema=config.ema),
             "discriminator": Player(discriminator.to(device), adam(config.discriminator_lr, **betas)),
         },
         turns=[
-            Turn("discriminator", loss.discriminator, penalties, config.discriminator_turns, loss.readings),
+            Turn("discriminator", loss.discriminator, penalties, config.discriminator_turns, heed(loss.readings)),
             Turn("generator", loss.generator),
         ],
-        view=InstanceNoise(config.instance_noise) if config.instance_noise.peak else None,
+        view=view,
     )
+
+
+Readings = Callable[[Any], dict[str, "Tensor"]]
+
+
+def _view(config: Config, device: torch.device) -> tuple[nn.Module | None, Callable[[Readings], Readings]]:
+    """What the discriminator sees of images, and what its readings are then heeded by."""
+    from rivals.data.augment import Ada, DiffAugment, InstanceNoise, Views
+
+    ada = Ada(config.augment_p, config.augment_target).to(device)
+    chain: dict[str, list[nn.Module]] = {"none": [], "diff": [DiffAugment()], "ada": [ada]}
+    views = chain[config.augment] + ([InstanceNoise(config.instance_noise)] if config.instance_noise.peak else [])
+
+    def heed(readings: Readings) -> Readings:
+        if config.augment_target is None:
+            return readings
+        return lambda scene: readings(scene) | {"augment/sign": ada.heed(scene.real), "augment/p": ada.p.clone()}
+
+    return (Views(views) if views else None), heed

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rivals.base import seeds
 from rivals.game.players import Player
@@ -70,6 +70,7 @@ class Game:
         players: Those who learn, by name.
         turns: Taken in this order in each round.
         view: What the judging player sees of an image: a differentiable augmentation ``(images, seen) -> images``.
+            If it is a module, its state is part of the game's.
         scene: What a turn sees, made anew for each: a :class:`~rivals.game.scene.Scene` for a generator and a
             discriminator, a :class:`~rivals.game.lesson.Lesson` for a classifier.
         precision: What matrix products and convolutions are computed in, on the way to a loss: fp32, or bf16, which
@@ -157,12 +158,17 @@ class Game:
 
     def state(self) -> dict[str, Tensor]:
         """The players' states as named tensors."""
-        return {
+        state = {
             f"{name}/{key}": value for name, player in self.players.items() for key, value in player.state().items()
         }
+        seen = self.view.state_dict() if isinstance(self.view, nn.Module) else {}
+        return state | {f"view/{key}": value for key, value in seen.items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take back what :meth:`state` gave."""
         for name, player in self.players.items():
             prefix = f"{name}/"
             player.restore({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        if isinstance(self.view, nn.Module):
+            prefix = "view/"
+            self.view.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})

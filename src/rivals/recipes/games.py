@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from rivals.base.errors import UserError
-from rivals.base.registry import Registry
+from rivals.base.registry import Registry, unknown
 from rivals.base.schedules import Schedule
 from rivals.base.spans import Span
 from rivals.recipes.settings import NONE, Settings, check_range, flag
+
+AUGMENTS = ("none", "diff", "ada")
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,12 @@ class Config(Settings):
     """Take the penalties on every this many steps, this many times as strong."""
     instance_noise: Schedule = NONE
     """Standard deviation of the noise on all images that the discriminator sees; images lie in [-1, 1]."""
+    augment: str = "none"
+    """Changes to all images that the discriminator sees, for small data: none, diff (DiffAugment) or ada."""
+    augment_p: Schedule = NONE
+    """Probability of each change by ada; where it starts if --augment-target is given."""
+    augment_target: float | None = None
+    """Let ada's probability follow the discriminator, to hold this mean sign of its answers to real images, as 0.6."""
     flip: bool = False
     """Mirror real images left to right at random."""
     discriminator_turns: int = 1
@@ -84,6 +92,21 @@ class Config(Settings):
             schedule = getattr(self, name)
             if min(schedule.start, schedule.end) < 0:
                 raise UserError(f"{flag(name)} {schedule} is negative: take 0 (none) or more")
+        if self.augment not in AUGMENTS:
+            raise unknown("augmentation", self.augment, AUGMENTS)
+        if not 0 <= min(self.augment_p.start, self.augment_p.end) <= self.augment_p.peak <= 1:
+            raise UserError(f"--augment-p {self.augment_p} is no probability: take 0 to 1")
+        if self.augment != "ada" and (self.augment_p.peak or self.augment_target is not None):
+            raise UserError(f"--augment-p and --augment-target need --augment ada, not {self.augment}")
+        if self.augment == "ada" and not self.augment_p.peak and self.augment_target is None:
+            raise UserError("--augment ada changes nothing at a probability of 0: add --augment-p or --augment-target")
+        if self.augment_target is not None:
+            check_range(self, "augment_target", -1, 1)
+            if self.loss in ("relativistic", "wasserstein"):
+                raise UserError(
+                    f"--augment-target reads the sign of the discriminator's answers, which the loss {self.loss} gives "
+                    "no meaning: give a schedule by --augment-p"
+                )
         if not all(0 < width <= 65536 for width in self.generator_widths + self.discriminator_widths):
             raise UserError("widths must be whole numbers from 1 to 65536, as --generator-widths 256 128 64")
 

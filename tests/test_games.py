@@ -1,0 +1,78 @@
+"""Every game that can be put together from the recipes' settings: it plays, stays finite, and resumes exactly."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from rivals import Batches, UserError
+from rivals.api.assemble import build_game
+from rivals.data.imageset import ImageSet
+from rivals.losses.gan import LOSSES
+from rivals.nets.build import NETS
+from rivals.recipes import Config
+from rivals.recipes.games import AUGMENTS
+
+WIDTHS = {"mlp": (8, 8, 8), "dcgan": (4,), "sngan": (4, 4), "r3": (8, 8)}
+PENALTIES = {"none": {}, "r1 r2": {"r1": "0.1", "r2": "0.1", "penalty_every": 2}, "gp": {"gp": "1"}}
+STEPS = 20
+
+
+def batches() -> Batches:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (32, 3, 8, 8), np.uint8)
+    return Batches(ImageSet("noise", "train", images, random.integers(0, 2, 32), ("a", "b")), 4, seed=0)
+
+
+def game(**settings: object):
+    net = str(settings.get("net", "dcgan"))
+    widths = {"generator_widths": WIDTHS[net], "discriminator_widths": WIDTHS[net][::-1]}
+    config = Config().changed(**{"latent": 4, "batch": 4, **widths, **settings})
+    return build_game(config, size=8, channels=3, classes=2, device=torch.device("cpu"), seed=0)
+
+
+@pytest.mark.parametrize("net", list(NETS))
+@pytest.mark.parametrize("loss", list(LOSSES))
+def test_every_combination_plays_and_is_finite(net: str, loss: str) -> None:
+    for (name, penalty), augment in itertools.product(PENALTIES.items(), AUGMENTS):
+        extra = {"augment_p": "0.5"} if augment == "ada" else {}
+        played = game(net=net, loss=loss, augment=augment, conditional=augment == "diff", **penalty, **extra)
+        for step in range(STEPS):
+            values = played.round(step, batches(), seed=0)
+            bad = [key for key, value in values.items() if not bool(value.isfinite())]
+            assert not bad, (name, augment, step, bad)
+        assert all(bool(each.isfinite().all()) for each in played.state().values() if each.is_floating_point())
+
+
+def test_a_game_goes_on_with_its_adaptive_augmentation_where_it_stopped() -> None:
+    settings = {"loss": "nonsaturating", "augment": "ada", "augment_target": 0.1}
+    whole, first, second = (game(**settings) for _ in range(3))
+    for step in range(8):
+        values = whole.round(step, batches(), seed=3)
+    assert {"augment/p", "augment/sign"} <= values.keys()
+    for step in range(4):
+        first.round(step, batches(), seed=3)
+    second.restore({key: value.clone() for key, value in first.state().items()})
+    for step in range(4, 8):
+        second.round(step, batches(), seed=3)
+    state = second.state()
+    assert "view/views.0.p" in state
+    assert all(torch.equal(value, state[key]) for key, value in whole.state().items())
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"augment": "blur"}, "unknown augmentation 'blur'"),
+        ({"augment": "ada"}, "changes nothing at a probability of 0"),
+        ({"augment": "ada", "augment_p": "2"}, "is no probability"),
+        ({"augment": "diff", "augment_p": "0.5"}, "need --augment ada"),
+        ({"augment": "ada", "augment_target": 0.6, "loss": "relativistic"}, "gives no meaning"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(settings: dict[str, object], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Config().changed(**settings)

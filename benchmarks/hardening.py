@@ -217,7 +217,7 @@ CASES = {
         file="fashion-linf-0.1",
     ),
     "cifar10-20": Case(
-        *("cifar10", "8/255", 20, "340k"),
+        *("cifar10", "8/255", 21, "340k"),
         {"method": "fgsm", "start": "beyond", "optimizer": "muon", "lr": 3e-3, "ema": "20k"},
         peers=("pgd-10", "fgsm-rs"),
         seeds=(0, 1, 2),

@@ -12,6 +12,7 @@ from scipy import integrate, stats
 from torch.nn.functional import softplus
 
 import rivals
+from rivals import cli
 from rivals.base.errors import UserError
 from rivals.losses.gan import LOSSES, make_loss, nonsaturating, relativistic
 from rivals.metrics.equilibrium import (
@@ -29,6 +30,7 @@ from rivals.metrics.equilibrium import (
 )
 from rivals.reports.history import History
 from rivals.reports.run import Run
+from rivals.reports.sheet import cut, grid, save_png
 
 N = 20_000
 
@@ -273,6 +275,24 @@ def test_measuring_again_gives_the_same(found, run):
     again = rivals.equilibrium(run.folder, steps=4, n=60, quiet=True)
     kept = [record for record in found.values if "classifier" not in record]
     assert again.values == kept
+
+
+def test_the_verb_says_the_same(found, run, capsys):
+    with pytest.raises(SystemExit) as left:
+        cli.main(["score", str(run.folder), "--equilibrium", "--steps", "4", "-n", "60", "--quiet", "--json"])
+    assert not left.value.code
+    told = json.loads(capsys.readouterr().out)
+    assert told["values"] == [record for record in found.values if "classifier" not in record]
+
+
+@pytest.mark.parametrize(("n", "size", "channels"), [(6, 8, 1), (7, 28, 3), (1, 300, 1)])
+def test_a_sheet_is_cut_into_what_it_was_made_of(n, size, channels, tmp_path):
+    images = np.random.default_rng(n).integers(0, 256, (n, channels, size, size), dtype=np.uint8)
+    path = tmp_path / "sheet.png"
+    save_png(grid(images), path)
+    assert (cut(path, n, size) == images).all()
+    with pytest.raises(UserError, match="of another size"):
+        cut(path, n, size + 200)
 
 
 def test_the_page_draws_it_from_files_alone(found, run, tmp_path):

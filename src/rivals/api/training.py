@@ -1,10 +1,7 @@
-"""``train``, ``demo`` and ``report``: a game from its configuration, played in a run folder."""
+"""``train`` and ``report``: a game from its configuration, played in a run folder."""
 
 from __future__ import annotations
 
-import os
-import sys
-import webbrowser
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -211,21 +208,6 @@ def _sheets(run: Run, generator: Any, images: ImageSet, count: int, seed: int) -
         yield place | {"sheet": f"samples/{path.name}"} | facts
 
     return draw
-
-
-def demo(*, until: str = "4 minutes", out: str | Path | None = None, seed: int = 0) -> TrainedRun:
-    """Learn to draw digits on this machine, and show how it went.
-
-    Args:
-        until: Length of the training: N images, N epochs, N steps or N minutes.
-        out: Folder of the run; the next free runs/demo-N if none is given.
-        seed: What all randomness of the run follows from.
-    """
-    run = train(DATA, until=until, out=out or free(Path("runs"), "demo"), seed=seed)
-    screen = sys.platform in ("darwin", "win32") or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()
-    if sys.stdout.isatty() and screen:  # without a screen a browser of text would take over the terminal
-        webbrowser.open(run.report.resolve().as_uri())
-    return run
 
 
 def report(*runs: str | Path, out: str | Path | None = None) -> Path:

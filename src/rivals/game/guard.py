@@ -14,6 +14,7 @@ from rivals.game.play import Moment
 Record = dict[str, Any]
 ROBUST, ONE_STEP = "accuracy/pgd", "accuracy/fgsm"
 LOST = 0.5  # robust accuracy below this share of the best, while one step is survived: overfitted to one step
+NOTHING = 0.1  # robust accuracy below this share of what survives one step is none
 FALLEN = 0.03  # robust accuracy this far below the best is an alarm
 OVERFITTING, ONE_STEP_ONLY = "robust-overfitting", "one-step-overfitting"
 LEARNT = 1.5  # times the accuracy of guessing: below, nothing has been learnt that could be lost
@@ -80,9 +81,9 @@ class Guard:
         # Overfitted from the start, there is no better state to go back to: it can only be told.
         yield from self._turn(
             ONE_STEP_ONLY,
-            one_step >= max(LOST, LEARNT / self.classes) and not self._learnt(robust) and robust < LOST * one_step,
-            f"Overfitted to one step: {one_step:.1%} of the images kept aside stand against it, and {robust:.1%} "
-            "under PGD, no more than by guessing.",
+            robust < NOTHING * one_step and one_step >= max(LOST, LEARNT / self.classes),
+            f"Overfitted to one step: {one_step:.1%} of the images kept aside stand against it, and under PGD "
+            f"{robust:.1%}, next to nothing.",
             "Take an attack of several steps (--method pgd), or N-FGSM (--method fgsm --start beyond --step 1), or let "
             "eps grow more slowly (--ramp 0.5).",
             record,

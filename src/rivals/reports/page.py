@@ -31,6 +31,14 @@ ENDINGS = {
     "diversity": "diversity",
     "images/s": "images_per_second",
 }
+# What happens in an act of a demo, by the verb that played it.
+ACTS = {
+    "train": Html("""Two networks play against each other: one learns to draw, the other to tell what is drawn from what
+is real. Drag the slider to see the drawings come along."""),
+    "harden": Html("""A classifier has learnt to tell images apart. An attack changes each so little that to the eye it
+stays what it is, and the classifier is fooled. Then it learns from such images, an attack solved afresh for each, and
+is attacked again."""),
+}
 
 
 def write_report(runs: Sequence[Run], dest: Path) -> Path:
@@ -53,13 +61,17 @@ def write_report(runs: Sequence[Run], dest: Path) -> Path:
     share = BUDGET // len(runs)
     later = _acts(histories[0]) if len(runs) == 1 else []
     if later:
-        title = " and ".join(_heading(history) for history in (histories[0], *later))
-        body = [tag("h1", "A play in acts"), tag("p", title, class_="quiet")]
-        for place, history in enumerate([histories[0], *later]):
-            top = _header(history, f"Act {place + 1}: {_heading(history)}", f"run {history.folder.name}", "h2")
-            body.append(
-                tag("section", top, _run(history, place, share, "h3", alone=True), class_="run", id=f"run-{place}")
-            )
+        title = f"A play in {1 + len(later)} acts"
+        acts = [
+            (history, f"Act {place}: {_heading(history)}") for place, history in enumerate([histories[0], *later], 1)
+        ]
+        links = [tag("li", tag("a", name, href=f"#run-{place}")) for place, (_, name) in enumerate(acts)]
+        body = [tag("h1", title), tag("ul", *links, class_="past")]
+        for place, (history, name) in enumerate(acts):
+            told = tag("p", ACTS[verb]) if (verb := history.about.get("verb")) in ACTS else ""
+            top = _header(history, name, f"run {history.folder.name}", "h2")
+            inside = [top, told, _run(history, place, share, "h3", alone=True)]
+            body.append(tag("section", *inside, class_="run", id=f"run-{place}"))
     elif len(runs) == 1:
         title = _heading(histories[0])
         body = [_header(histories[0], title, f"run {names[0]}", "h1"), _run(histories[0], 0, share, "h2", alone=True)]

@@ -32,6 +32,9 @@ VERBS = {
     "sample": "draw images with a trained generator",
     "explore": "walk through what a generator draws, find directions and the way back",
     "score": "measure how near generated images are to real ones",
+    "export": "write a finished network for other programs, checked against itself",
+    "push": "share a finished network, on the Hugging Face Hub or in a folder",
+    "pull": "fetch a network that was shared",
     "report": "write the page that shows one run, or several side by side",
     "data": "list the data sets that have a name, or pack images into one zip",
 }
@@ -322,6 +325,18 @@ def _score(words: list[str]) -> Any:
     return _parse(call, "score", words)
 
 
+def _export(words: list[str]) -> Any:
+    return _parse(api.export, "export", words)
+
+
+def _push(words: list[str]) -> Any:
+    return _parse(api.push, "push", words)
+
+
+def _pull(words: list[str]) -> Any:
+    return _parse(api.pull, "pull", words)
+
+
 def _report(words: list[str]) -> Any:
     return {"report": str(_parse(api.report, "report", words))}
 
@@ -348,6 +363,9 @@ _COMMANDS: dict[str, Callable[[list[str]], Any]] = {
     "harden": _harden,
     "sample": _sample,
     "explore": _explore,
+    "export": _export,
+    "push": _push,
+    "pull": _pull,
     "score": _score,
     "report": _report,
     "data": _data,

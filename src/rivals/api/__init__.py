@@ -7,10 +7,12 @@ from rivals.api.demonstration import demo
 from rivals.api.equilibrium import equilibrium
 from rivals.api.evaluation import attack, evaluate
 from rivals.api.exploring import explore
+from rivals.api.exporting import export
 from rivals.api.hardening import harden
 from rivals.api.learning import ClassifierRun
 from rivals.api.networks import load, sample
 from rivals.api.scoring import score
+from rivals.api.sharing import pull, push
 from rivals.api.training import TrainedRun, report, train
 
 __all__ = [
@@ -25,8 +27,11 @@ __all__ = [
     "equilibrium",
     "evaluate",
     "explore",
+    "export",
     "harden",
     "load",
+    "pull",
+    "push",
     "report",
     "sample",
     "score",

@@ -42,7 +42,7 @@ class DCGANGenerator(Generator):
         channels_last(self)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        h = self.linear(self.input(z, labels)).view(len(z), -1, self.canvas.base, self.canvas.base)
+        h = self.linear(self.input(z, labels)).unflatten(1, (-1, self.canvas.base, self.canvas.base))
         return torch.tanh(self.canvas.crop(self.layers(h)))
 
 

@@ -46,7 +46,7 @@ class SNGANGenerator(Generator):
         channels_last(self)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        h = self.linear(z).view(len(z), -1, self.canvas.base, self.canvas.base)
+        h = self.linear(z).unflatten(1, (-1, self.canvas.base, self.canvas.base))
         for block in self.blocks:
             h = block(h, labels)
         return torch.tanh(self.canvas.crop(self.image(F.relu(self.norm(h), inplace=True))))

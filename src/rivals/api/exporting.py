@@ -1,0 +1,135 @@
+"""``export``: a finished network as a file for other programs, checked before it is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from rivals.api.networks import keep, load
+from rivals.base.errors import UserError
+from rivals.base.files import write_atomically
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from torch import Tensor, nn
+
+TOLERANCE = 1e-4  # between our answers and the exported network's
+CHECKED = (1, 5)  # batches that are compared
+
+
+def export(
+    run: str,
+    *,
+    format: Literal["onnx", "safetensors"] = "onnx",
+    out: Path | None = None,
+) -> dict[str, Any]:
+    """Write a finished network for other programs.
+
+    As onnx, a generator maps ``latents`` (batch, latent) and, if it has classes, ``labels`` (batch,) int64, to
+    ``images`` (batch, C, H, W) in [-1, 1]; a classifier maps ``images`` (batch, C, H, W) in [0, 1] to ``logits``
+    (batch, classes).
+    The file is kept only if onnxruntime answers as the network does, to 1e-4. As safetensors, weights and how to build
+    the network again are copied out of the run, for ``rivals.load``.
+
+    Args:
+        run: A run folder, or a network's .safetensors file.
+        format: onnx, or safetensors.
+        out: The file to write; RUN/NETWORK.onnx or NETWORK-export.safetensors if none is given.
+
+    Returns:
+        What was written: ``file``, ``bytes`` and, for onnx, ``largest_difference``.
+
+    Raises:
+        UserError: the file exists, a package is missing, or the exported network answers otherwise.
+    """
+    place = Path(run)
+    net = load(run)
+    role = "generator" if hasattr(net, "sample") else "classifier"
+    home = place if place.is_dir() else place.parent
+    file = out or home / (f"{role}.onnx" if format == "onnx" else f"{role}-export.safetensors")
+    if file.suffix != f".{format}":
+        raise UserError(f"'{file}' does not end in .{format}: name a file that does, or another --format")
+    if file.exists():
+        raise UserError(f"'{file}' exists already: remove it or choose another with --out")
+    if format == "safetensors":
+        keep(net, file, {key: value for key, value in net.about.items() if key not in ("format", "spec")})
+        return {"file": str(file), "bytes": file.stat().st_size}
+    content = _onnx(net, role)
+    difference = _difference(net, role, content)
+    if not difference <= TOLERANCE:
+        raise UserError(
+            f"the exported network answers otherwise, by up to {difference:.2g}, where {TOLERANCE:g} is allowed: "
+            "nothing was kept; try another version of onnx or onnxruntime"
+        )
+    write_atomically(file, content)
+    return {"file": str(file), "bytes": len(content), "largest_difference": difference}
+
+
+def _inputs(net: Any, role: str, n: int) -> dict[str, Tensor]:
+    """What to hand the network, by name: n of each, the same every time."""
+    import torch
+
+    random = torch.Generator().manual_seed(n)
+    if role == "classifier":
+        return {"images": torch.rand(n, net.channels, net.size, net.size, generator=random)}
+    found = {"latents": torch.randn(n, net.latent, generator=random)}
+    return found | ({"labels": torch.arange(n) % net.classes} if net.classes else {})
+
+
+def _onnx(net: nn.Module, role: str) -> bytes:
+    import torch
+
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise UserError("onnx needs packages that are not installed: pip install 'rivals[export]'") from None
+    inputs = _inputs(net, role, 3)
+    batch = torch.export.Dim("batch", min=1, max=65536)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _hushed():
+        warnings.simplefilter("ignore")  # the exporter's, on its own insides
+        program = torch.onnx.export(
+            net,
+            tuple(inputs.values()),
+            input_names=list(inputs),
+            output_names=["images" if role == "generator" else "logits"],
+            dynamic_shapes=tuple({0: batch} for _ in inputs),
+            verbose=False,
+        )
+        assert program is not None
+    content: bytes = program.model_proto.SerializeToString()
+    return content
+
+
+@contextlib.contextmanager
+def _hushed() -> Any:
+    """Without what the exporter logs of its passes."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _difference(net: nn.Module, role: str, content: bytes) -> float:
+    """The largest difference between a network's answers and those of its exported twin, over several batches."""
+    import torch
+
+    try:
+        import onnxruntime
+    except ImportError:
+        raise UserError("the check of an onnx file needs onnxruntime: pip install 'rivals[export]'") from None
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    worst = 0.0
+    for n in CHECKED:
+        inputs = _inputs(net, role, n)
+        with torch.no_grad():
+            own: npt.NDArray[Any] = net(*inputs.values()).numpy()
+        (theirs,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+        worst = max(worst, float(abs(own - theirs).max())) if own.shape == theirs.shape else float("inf")
+    return worst

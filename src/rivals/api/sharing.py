@@ -1,0 +1,157 @@
+"""``push`` and ``pull``: a finished network to a Hugging Face repository and back, or to a folder laid out alike."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rivals.api.networks import KEPT, keep, load
+from rivals.base.errors import UserError
+from rivals.base.files import explained, write_atomically
+
+SHOWN = 16  # samples of a generator in the picture of its card
+WANTED = ("*.safetensors", "*.json", "*.md", "*.png")  # what is fetched; nothing that could run code
+REPOSITORY = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
+CARD, PICTURE = "README.md", "samples.png"
+
+
+def push(run: str, target: str, *, private: bool = False) -> dict[str, Any]:
+    """Share a finished network: weights, how to build it, a card that says what it is and, of a generator, a picture.
+
+    Args:
+        run: A run folder, or a network's .safetensors file.
+        target: USER/NAME of a repository on the Hugging Face Hub, made if it is not there; or a folder, written with a
+            leading ./, ../, / or ~.
+        private: Make a new repository private.
+
+    Returns:
+        Where it went, and the files.
+
+    Raises:
+        UserError: there is no network, the folder is not empty, a package is missing, or the Hub refuses.
+    """
+    net = load(run)
+    if not _is_repository(target):
+        folder = Path(target).expanduser()
+        with explained(folder):
+            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+                raise UserError(f"'{target}' exists already and is not empty: choose another folder")
+            folder.mkdir(parents=True, exist_ok=True)
+        return {"folder": str(folder), "files": _lay_out(net, folder, str(folder))}
+    hub = _hub()
+    with tempfile.TemporaryDirectory() as aside:
+        files = _lay_out(net, Path(aside), target)
+        try:
+            api = hub.HfApi()
+            api.create_repo(target, private=private, exist_ok=True)
+            api.upload_folder(repo_id=target, folder_path=aside, commit_message="Upload by rivals push")
+        except (hub.errors.HfHubHTTPError, OSError, ValueError) as error:
+            raise UserError(
+                f"the Hub refuses '{target}': {_reason(error)}: log in with 'hf auth login', or check the name"
+            ) from None
+    return {"repository": target, "files": files}
+
+
+def pull(source: str, *, out: Path | None = None, revision: str | None = None) -> dict[str, Any]:
+    """Fetch a network that :func:`push` shared. Only weights, descriptions and pictures are taken.
+
+    Args:
+        source: USER/NAME of a repository on the Hugging Face Hub; or a folder laid out the same way, written with a
+            leading ./, ../, / or ~.
+        out: Folder to put it into; NAME if none is given.
+        revision: A branch, tag or commit of the repository.
+
+    Returns:
+        Where it is, and the files. ``rivals.load`` of the folder gives the network.
+
+    Raises:
+        UserError: the folder exists, a package is missing, the Hub has no such repository, or it holds no network.
+    """
+    hosted = _is_repository(source)
+    folder = out or Path(source.rstrip("/").rpartition("/")[2])
+    if folder.exists():
+        raise UserError(f"'{folder}' exists already: remove it or choose another with --out")
+    with tempfile.TemporaryDirectory() as aside:
+        found = Path(aside)
+        if hosted:
+            hub = _hub()
+            try:
+                hub.snapshot_download(source, revision=revision, local_dir=aside, allow_patterns=list(WANTED))
+            except (hub.errors.HfHubHTTPError, OSError, ValueError) as error:
+                raise UserError(
+                    f"the Hub does not give '{source}': {_reason(error)}: check the name, or 'hf auth login'"
+                ) from None
+        elif revision is not None:
+            raise UserError(f"--revision {revision} is for repositories, and '{source}' is a folder: leave it out")
+        else:
+            found = Path(source).expanduser()
+            if not found.is_dir():
+                raise UserError(f"no folder at '{source}': name one that 'rivals push' wrote")
+        files = sorted(
+            path for pattern in WANTED for path in found.glob(pattern) if path.is_file() and not path.is_symlink()
+        )
+        if not any(path.name == f"{kind}.safetensors" for path in files for kind in KEPT):
+            raise UserError(f"'{source}' holds no network of ours: it has no {' or '.join(KEPT)}.safetensors")
+        load(
+            next(path for path in files if path.stem in KEPT and path.suffix == ".safetensors")
+        )  # or say what is wrong
+        with explained(folder):
+            folder.mkdir(parents=True)
+            for path in files:
+                shutil.copyfile(path, folder / path.name)
+    return {"folder": str(folder), "files": [path.name for path in files]}
+
+
+def _is_repository(text: str) -> bool:
+    return REPOSITORY.fullmatch(text) is not None and not text.startswith((".", "/", "~"))
+
+
+def _lay_out(net: Any, folder: Path, title: str) -> list[str]:
+    """Write weights, description, card and picture into a folder; the files' names."""
+    from rivals.reports import sheet
+
+    role = "generator" if hasattr(net, "sample") else "classifier"
+    keep(net, folder / f"{role}.safetensors", {k: v for k, v in net.about.items() if k not in ("format", "spec")})
+    if role == "generator":
+        sheet.save_png(sheet.grid(net.sample(SHOWN, seed=0).numpy()), folder / PICTURE)
+    write_atomically(folder / CARD, _card(net, role, title).encode())
+    return sorted(path.name for path in folder.iterdir())
+
+
+def _card(net: Any, role: str, title: str) -> str:
+    """What stands beside the weights for people to read."""
+    kind = "unconditional-image-generation" if role == "generator" else "image-classification"
+    use = "images = net.sample(16, seed=0)  # uint8 (16, C, H, W)"
+    if role == "classifier":
+        use = "logits = net(images)  # images (n, C, H, W) in [0, 1]"
+    spec = {key: value for key, value in net.spec.items() if key not in ("mean", "std")}
+    about = {key: value for key, value in net.about.items() if key not in ("format", "spec", "classes", "recipe")}
+    rows = [f"| {key} | {json.dumps(value)} |" for key, value in (spec | about).items()]
+    return "\n".join(
+        [
+            *("---", "library_name: rivals", f"pipeline_tag: {kind}", "tags: [rivals, adversarial-learning]", "---"),
+            *("", f"# {Path(title).name}", ""),
+            f"A {role} made with [Rivals](https://pypi.org/project/rivals/), adversarial learning for PyTorch.",
+            *(["", f"![{SHOWN} samples]({PICTURE})"] if role == "generator" else []),
+            *("", "```python", "import rivals", ""),
+            f'net = rivals.load("{Path(title).name}")  # the folder, after: rivals pull {title}',
+            *(use, "```", "", "| | |", "|---|---|", *rows, ""),
+        ]
+    )
+
+
+def _hub() -> Any:
+    try:
+        import huggingface_hub
+        import huggingface_hub.errors
+    except ImportError:
+        raise UserError("the Hub needs a package that is not installed: pip install 'rivals[hub]'") from None
+    return huggingface_hub
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -82,6 +82,7 @@ def test_the_page_of_a_run(tmp_path: Path) -> None:
     assert page.content["h2"] == [
         "Health",
         "Samples",
+        "How far from the draw",
         "Curves",
         "The game",
         "At the end",
@@ -92,7 +93,7 @@ def test_the_page_of_a_run(tmp_path: Path) -> None:
     for text in ("No alarm.", "12,800", "5,000 images, 28 px, grey", "1,234,567", "17 s", "750 images/s", "first"):
         assert text in page.text
     assert "rivals train mnist5k --until '4 minutes'" in page.text
-    assert len(page.all("svg")) == 2 + 2  # curves for wide and narrow windows, and the button's two signs
+    assert len(page.all("svg")) == 2 + 2 + 2  # two figures for wide and narrow windows, and the button's two signs
 
 
 def test_the_page_asks_nothing_of_the_network(tmp_path: Path) -> None:
@@ -282,7 +283,7 @@ def test_a_run_killed_while_it_wrote(tmp_path: Path) -> None:
     whole = run.metrics.read_text()
     run.metrics.write_text(whole[: int(len(whole) * 0.7)] + "\n[1, 2]\nnull\n{}\n")
     page = page_of(run, dest=tmp_path / "report.html")
-    assert page.content["h2"][:3] == ["Health", "Samples", "Curves"]
+    assert page.content["h2"][:3] == ["Health", "Samples", "How far from the draw"]
     assert "Running" in page.text
 
 

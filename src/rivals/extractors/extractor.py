@@ -89,7 +89,8 @@ class Extractor:
         for block in torch.split(images, BATCH):
             filled = torch.cat([block, block[-1:].expand(BATCH - len(block), -1, -1, -1)])
             values = filled.to(device)
-            taken = self.prepare(values.float() if self.channels else colour(values))
+            pixels = values.float() if self.channels else colour(values)
+            taken = self.prepare(pixels.contiguous(memory_format=torch.channels_last))
             found, said = self.net(taken.contiguous(memory_format=torch.channels_last))
             features.append(found[: len(block)].float().cpu())
             if said is not None:

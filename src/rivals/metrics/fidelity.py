@@ -29,6 +29,7 @@ from rivals.metrics.neighbours import (
 from rivals.metrics.scorecard import Value
 from rivals.metrics.scores import inception_score
 
+WAITING = 2560  # rows that wait until they are taken into the parts
 FOLDS = 10  # parts of the generated images; leaving out one at a time tells the standard error
 SUBSETS, SIZE = 100, 1000  # of KID, as published; smaller where there are fewer images
 SPLITS = 10  # of the Inception Score
@@ -109,19 +110,28 @@ class Viewing:
         self._folds = [Moments() for _ in range(folds)]
         self._features: list[Tensor] = []
         self._logits: list[Tensor] = []
+        self._folded = 0  # blocks that the parts have taken in
 
     def add(self, features: Tensor, logits: Tensor | None = None) -> None:
         """Take in a block: features (b, d) and logits (b, K)."""
-        for place, fold in enumerate(self._folds):
-            some = features[place :: len(self._folds)]
-            if len(some):
-                fold.add(some)
         self._features.append(features)
+        if sum(map(len, self._features[self._folded :])) >= WAITING:
+            self._fold()
         if logits is not None:
             self._logits.append(logits)
 
+    def _fold(self) -> None:
+        """Move what waits into the parts, in turns: many rows at once, since each part's scatter is large."""
+        waiting = self._features[self._folded :]
+        rows = torch.cat(waiting) if waiting else torch.zeros(0, 1)
+        self._folded = len(self._features)
+        for place, fold in enumerate(self._folds):
+            if len(some := rows[place :: len(self._folds)]):
+                fold.add(some)
+
     def view(self) -> View:
         """All that was seen."""
+        self._fold()
         logits = torch.cat(self._logits) if self._logits else None
         return View(torch.cat(self._features), logits, tuple(self._folds))
 

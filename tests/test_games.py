@@ -12,8 +12,8 @@ from rivals import Batches, UserError
 from rivals.api.assemble import build_game
 from rivals.data.imageset import ImageSet
 from rivals.losses.gan import LOSSES
-from rivals.nets.build import NETS
-from rivals.recipes import Config
+from rivals.nets.build import NETS, build_discriminator, build_generator
+from rivals.recipes import RECIPES, Config
 from rivals.recipes.games import AUGMENTS
 
 WIDTHS = {"mlp": (8, 8, 8), "dcgan": (4,), "sngan": (4, 4), "r3": (8, 8)}
@@ -76,3 +76,27 @@ def test_a_game_goes_on_with_its_adaptive_augmentation_where_it_stopped() -> Non
 def test_settings_that_do_not_go_together_are_refused(settings: dict[str, object], said: str) -> None:
     with pytest.raises(UserError, match=said):
         Config().changed(**settings)
+
+
+def parameters(config: Config, *, size: int, classes: int) -> tuple[float, float]:
+    """Millions of weights of the generator and the discriminator that a configuration describes."""
+    with torch.device("meta"):
+        shape = {"size": size, "channels": 3, "classes": classes if config.conditional else 0}
+        extra = {} if config.groups is None else {"groups": config.groups}
+        nets = (
+            build_generator(config.net, latent=config.latent, widths=config.generator_widths, **shape, **extra),
+            build_discriminator(config.net, widths=config.discriminator_widths, **shape, **extra),
+        )
+    return tuple(round(sum(weight.numel() for weight in net.parameters()) / 1e6, 1) for net in nets)  # type: ignore
+
+
+def test_the_published_cifar10_players_have_the_published_sizes() -> None:
+    assert parameters(RECIPES["r3-cifar10"](), size=32, classes=10) == (20.8, 21.3)
+
+
+@pytest.mark.parametrize(("name", "size"), [("ffhq64", 64), ("ffhq256", 256), ("imagenet32", 32), ("imagenet64", 64)])
+def test_every_published_recipe_builds_its_players(name: str, size: int) -> None:
+    config = RECIPES[f"r3-{name}"]()
+    generator, discriminator = parameters(config, size=size, classes=1000)
+    assert 20 < generator < 250 and 20 < discriminator < 250
+    assert Config().changed(**config.written()) == config

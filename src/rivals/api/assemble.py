@@ -35,11 +35,12 @@ def build_game(config: Config, *, size: int, channels: int, classes: int, device
     from rivals.nets.build import build_discriminator, build_generator
 
     shape = {"size": size, "channels": channels, "classes": classes if config.conditional else 0}
+    both = {} if config.groups is None else {"groups": config.groups}
     knobs = {name: value for name in ("dropout", "norm") if (value := getattr(config, name)) is not None}
     with torch.random.fork_rng():
         torch.manual_seed(seeds.derive(seed, "weights"))
-        generator = build_generator(config.net, latent=config.latent, widths=config.generator_widths, **shape)
-        discriminator = build_discriminator(config.net, widths=config.discriminator_widths, **shape, **knobs)
+        generator = build_generator(config.net, latent=config.latent, widths=config.generator_widths, **shape, **both)
+        discriminator = build_discriminator(config.net, widths=config.discriminator_widths, **shape, **both, **knobs)
     loss = make_loss(config.loss, config.smoothing)
     penalties = [
         make(weight, config.penalty_every)
@@ -68,7 +69,7 @@ def _view(config: Config, device: torch.device) -> tuple[nn.Module | None, Calla
     """What the discriminator sees of images, and what its readings are then heeded by."""
     from rivals.data.augment import Ada, DiffAugment, InstanceNoise, Views
 
-    ada = Ada(config.augment_p, config.augment_target).to(device)
+    ada = Ada(config.augment_p, config.augment_target, colour=config.augment_colour).to(device)
     chain: dict[str, list[nn.Module]] = {"none": [], "diff": [DiffAugment()], "ada": [ada]}
     views = chain[config.augment] + ([InstanceNoise(config.instance_noise)] if config.instance_noise.peak else [])
 

@@ -105,13 +105,14 @@ class Ada(nn.Module):
         p: Probability of each change, by images seen. With ``target`` it is where p starts.
         target: The r_t to hold; None for a scheduled p.
         pace: Images over which an adaptive p could go from 0 to 1.
+        colour: Share of p that changes of colour have.
     """
 
     p: Tensor
 
-    def __init__(self, p: Schedule, target: float | None = None, pace: float = 500_000) -> None:
+    def __init__(self, p: Schedule, target: float | None = None, pace: float = 500_000, colour: float = 1.0) -> None:
         super().__init__()
-        self.schedule, self.target, self.pace = p, target, pace
+        self.schedule, self.target, self.pace, self.colour = p, target, pace, colour
         # A buffer: what p has come to is part of the game's state, and survives a kill.
         self.register_buffer("p", torch.tensor(p.start))
 
@@ -131,7 +132,8 @@ class Ada(nn.Module):
             return images
         dice = _Dice(p, len(images), images)
         moved = warp(images, _geometry(dice, *images.shape[2:]))
-        painted = recoloured(moved[:, :3], _colours(dice, min(3, images.shape[1])))
+        paint = _Dice(self.colour * p, len(images), images)
+        painted = recoloured(moved[:, :3], _colours(paint, min(3, images.shape[1])))
         changed = torch.cat([painted, moved[:, 3:]], 1)
         return cut_out(changed, dice.even(0, 1), dice.even(0, 1), dice.some(torch.full_like(dice.ones, 0.5), 0.0))
 

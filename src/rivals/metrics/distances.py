@@ -17,7 +17,7 @@ from torch import Tensor
 from rivals.metrics.features import blocks, wide
 
 _BLOCK = 2048
-_EXACT = 2**22  # values that an exact look takes at a time
+_EXACT = 2**20  # values that an exact look takes at a time
 _SPARE = 8  # neighbours beyond the k-th that are kept for the exact look
 
 
@@ -44,10 +44,11 @@ class Pairs:
 
     def exact(self, rows: Tensor, columns: Tensor) -> Tensor:
         """Squared distances (p,), float64, of the pairs of these rows (p,) of x and (p,) of y."""
-        step = max(1, _EXACT // self.x.shape[1])
-        parts = zip(torch.split(rows, step), torch.split(columns, step), strict=True)
-        found = [(wide(self.x[i]) - wide(self.y[j])).square().sum(1) for i, j in parts]
-        return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64, device=self.x.device)
+        found = wide(self.x.new_zeros(len(rows)))  # filled in place: results kept aside would leave holes in memory
+        for part in blocks(len(rows), max(1, _EXACT // self.x.shape[1])):
+            apart = wide(self.x[rows[part]]).sub_(wide(self.y[columns[part]]))
+            torch.sum(apart.square_(), 1, out=found[part])
+        return found
 
     def inside(self, rows: slice, columns: slice, squared: Tensor, bound: Tensor, radii: Tensor, rim: bool) -> Tensor:
         """Which pairs of a block (a, b) are within squared radii, (a, 1) or (1, b), float64.

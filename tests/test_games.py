@@ -17,7 +17,12 @@ from rivals.recipes import RECIPES, Config
 from rivals.recipes.games import AUGMENTS
 
 WIDTHS = {"mlp": (8, 8, 8), "dcgan": (4,), "sngan": (4, 4), "r3": (8, 8)}
-PENALTIES = {"none": {}, "r1 r2": {"r1": "0.1", "r2": "0.1", "penalty_every": 2}, "gp": {"gp": "1"}}
+PENALTIES = {
+    "none": {},
+    "r1 r2": {"r1": "0.1", "r2": "0.1", "penalty_every": 2},
+    "gp": {"gp": "1"},
+    "cr lecam": {"cr": "10", "lecam": "0.1"},
+}
 STEPS = 20
 
 
@@ -48,7 +53,7 @@ def test_every_combination_plays_and_is_finite(net: str, loss: str) -> None:
 
 
 def test_a_game_goes_on_with_its_adaptive_augmentation_where_it_stopped() -> None:
-    settings = {"loss": "nonsaturating", "augment": "ada", "augment_target": 0.1}
+    settings = {"loss": "nonsaturating", "augment": "ada", "augment_target": 0.1, "cr": "1", "lecam": "0.1"}
     whole, first, second = (game(**settings) for _ in range(3))
     for step in range(8):
         values = whole.round(step, batches(), seed=3)
@@ -59,7 +64,7 @@ def test_a_game_goes_on_with_its_adaptive_augmentation_where_it_stopped() -> Non
     for step in range(4, 8):
         second.round(step, batches(), seed=3)
     state = second.state()
-    assert "view/views.0.p" in state
+    assert {"view/views.0.p", "lecam/real", "lecam/fake"} <= state.keys()
     assert all(torch.equal(value, state[key]) for key, value in whole.state().items())
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from rivals.base.schedules import Schedule
     from rivals.game.game import Game
 
 
@@ -26,12 +27,15 @@ def build_game(config: Config, *, size: int, channels: int, classes: int, device
         device: Where to play.
         seed: What the initial weights follow from.
     """
+    from functools import partial
+
     import torch
 
+    from rivals.data.augment import Moved
     from rivals.game.game import Game, Turn
     from rivals.game.players import Player, adam
     from rivals.losses.gan import make_loss
-    from rivals.losses.penalties import r1, r2, wgan_gp
+    from rivals.losses.penalties import LeCam, Penalty, consistency, lecam, r1, r2, wgan_gp
     from rivals.nets.build import build_discriminator, build_generator
 
     shape = {"size": size, "channels": channels, "classes": classes if config.conditional else 0}
@@ -42,11 +46,14 @@ def build_game(config: Config, *, size: int, channels: int, classes: int, device
         generator = build_generator(config.net, latent=config.latent, widths=config.generator_widths, **shape, **both)
         discriminator = build_discriminator(config.net, widths=config.discriminator_widths, **shape, **both, **knobs)
     loss = make_loss(config.loss, config.smoothing)
-    penalties = [
-        make(weight, config.penalty_every)
-        for make, weight in ((r1, config.r1), (r2, config.r2), (wgan_gp, config.gp))
-        if weight.peak
+    averages = LeCam().to(device)
+    memory: dict[str, nn.Module] = {"lecam": averages} if config.lecam.peak else {}
+    kinds: list[tuple[Callable[..., Penalty], Schedule]] = [
+        *((r1, config.r1), (r2, config.r2), (wgan_gp, config.gp)),
+        (partial(consistency, change=Moved()), config.cr),
+        (partial(lecam, averages=averages), config.lecam),
     ]
+    penalties = [make(weight, every=config.penalty_every) for make, weight in kinds if weight.peak]
     betas: Any = {"beta1": config.beta1, "beta2": config.beta2}
     view, heed = _view(config, device)
     return Game(
@@ -59,6 +66,7 @@ def build_game(config: Config, *, size: int, channels: int, classes: int, device
             Turn("generator", loss.generator),
         ],
         view=view,
+        memory=memory if view is None else memory | {"view": view},
     )
 
 

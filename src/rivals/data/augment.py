@@ -79,6 +79,20 @@ class DiffAugment(nn.Module):
         return cut_out(changed, even(0, 1), even(0, 1), half)
 
 
+class Moved(nn.Module):
+    """A mirroring and a shift by up to an eighth, which leave an image what it is (Zhang et al. 2020, sec. 4)."""
+
+    def forward(self, images: Tensor, seen: int) -> Tensor:
+        """Images (B, C, H, W) in [-1, 1], moved, after ``seen`` images of training."""
+        n, _, height, width = images.shape
+        chance = torch.rand(3, n, device=images.device)
+        mirrored = torch.where((chance[0] < 0.5).view(n, 1, 1, 1), images.flip(3), images)
+        across, down = (
+            ((each - 0.5) / 4 * side).round().long() for each, side in zip(chance[1:], (width, height), strict=True)
+        )
+        return _moved(mirrored, across, down)
+
+
 def _moved(images: Tensor, across: Tensor, down: Tensor) -> Tensor:
     """Images moved by whole pixels (B,); black, which is -1 where images lie in [-1, 1], comes in from outside."""
     height, width = images.shape[2:]

@@ -70,9 +70,9 @@ class Game:
         players: Those who learn, by name.
         turns: Taken in this order in each round.
         view: What the judging player sees of an image: a differentiable augmentation ``(images, seen) -> images``.
-            If it is a module, its state is part of the game's.
         scene: What a turn sees, made anew for each: a :class:`~rivals.game.scene.Scene` for a generator and a
             discriminator, a :class:`~rivals.game.lesson.Lesson` for a classifier.
+        memory: What else the game remembers from round to round, by name: modules whose state is part of the game's.
         precision: What matrix products and convolutions are computed in, on the way to a loss: fp32, or bf16, which
             halves their time where it is built in (autocast). Weights, optimisers and penalties stay in float32.
     """
@@ -84,12 +84,14 @@ class Game:
         *,
         view: View | None = None,
         scene: Callable[..., Any] = Scene,
+        memory: Mapping[str, nn.Module] | None = None,
         precision: str = "fp32",
     ) -> None:
         self.players = dict(players)
         self.turns = list(turns)
         self.view = view
         self.scene = scene
+        self.memory = dict(memory or {})
         self.cast = partial(torch.autocast, self.device.type, torch.bfloat16, enabled=precision == "bf16")
         self.rate = 1.0  # lowered by a rollback, multiplies every learning rate
 
@@ -161,14 +163,15 @@ class Game:
         state = {
             f"{name}/{key}": value for name, player in self.players.items() for key, value in player.state().items()
         }
-        seen = self.view.state_dict() if isinstance(self.view, nn.Module) else {}
-        return state | {f"view/{key}": value for key, value in seen.items()}
+        return state | {
+            f"{name}/{key}": value for name, module in self.memory.items() for key, value in module.state_dict().items()
+        }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take back what :meth:`state` gave."""
         for name, player in self.players.items():
             prefix = f"{name}/"
             player.restore({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
-        if isinstance(self.view, nn.Module):
-            prefix = "view/"
-            self.view.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        for name, module in self.memory.items():
+            prefix = f"{name}/"
+            module.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})

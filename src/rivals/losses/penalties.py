@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rivals.base.errors import UserError
 from rivals.base.schedules import Schedule
@@ -31,6 +31,14 @@ class Slopes(Protocol):
     @property
     def fake_slopes(self) -> Tensor:
         """Gradient of each generated image's logit with respect to that image, with a graph of its own."""
+
+    @property
+    def real(self) -> Tensor:
+        """Logits of the real batch, (B,)."""
+
+    @property
+    def fake(self) -> Tensor:
+        """Logits of the generated batch, (B,)."""
 
     def critic(self, images: Tensor) -> Tensor:
         """Logits, shape (B,), of any images of the batch's shape."""
@@ -92,3 +100,49 @@ def wgan_gp(weight: float | Schedule = 10.0, every: int = 1) -> Penalty:
         return (norms - 1).square().mean()
 
     return Penalty("gp", Schedule.parse(weight), score, every, slopes=False)
+
+
+def consistency(weight: float | Schedule, change: Callable[[Tensor, int], Tensor], every: int = 1) -> Penalty:
+    """``weight * E (D(x) - D(T(x)))^2`` on real and on generated images: consistency regularisation (Zhang et al.
+    2020, eq. 2), balanced (Zhao et al. 2021, alg. 1).
+
+    Args:
+        weight: Its strength; 10 in the papers.
+        change: T, which must leave an image what it is: ``(images, seen) -> images``.
+        every: Take it on each step that this divides.
+    """
+
+    def score(s: Slopes) -> Tensor:
+        real, fake = (s.critic(change(images, 0)) for images in (s.real_images, s.fake_images.detach()))
+        return (s.real - real).square().mean() + (s.fake - fake).square().mean()
+
+    return Penalty("cr", Schedule.parse(weight), score, every, slopes=False)
+
+
+class LeCam(nn.Module):
+    """``E (D(x) - a_fake)^2 + E (D(G(z)) - a_real)^2``, with moving averages ``a`` of the discriminator's answers
+    (Tseng et al. 2021, eq. 5): it holds a discriminator back that has few images to learn from.
+
+    The averages are buffers, so that a game that is handed this module keeps them.
+    """
+
+    real: Tensor
+    fake: Tensor
+    DECAY = 0.99
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("real", torch.tensor(torch.nan))
+        self.register_buffer("fake", torch.tensor(torch.nan))
+
+    def forward(self, s: Slopes) -> Tensor:
+        """The term, a scalar. The averages take in this batch first."""
+        for anchor, answers in ((self.real, s.real), (self.fake, s.fake)):
+            mean = answers.detach().mean()
+            anchor.copy_(torch.where(anchor.isnan(), mean, torch.lerp(mean, anchor, self.DECAY)))
+        return (s.real - self.fake).square().mean() + (s.fake - self.real).square().mean()
+
+
+def lecam(weight: float | Schedule, averages: LeCam, every: int = 1) -> Penalty:
+    """``weight`` times what :class:`LeCam` scores; 0.01 to 0.3 in the paper."""
+    return Penalty("lecam", Schedule.parse(weight), averages, every, slopes=False)

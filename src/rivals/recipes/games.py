@@ -46,6 +46,10 @@ class Config(Settings):
     """Gamma of the R2 penalty on generated images."""
     gp: Schedule = NONE
     """Weight of the WGAN-GP penalty between real and generated images."""
+    cr: Schedule = NONE
+    """Weight of consistency regularisation: the discriminator must answer alike to an image and to it moved."""
+    lecam: Schedule = NONE
+    """Weight of the LeCam term, which holds back a discriminator that has few images to learn from."""
     penalty_every: int = 1
     """Take the penalties on every this many steps, this many times as strong."""
     instance_noise: Schedule = NONE
@@ -93,7 +97,7 @@ class Config(Settings):
             ("augment_colour", 0, 1),
         ):
             check_range(self, name, least, most)
-        for name in ("r1", "r2", "gp", "instance_noise", "ema"):
+        for name in ("r1", "r2", "gp", "cr", "lecam", "instance_noise", "ema"):
             schedule = getattr(self, name)
             if min(schedule.start, schedule.end) < 0:
                 raise UserError(f"{flag(name)} {schedule} is negative: take 0 (none) or more")

@@ -36,6 +36,8 @@ VERBS = {
     "push": "share a finished network, on the Hugging Face Hub or in a folder",
     "pull": "fetch a network that was shared",
     "report": "write the page that shows one run, or several side by side",
+    "doctor": "say what this machine has, what is missing, and what to install",
+    "completion": "print what makes a shell complete verbs and flags",
     "data": "list the data sets that have a name, or pack images into one zip",
 }
 
@@ -337,6 +339,33 @@ def _pull(words: list[str]) -> Any:
     return _parse(api.pull, "pull", words)
 
 
+def _doctor(words: list[str]) -> Any:
+    return _parse(api.doctor, "doctor", words)
+
+
+def _completion(words: list[str]) -> Any:
+    """``rivals completion SHELL``."""
+    from rivals.completion import SHELLS
+
+    if not words or words[0] in ("-h", "--help"):
+        print(f"usage: rivals completion {'|'.join(SHELLS)}\n\nPrint what makes the shell complete verbs and flags.")
+        return None
+    write = SHELLS[words[0]]
+    print(write({verb: _long_flags(verb) for verb in _COMMANDS}), end="")
+    return None
+
+
+def _long_flags(verb: str) -> list[str]:
+    """Every long flag that a verb's help names at the head of a line, in its order."""
+    page = io.StringIO()
+    with contextlib.redirect_stdout(page), contextlib.suppress(SystemExit):
+        _COMMANDS[verb](["--help"])
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", page.getvalue())
+    heads = re.findall(r"^[\s│|]*(-[^\n]*)", plain, re.MULTILINE)
+    flags = [flag for head in heads for flag in re.findall(r"--[a-z][a-z0-9-]*", head.split("  ")[0])]
+    return list(dict.fromkeys([*flags, "--json"]))
+
+
 def _report(words: list[str]) -> Any:
     return {"report": str(_parse(api.report, "report", words))}
 
@@ -369,4 +398,6 @@ _COMMANDS: dict[str, Callable[[list[str]], Any]] = {
     "score": _score,
     "report": _report,
     "data": _data,
+    "doctor": _doctor,
+    "completion": _completion,
 }

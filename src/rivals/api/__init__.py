@@ -4,6 +4,7 @@ from rivals.api.certifying import certify
 from rivals.api.classifying import classify
 from rivals.api.datasets import data_ls, data_pack
 from rivals.api.demonstration import demo
+from rivals.api.doctoring import doctor
 from rivals.api.equilibrium import equilibrium
 from rivals.api.evaluation import attack, evaluate
 from rivals.api.exploring import explore
@@ -24,6 +25,7 @@ __all__ = [
     "data_ls",
     "data_pack",
     "demo",
+    "doctor",
     "equilibrium",
     "evaluate",
     "explore",

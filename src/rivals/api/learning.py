@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rivals.nets.classifier import Classifier
 
 DATA = "mnist5k"
-LOOKS = 20  # measurements over a run
+LOOKS = 10  # measurements over a run
 PROBE = 4  # rounds timed to find how far a run of minutes will come
 ASIDE = 10  # of data without test images, one in so many is kept aside
 MOST_ASIDE = 10_000

@@ -217,13 +217,13 @@ CASES = {
         file="fashion-linf-0.1",
     ),
     "cifar10-20": Case(
-        *("cifar10", "8/255", 21, "340k"),
+        *("cifar10", "8/255", 20, "340k"),
         {"method": "fgsm", "start": "beyond", "optimizer": "muon", "lr": 3e-3, "ema": "20k"},
         peers=("pgd-10", "fgsm-rs"),
         seeds=(0, 1, 2),
     ),
     "cifar10-60": Case(
-        *("cifar10", "8/255", 60, "1M"),
+        *("cifar10", "8/255", 60, "700k"),
         {"method": "fgsm", "start": "beyond", "optimizer": "muon", "lr": 3e-3, "ema": "20k"},
         file="cifar10-linf-8-255",
     ),
@@ -307,7 +307,7 @@ def main() -> None:
             entry = f"{side} {seed}"
             if "clean" not in results().get(name, {}).get(entry, {}):
                 train(name, side, seed)
-            attacks = ("swift", "autoattack", "pyautoattack") if case.file and (side, seed) == ("ours", 0) else ()
+            attacks = ("autoattack-swift", "autoattack", "pyautoattack") if case.file and (side, seed) == ("ours", 0) else ()
             for attack in attacks:
                 if attack not in results()[name][entry]:
                     judge(name, side, seed, attack)

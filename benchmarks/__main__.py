@@ -9,7 +9,8 @@ from benchmarks import table
 
 NAMES = (
     *("attack_speed", "attack_strength", "autoattack", "classic_speed", "demo_recipes", "equilibrium", "fidelity"),
-    *("hardening", "mlp_mnist", "resume", "sngan_speed", "stacked_mnist", "startup"),
+    *("hardening", "hardening_cost", "mlp_mnist", "overfitting", "resume", "sngan_speed", "stacked_mnist"),
+    "startup",
 )
 
 

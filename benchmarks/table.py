@@ -121,6 +121,37 @@ def attack_speed(r: dict[str, Any]) -> tuple[str, str]:
     return f"PGD-{r['steps']} against the fastest of torchattacks, foolbox and ART", said
 
 
+def hardening_cost(r: dict[str, Any]) -> tuple[str, str]:
+    """A step of hardening against the passes it needs."""
+    said = "; ".join(
+        f"{net}: " + ", ".join(f"{method} {each['ratio']:.2f}" for method, each in methods.items())
+        for net, methods in r["nets"].items()
+    )
+    worst = max(each["ratio"] for methods in r["nets"].values() for each in methods.values())
+    return (
+        f"a step of hardening at most {r['asked']} times the bare forward and backward passes that its method needs",
+        f"at most **{worst:.2f} times** (batch {r['batch']}, medians of {r['rounds']} rounds in turn; {said})",
+    )
+
+
+def overfitting(r: dict[str, Any]) -> tuple[str, str]:
+    """Runs made to fail."""
+
+    def left(side: dict[str, Any]) -> str:
+        return f"{side['left']['robust']['value']:.1%}" if side["left"] else "nothing"
+
+    said = []
+    for name, scene in r["scenes"].items():
+        watched = scene["watched"]
+        alarms = f"{watched['rollbacks']} rollbacks, {len(watched['told']) - watched['rollbacks']} words of alarm"
+        n = watched["left"]["robust"]["of"] if watched["left"] else 0
+        said.append(
+            f"{name} ({scene['data']}, eps {scene['eps']:g}): **{left(watched)}** of {n} stand under PGD-20, unwatched "
+            f"{left(scene['unwatched'])} ({alarms}; first: {watched['told'][0]})"
+        )
+    return "catastrophic and robust overfitting are noticed, and the best state is what is left", "; ".join(said)
+
+
 def demo_recipes(r: dict[str, Any]) -> tuple[str, str]:
     """Why the default is the default."""
     rows = sorted(r["recipes"].items(), key=lambda item: item[1]["fd_classifier"])
@@ -178,6 +209,7 @@ def fidelity(r: dict[str, Any]) -> tuple[str, str]:
 
 ROWS = (
     *(attack_strength, autoattack, attack_speed),
+    *(hardening_cost, overfitting),
     *(classic_speed, sngan_speed, mlp_mnist, demo_recipes, fidelity, equilibrium, stacked_mnist, resume, startup),
 )
 

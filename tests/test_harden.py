@@ -90,6 +90,7 @@ def test_hardening_from_weights_begins_where_they_are(stripes):
 def test_a_killed_run_resumes_to_the_same_bytes(stripes, tmp_path):
     words = ["harden", stripes, "--widths", "4", "8", "--batch", "8", "--until", "200 steps", "--method", "free"]
     words += ["--eps", "16/255", "--ema", "100", "--checkpoint-every", "10 steps", "--quiet", "--device", "cpu"]
+    words += ["--optimizer", "muon", "--precision", "bf16"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def start(*more):

@@ -307,7 +307,9 @@ def main() -> None:
             entry = f"{side} {seed}"
             if "clean" not in results().get(name, {}).get(entry, {}):
                 train(name, side, seed)
-            attacks = ("autoattack-swift", "autoattack", "pyautoattack") if case.file and (side, seed) == ("ours", 0) else ()
+            attacks = (
+                ("autoattack-swift", "autoattack", "pyautoattack") if case.file and (side, seed) == ("ours", 0) else ()
+            )
             for attack in attacks:
                 if attack not in results()[name][entry]:
                     judge(name, side, seed, attack)

@@ -152,6 +152,28 @@ def overfitting(r: dict[str, Any]) -> tuple[str, str]:
     return "catastrophic and robust overfitting are noticed, and the best state is what is left", "; ".join(said)
 
 
+def hardening(r: dict[str, Any]) -> tuple[str, str]:
+    """What minutes of hardening buy."""
+    names = {"pgd": "PGD-40", "autoattack-swift": "swift", "autoattack": "autoattack", "pyautoattack": "pyautoattack"}
+    cases = []
+    for case, told in r["cases"].items():
+        sides = []
+        for entry, facts in told.items():
+            if not isinstance(facts, dict):
+                continue
+            stands = ", ".join(f"{names[key]} {facts[key]:.1%}" for key in names if key in facts)
+            bold = "**" if entry.startswith("ours") else ""
+            sides.append(
+                f"{bold}{entry.rpartition(' ')[0]}{bold} (seed {entry.rpartition(' ')[2]}, {facts['cpu_minutes']:.0f} "
+                f"minutes, {facts['images'] // 1000}k images): clean {facts['clean']:.1%}, {stands}"
+            )
+        cases.append(f"{case} at {told['eps']}: {'; '.join(sides)}")
+    return (
+        f"minutes of one thread, and what then stands of {r['n']:,} test images (pyautoattack: of {r['reference_n']})",
+        ". ".join(cases),
+    )
+
+
 def demo_recipes(r: dict[str, Any]) -> tuple[str, str]:
     """Why the default is the default."""
     rows = sorted(r["recipes"].items(), key=lambda item: item[1]["fd_classifier"])
@@ -208,7 +230,7 @@ def fidelity(r: dict[str, Any]) -> tuple[str, str]:
 
 
 ROWS = (
-    *(attack_strength, autoattack, attack_speed),
+    *(attack_strength, autoattack, attack_speed, hardening),
     *(hardening_cost, overfitting),
     *(classic_speed, sngan_speed, mlp_mnist, demo_recipes, fidelity, equilibrium, stacked_mnist, resume, startup),
 )

@@ -35,6 +35,7 @@ VERBS = {
     "export": "write a finished network for other programs, checked against itself",
     "push": "share a finished network, on the Hugging Face Hub or in a folder",
     "pull": "fetch a network that was shared",
+    "studio": "open a page to watch runs and play with what they made",
     "report": "write the page that shows one run, or several side by side",
     "doctor": "say what this machine has, what is missing, and what to install",
     "completion": "print what makes a shell complete verbs and flags",
@@ -339,6 +340,12 @@ def _pull(words: list[str]) -> Any:
     return _parse(api.pull, "pull", words)
 
 
+def _studio(words: list[str]) -> Any:
+    from rivals.studio import serving
+
+    return _parse(serving.studio, "studio", words)
+
+
 def _doctor(words: list[str]) -> Any:
     return _parse(api.doctor, "doctor", words)
 
@@ -396,6 +403,7 @@ _COMMANDS: dict[str, Callable[[list[str]], Any]] = {
     "push": _push,
     "pull": _pull,
     "score": _score,
+    "studio": _studio,
     "report": _report,
     "data": _data,
     "doctor": _doctor,

@@ -66,6 +66,12 @@ def frames(history: History, budget: int) -> list[Frame]:
     return found
 
 
+def frame(history: History, record: Record) -> Frame | None:
+    """The sheet of one record as it is, or None if it is missing, unreadable, or outside the run folder."""
+    path = _within(history.folder, record["sheet"])
+    return None if path is None else _pack(path, record)
+
+
 def thin(items: Sequence[T], most: int) -> list[T]:
     """At most ``most`` (2 or more) of the items, evenly spread, the first and the last among them."""
     if len(items) <= most:

@@ -1,0 +1,282 @@
+"""The page laid out by Gradio: controls, and which function's words each of them changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from rivals.base.errors import UserError
+from rivals.studio import comparing, fooling, wandering, watching
+from rivals.studio.children import VERBS, Children
+from rivals.studio.pictures import alarm, calm
+from rivals.studio.shelf import Shelf
+
+EVERY = 2.0  # seconds between looks at the folder
+CSS = Path(__file__).with_name("studio.css")
+# Fonts that every machine has: a page that asks the network for nothing works without one.
+FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Arial", "sans-serif"]
+MONO = ["ui-monospace", "Menlo", "Consolas", "monospace"]
+QUIETLY: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": 4}
+
+
+def serve(root: Path, host: str, port: int, *, open_browser: bool) -> list[Path]:
+    """Serve the page until Ctrl-C.
+
+    Returns:
+        The folders of runs begun from the page that go on.
+    """
+    children = Children()
+    page = build(Shelf(root), children)
+    page.queue(default_concurrency_limit=4)
+    page.launch(
+        server_name=host,
+        server_port=port,
+        share=False,
+        inbrowser=open_browser,
+        quiet=True,
+        show_error=True,
+        footer_links=[],
+        ssr_mode=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        max_file_size=fooling.BYTES,
+        css_paths=[CSS],
+        theme=gr.themes.Base(font=FONT, font_mono=MONO, primary_hue="blue", radius_size="sm"),
+    )
+    return children.alive()
+
+
+def build(shelf: Shelf, children: Children) -> gr.Blocks:
+    """The page of a folder of runs."""
+    figures = watching.Figures()
+    with gr.Blocks(title="Rivals studio", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
+        gr.HTML(f"<h1>Rivals studio</h1><p class='quiet'>{escape(str(shelf.root.resolve()))}</p>")
+        clock = gr.Timer(EVERY)
+        with gr.Tab("Runs", id="runs"):
+            _runs(shelf, children, figures, clock, page)
+        with gr.Tab("Latent", id="latent") as latent:
+            _latent(shelf, latent)
+        with gr.Tab("Attack", id="attack") as attack:
+            _attack(shelf, attack)
+        with gr.Tab("Equilibrium", id="equilibrium") as game:
+            _equilibrium(shelf, figures, clock, game)
+        with gr.Tab("Compare", id="compare") as compare:
+            _compare(shelf, figures, compare)
+    return page
+
+
+def _live(controls: Sequence[Any], show: Callable[..., str], out: gr.HTML, *more: Any) -> None:
+    """Show anew whenever a control changes; of changes that come while it works, the last one counts."""
+    triggers = [control.change for control in controls]
+    gr.on([*triggers, *more], show, list(controls), out, trigger_mode="always_last", **QUIETLY)
+
+
+def _runs(shelf: Shelf, children: Children, figures: watching.Figures, clock: gr.Timer, page: gr.Blocks) -> None:
+    told = gr.HTML(elem_id="told")
+    listed = gr.HTML(lambda: watching.listing(shelf, children), elem_id="runs-list")
+    names = shelf.names()
+    chosen = gr.Dropdown(
+        names, value=names[:1], multiselect=True, label="Runs to look at", elem_id="chosen", max_choices=watching.MOST
+    )
+    with gr.Row():
+        stop = gr.Button("Stop and save", elem_id="stop")
+        resume = gr.Button("Resume", elem_id="resume")
+        until = gr.Textbox(label="Extend to", placeholder="2M images, 20 minutes", lines=1, elem_id="extend-to")
+        extend = gr.Button("Extend", elem_id="extend")
+    with gr.Row():
+        with gr.Column(min_width=300):
+            sheet = gr.HTML(elem_id="sheet")
+            scrub = gr.Slider(0, 1, 1, step=0.01, label="Sample timeline: first to newest", elem_id="scrub")
+        with gr.Column(min_width=300):
+            health = gr.HTML(elem_id="health")
+    curves = gr.HTML(elem_id="curves")
+    with gr.Accordion("Begin a run", open=not names, elem_id="begin"):
+        with gr.Row():
+            verb = gr.Dropdown(list(VERBS), value="train", label="What", elem_id="verb")
+            data = gr.Textbox("mnist5k", label="Data: a name, a folder or a zip", lines=1, elem_id="data")
+            recipe = gr.Dropdown(VERBS["train"], value=VERBS["train"][0], label="Recipe", elem_id="recipe")
+        with gr.Row():
+            length = gr.Textbox("4 minutes", label="How long", lines=1, elem_id="length")
+            eps = gr.Textbox("", label="eps (harden)", placeholder="0.3 or 8/255", lines=1)
+            name = gr.Textbox("run-1", label="Name of its folder", lines=1, elem_id="name")
+        start = gr.Button("Start", variant="primary", elem_id="start")
+    seen = gr.State(names)
+    verb.change(lambda which: gr.Dropdown(VERBS[which], value=VERBS[which][0]), verb, recipe, **QUIETLY)
+
+    def tick(known: list[str], picked: list[str]) -> tuple[Any, ...]:
+        # A menu that is set anew closes under the reader's hand: only when there is something new.
+        found = shelf.names()
+        menu: Any = gr.skip()
+        if found != known:
+            here = [each for each in picked or [] if each in found] or found[:1]
+            menu = gr.Dropdown(found, value=here)
+        return watching.listing(shelf, children), menu, found
+
+    def views(picked: list[str], share: float) -> tuple[str, str, str]:
+        first = picked[0] if picked else ""
+        return (
+            watching.curves(shelf, figures, picked or []),
+            watching.sheet(shelf, first, share),
+            watching.health(shelf, picked or []),
+        )
+
+    clock.tick(tick, [seen, chosen], [listed, chosen, seen], trigger_mode="once", **QUIETLY)
+    gr.on(
+        [page.load, chosen.change, clock.tick],
+        *(views, [chosen, scrub], [curves, sheet, health]),
+        trigger_mode="always_last",
+        **QUIETLY,
+    )
+    scrub.change(
+        lambda picked, share: watching.sheet(shelf, picked[0] if picked else "", share),
+        *([chosen, scrub], sheet),
+        trigger_mode="always_last",
+        **QUIETLY,
+    )
+
+    def each(act: Callable[[Path, str], str]) -> Callable[[list[str], str], str]:
+        def do(picked: list[str], end: str) -> str:
+            if not picked:
+                return alarm("Choose a run first.")
+            return "".join(_said(partial(act, shelf.folder(name), end)) for name in picked)
+
+        return do
+
+    stop.click(each(lambda folder, end: children.stop(folder)), [chosen, until], told, **QUIETLY)
+    resume.click(each(lambda folder, end: children.resume(folder)), [chosen, until], told, **QUIETLY)
+    extend.click(each(partial(_extend, children)), [chosen, until], told, **QUIETLY)
+    start.click(
+        lambda *asked: _said(partial(children.start, shelf.root, *asked)),
+        *([verb, data, recipe, length, eps, name], told),
+        **QUIETLY,
+    )
+
+
+def _extend(children: Children, folder: Path, end: str) -> str:
+    if not end.strip():
+        raise UserError("to extend a run, write how long it is to be, as '2M images'")
+    return children.resume(folder, end)
+
+
+def _said(act: Callable[[], str]) -> str:
+    """What an act says of itself, or why it could not be."""
+    try:
+        return calm(act())
+    except UserError as error:
+        return alarm(f"{str(error)[:1].upper()}{str(error)[1:]}.")
+
+
+def _fresh(menu: gr.Dropdown, names: Callable[[], list[str]], tab: gr.Tab, place: int = 0) -> None:
+    """Fill a menu anew when its tab is opened, keeping what was chosen."""
+
+    def fill(known: str | None) -> Any:
+        found = names()
+        usual = found[min(place, len(found) - 1)] if found else None
+        return gr.Dropdown(found, value=known if known in found else usual)
+
+    tab.select(fill, menu, menu, **QUIETLY)
+
+
+def _latent(shelf: Shelf, tab: gr.Tab) -> None:
+    def names() -> list[str]:
+        return shelf.networks("generator")
+
+    with gr.Row():
+        with gr.Column(scale=2, min_width=300):
+            name = gr.Dropdown(names(), value=None, label="Generator", elem_id="generator")
+            seed = gr.Slider(0, 999, 0, step=1, label="Seed", elem_id="seed")
+            other = gr.Slider(0, 999, 1, step=1, label="Seed to go to")
+            way = gr.Slider(0, 1, 0, step=0.01, label="How far on the way", elem_id="way")
+            truncation = gr.Slider(0, 2, 1, step=0.05, label="Truncation", elem_id="truncation")
+            label = gr.Dropdown([], value=None, label="Class", visible=False)
+            kind = gr.Radio(list(wandering.KINDS), value=wandering.KINDS[0], label="Directions found by")
+            amounts = [
+                gr.Slider(-4, 4, 0, step=0.1, label=f"Direction {i + 1}, in standard deviations", elem_id=f"way-{i}")
+                for i in range(wandering.DIRECTIONS)
+            ]
+        with gr.Column(scale=3, min_width=300):
+            out = gr.HTML(elem_id="place")
+
+    def show(chosen: str | None, *given: Any) -> str:
+        corner, goal, along, closer, which, found_by, *aside = given
+        return wandering.place(shelf, chosen, corner, goal, along, closer, which, found_by, aside)
+
+    def kinds(chosen: str | None) -> Any:
+        found = wandering.classes_of(shelf, chosen)
+        return gr.Dropdown([("all in turn", ""), *found], value="", visible=bool(found))
+
+    _fresh(name, names, tab)
+    name.change(kinds, name, label, **QUIETLY)
+    _live([name, seed, other, way, truncation, label, kind, *amounts], show, out, tab.select)
+
+
+def _attack(shelf: Shelf, tab: gr.Tab) -> None:
+    def names() -> list[str]:
+        return shelf.networks("classifier")
+
+    with gr.Row():
+        with gr.Column(scale=2, min_width=300):
+            model = gr.Dropdown(names(), value=None, label="Classifier", elem_id="model")
+            beside = gr.Dropdown(names(), value=None, label="Beside it, as a hardened one", elem_id="beside")
+            norm = gr.Radio(list(fooling.NORMS), value="Linf", label="Norm", elem_id="norm")
+            most, usual, step, unit = fooling.NORMS["Linf"]
+            eps = gr.Slider(0, most, usual, step=step, label=unit, elem_id="eps")
+            data = gr.Textbox("", label="Data", placeholder="what the classifier learnt from", lines=1)
+            index = gr.Number(0, label="Test image", precision=0, minimum=0, elem_id="index")
+            upload = gr.File(label="Or a picture of your own", elem_id="upload", height=120)
+        with gr.Column(scale=5, min_width=300):
+            out = gr.HTML(elem_id="fooled")
+
+    def refit(chosen: str) -> Any:
+        most, usual, step, unit = fooling.NORMS[chosen]
+        return gr.Slider(0, most, usual, step=step, label=unit)
+
+    norm.change(refit, norm, eps, **QUIETLY)
+    _fresh(model, names, tab)
+    _fresh(beside, names, tab, place=1)
+    controls = [model, beside, data, index, upload, norm, eps]
+    _live(controls, lambda *given: fooling.fooled(shelf, *given), out, tab.select)
+
+
+def _equilibrium(shelf: Shelf, figures: watching.Figures, clock: gr.Timer, tab: gr.Tab) -> None:
+    def names() -> list[str]:
+        return [name for name in shelf.names() if _verb(shelf, name) in ("train", "demo")]
+
+    name = gr.Dropdown(names(), value=None, label="Run", elem_id="game")
+    out = gr.HTML(elem_id="draw")
+    _fresh(name, names, tab)
+    _live([name], lambda chosen: comparing.equilibrium(shelf, figures, chosen), out, tab.select, clock.tick)
+
+
+def _verb(shelf: Shelf, name: str) -> str:
+    try:
+        return str(shelf.history(name).about.get("verb"))
+    except UserError:
+        return ""
+
+
+def _compare(shelf: Shelf, figures: watching.Figures, tab: gr.Tab) -> None:
+    def generators() -> list[str]:
+        return shelf.networks("generator")
+
+    with gr.Row():
+        one = gr.Dropdown(shelf.names(), value=None, label="One run", elem_id="one")
+        other = gr.Dropdown(shelf.names(), value=None, label="Another run", elem_id="other")
+    runs = gr.HTML(elem_id="compared")
+    gr.HTML("<h3>Two generators, one seed</h3>")
+    with gr.Row():
+        first = gr.Dropdown(generators(), value=None, label="One generator")
+        second = gr.Dropdown(generators(), value=None, label="Another generator")
+        seed = gr.Slider(0, 999, 0, step=1, label="Seed")
+    drawn = gr.HTML(elem_id="drawn")
+    for menu, names, place in ((one, shelf.names, 0), (other, shelf.names, 1)):
+        _fresh(menu, names, tab, place)
+    for menu, place in ((first, 0), (second, 1)):
+        _fresh(menu, generators, tab, place)
+    _live([one, other], lambda *given: comparing.runs(shelf, figures, *given), runs, tab.select)
+    _live([first, second, seed], lambda *given: comparing.generators(shelf, *given), drawn, tab.select)

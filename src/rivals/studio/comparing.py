@@ -72,17 +72,17 @@ def runs(shelf: Shelf, figures: Figures, one: str | None, other: str | None) -> 
         return calm("Choose two runs, and they are shown side by side.")
     both = [shelf.history(name) for name in (one, other)]
     facts = [_facts(history) for history in both]
-    keys = list(dict.fromkeys([*facts[0], *facts[1]]))
-    shown_keys = [key for key in keys if facts[0].get(key) != facts[1].get(key)]
-    rows = [[key, *(fact.get(key, "–") for fact in facts)] for key in shown_keys]
-    same = tag("p", f"{len(keys) - len(rows)} other settings and facts are the same.", class_="quiet")
+    keys = [key for key in facts[0] if key in facts[1]]
+    rows = [[key, *(fact[key] for fact in facts)] for key in keys if facts[0][key] != facts[1][key]]
+    lone = len(facts[0]) + len(facts[1]) - 2 * len(keys)
+    rest = f"{len(keys) - len(rows)} other values and settings are the same, and {lone} only one of the two has."
     sheets = [tag("section", tag("h4", name), sheet(shelf, name, 1.0)) for name in (one, other)]
     return join(
-        tag("h4", "What differs"),
-        table(["", one, other], rows, "numbers") if rows else "",
-        same,
         curves(shelf, figures, list(dict.fromkeys((one, other))), "compare"),
         tag("div", *sheets, class_="abreast"),
+        tag("h4", "What differs"),
+        table(["", one, other], rows, "numbers") if rows else "",
+        tag("p", rest, class_="quiet"),
     )
 
 

@@ -51,6 +51,18 @@ def radius(norm: str, slid: float) -> float:
     return slid / 255 if norm == "Linf" else slid
 
 
+def partner(shelf: Shelf, model: str | None) -> str | None:
+    """A classifier to show beside another: of the same data, hardened rather than not."""
+    if not model:
+        return None
+    told = {name: shelf.network(name, "classifier").about for name in shelf.networks("classifier")}
+    if model not in told:
+        return None
+    hard = "hardened" in told[model]
+    alike = [name for name in told if name != model and told[name].get("data") == told[model].get("data")]
+    return next((name for name in alike if ("hardened" in told[name]) != hard), alike[0] if alike else None)
+
+
 @spoken
 def fooled(
     shelf: Shelf,

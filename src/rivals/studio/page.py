@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from html import escape
@@ -32,6 +34,8 @@ def serve(root: Path, host: str, port: int, *, open_browser: bool) -> list[Path]
     """
     children = Children()
     page = build(Shelf(root), children)
+    # Torch takes seconds to import: have it at hand when the first tab asks for it.
+    threading.Thread(target=importlib.import_module, args=("rivals.attacks",), daemon=True).start()
     page.queue(default_concurrency_limit=4)
     page.launch(
         server_name=host,
@@ -83,7 +87,7 @@ def _runs(shelf: Shelf, children: Children, figures: watching.Figures, clock: gr
     chosen = gr.Dropdown(
         names, value=names[:1], multiselect=True, label="Runs to look at", elem_id="chosen", max_choices=watching.MOST
     )
-    with gr.Row():
+    with gr.Row(equal_height=True):
         stop = gr.Button("Stop and save", elem_id="stop")
         resume = gr.Button("Resume", elem_id="resume")
         until = gr.Textbox(label="Extend to", placeholder="2M images, 20 minutes", lines=1, elem_id="extend-to")
@@ -228,7 +232,7 @@ def _attack(shelf: Shelf, tab: gr.Tab) -> None:
             eps = gr.Slider(0, most, usual, step=step, label=unit, elem_id="eps")
             data = gr.Textbox("", label="Data", placeholder="what the classifier learnt from", lines=1)
             index = gr.Number(0, label="Test image", precision=0, minimum=0, elem_id="index")
-            upload = gr.File(label="Or a picture of your own", elem_id="upload", height=120)
+            upload = gr.File(label="Or a picture of your own", elem_id="upload", height=160)
         with gr.Column(scale=5, min_width=300):
             out = gr.HTML(elem_id="fooled")
 
@@ -238,7 +242,14 @@ def _attack(shelf: Shelf, tab: gr.Tab) -> None:
 
     norm.change(refit, norm, eps, **QUIETLY)
     _fresh(model, names, tab)
-    _fresh(beside, names, tab, place=1)
+
+    def pair(chosen: str | None) -> Any:
+        try:
+            return gr.Dropdown(names(), value=fooling.partner(shelf, chosen))
+        except UserError:
+            return gr.Dropdown(names(), value=None)
+
+    model.change(pair, model, beside, **QUIETLY)
     controls = [model, beside, data, index, upload, norm, eps]
     _live(controls, lambda *given: fooling.fooled(shelf, *given), out, tab.select)
 

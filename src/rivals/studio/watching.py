@@ -111,7 +111,11 @@ def _row(shelf: Shelf, children: Children, name: str) -> Html:
     raised = {str(event["alarm"]): bool(event.get("raised")) for event in history.alarms}
     troubled = sum(raised.values())
     note = tag("span", f"{troubled} alarm{'s' if troubled > 1 else ''}", class_="wrong") if troubled else ""
-    bar = tag("progress", value=f"{done:.3f}", max=1, aria_label=f"progress of {name}") if done is not None else ""
+    bar = (
+        tag("progress", value=f"{done:.3f}", max=1, aria_label=f"progress of {name}")
+        if done is not None
+        else tag("span")
+    )
     line = f"{how}: {share}{count(history.images)} images in {duration(history.seconds)}{pace}{left}"
     return tag("li", tag("b", name), bar, tag("span", line, class_="quiet"), note)
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 import rivals
-from rivals.api import demonstration
+from rivals.api import comparison, demonstration
 from rivals.base.errors import Interrupted, UserError
 from rivals.reports.page import write_report
 from rivals.reports.run import Run
@@ -20,6 +20,7 @@ def played(tmp_path_factory):
     stops = ["train", "classify", "harden"]
     said = []
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparison, "IMAGES", 30)
         for verb in stops:
             play = getattr(demonstration, verb)
 
@@ -67,7 +68,7 @@ def test_the_second_act_is_as_long_as_asked_and_starts_from_the_plain_classifier
     attacked = played.result()["attacked"]
     assert attacked == {
         "eps": 0.2,
-        "n": 300,
+        "n": 30,
         "standing_before": sides[0]["robust"]["value"],
         "standing_after": sides[1]["robust"]["value"],
     }

@@ -3,7 +3,7 @@ BIN := .venv/bin
 # Two workers of one thread each: two threads each would wait for one another.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench docs clean
 
 demo: .venv/demo
 	$(BIN)/rivals demo
@@ -22,8 +22,12 @@ bench: .venv/dev
 	$(BIN)/python -m pip install --quiet -e '.[bench]'
 	$(BIN)/python -m benchmarks
 
+docs: .venv/docs
+	$(BIN)/python -m sphinx -q -W --keep-going -b html -d .venv/doctrees docs site
+	@echo "site/index.html"
+
 clean:
-	rm -rf .venv
+	rm -rf .venv site
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -35,3 +39,7 @@ clean:
 .venv/dev: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
 	touch $@ .venv/demo
+
+.venv/docs: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet -e '.[docs]'
+	touch $@

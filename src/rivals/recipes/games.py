@@ -41,7 +41,7 @@ class Config(Settings):
     smoothing: float = 0.0
     """One-sided label smoothing: real images are labelled 1 minus this."""
     r1: Schedule = NONE
-    """Gamma of the R1 penalty on real images, which is gamma / 2 * |gradient|^2."""
+    """Gamma of the R1 penalty on real images, which is gamma / 2 times the gradient's squared length."""
     r2: Schedule = NONE
     """Gamma of the R2 penalty on generated images."""
     gp: Schedule = NONE

@@ -25,6 +25,7 @@ from rivals.game import health
 from rivals.losses.gan import LOSSES
 from rivals.nets.build import CLASSIFIERS, NETS
 from rivals.reports.run import Run
+from rivals.studio import serving
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -135,6 +136,7 @@ def parse(monkeypatch):
     for name in api.__all__:
         if inspect.isfunction(getattr(api, name)):
             monkeypatch.setattr(api, name, only_parsed(getattr(api, name)))
+    monkeypatch.setattr(serving, "studio", only_parsed(serving.studio))
     monkeypatch.setattr(Run, "open", classmethod(lambda cls, folder: SimpleNamespace(about={"config": {}})))
 
     def call(words):

@@ -167,7 +167,7 @@ def _bars(names: list[str], clean: Tensor, after: Tensor) -> Html:
             bar = tag("i", style=f"width: {100 * share:.1f}%", class_=kind)
             cells.append(tag("td", tag("span", bar, class_="track"), tag("span", f"{100 * share:.1f} %")))
         rows.append(tag("tr", *cells))
-    head = tag("tr", tag("th", "probability"), tag("th", "before"), tag("th", "after"))
+    head = tag("tr", tag("th", "class"), tag("th", "before"), tag("th", "after"))
     return tag("table", tag("thead", head), tag("tbody", *rows), class_="bars")
 
 

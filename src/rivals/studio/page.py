@@ -230,7 +230,9 @@ def _attack(shelf: Shelf, tab: gr.Tab) -> None:
             norm = gr.Radio(list(fooling.NORMS), value="Linf", label="Norm", elem_id="norm")
             most, usual, step, unit = fooling.NORMS["Linf"]
             eps = gr.Slider(0, most, usual, step=step, label=unit, elem_id="eps")
-            data = gr.Textbox("", label="Data", placeholder="what the classifier learnt from", lines=1)
+            data = gr.Textbox(
+                "", label="Data", placeholder="what the classifier learnt from", lines=1, elem_id="attack-data"
+            )
             index = gr.Number(0, label="Test image", precision=0, minimum=0, elem_id="index")
             upload = gr.File(label="Or a picture of your own", elem_id="upload", height=160)
         with gr.Column(scale=5, min_width=300):
@@ -276,13 +278,13 @@ def _compare(shelf: Shelf, figures: watching.Figures, tab: gr.Tab) -> None:
         return shelf.networks("generator")
 
     with gr.Row():
-        one = gr.Dropdown(shelf.names(), value=None, label="One run", elem_id="one")
-        other = gr.Dropdown(shelf.names(), value=None, label="Another run", elem_id="other")
+        one = gr.Dropdown(shelf.names(), value=None, label="One run", elem_id="one", min_width=260)
+        other = gr.Dropdown(shelf.names(), value=None, label="Another run", elem_id="other", min_width=260)
     runs = gr.HTML(elem_id="compared")
     gr.HTML("<h3>Two generators, one seed</h3>")
     with gr.Row():
-        first = gr.Dropdown(generators(), value=None, label="One generator")
-        second = gr.Dropdown(generators(), value=None, label="Another generator")
+        first = gr.Dropdown(generators(), value=None, label="One generator", min_width=260)
+        second = gr.Dropdown(generators(), value=None, label="Another generator", min_width=260)
         seed = gr.Slider(0, 999, 0, step=1, label="Seed")
     drawn = gr.HTML(elem_id="drawn")
     for menu, names, place in ((one, shelf.names, 0), (other, shelf.names, 1)):

@@ -1,0 +1,156 @@
+"""The studio in a browser: every tab loads, runs are begun and stopped, sliders move pictures, nothing leaves home."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from fake_runs import fake_run
+from rivals.studio.serving import free_port
+from test_studio import networks
+
+pytest.importorskip("gradio", reason="the studio's extra is not installed: pip install 'rivals[studio]'")
+sync = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+if CHROMIUM is None:
+    pytest.skip("there is no chromium: apt-get install chromium", allow_module_level=True)
+
+WAIT = 60_000  # milliseconds, for machines that are busy
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory):
+    """The address of a studio, and its folder of runs."""
+    home = tmp_path_factory.mktemp("runs")
+    networks(home)
+    fake_run(home / "made", config={"until": "12800 images", "batch": 64})
+    port = free_port("127.0.0.1", None)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GRADIO_TEMP_DIR": str(home.parent / "uploads")}
+    words = [sys.executable, "-m", "rivals", "studio", str(home), "--port", str(port), "--no-open"]
+    server = subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True, cwd=home)
+    address = f"http://127.0.0.1:{port}/"
+    end = time.monotonic() + 90
+    while True:
+        try:
+            urllib.request.build_opener(urllib.request.ProxyHandler({})).open(address).close()
+            break
+        except OSError:
+            assert server.poll() is None, server.stderr.read()
+            assert time.monotonic() < end, "the studio does not answer"
+            time.sleep(0.2)
+    yield address, home
+    server.send_signal(signal.SIGINT)
+    said = server.communicate(timeout=30)[1]
+    assert "Traceback" not in said, said
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync.sync_playwright() as playwright:
+        options = ["--no-sandbox", "--no-proxy-server", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=[1280, 390])
+def page(studio, browser, request):
+    """The page, open; at its end there were no errors and no requests to anybody else."""
+    page = browser.new_page(viewport={"width": request.param, "height": 900})
+    page.set_default_timeout(WAIT)
+    errors, strangers = [], []
+    page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+
+    def watch(sent):
+        if not sent.url.startswith((studio[0], "data:", "blob:")):
+            strangers.append(sent.url)
+
+    page.on("request", watch)
+    page.goto(studio[0])
+    page.wait_for_selector("#runs-list .runs")
+    yield page
+    assert page.evaluate("document.documentElement.scrollWidth") <= request.param
+    page.close()
+    assert not errors and not strangers
+
+
+def turn_to(page, tab):
+    """Open a tab, be it behind the menu of those that have no room."""
+    place = page.get_by_role("tab", name=tab, exact=True)
+    if not place.is_visible():
+        page.locator(".overflow-menu button").first.click()
+        place = page.locator(".overflow-dropdown").get_by_text(tab, exact=True)
+    place.click()
+
+
+def slide(page, name, value):
+    """Move a slider by its number."""
+    field = page.locator(f"#{name} input[type=number]")
+    field.fill(str(value))
+    field.press("Enter")
+
+
+def changes(page, where, before):
+    """Wait until the picture is another."""
+    page.wait_for_function(
+        "([where, before]) => { const now = document.querySelector(where); return now && now.src !== before }",
+        arg=[where, before],
+    )
+
+
+def test_every_tab(page, studio):
+    page.wait_for_selector("#curves svg >> visible=true")
+    page.wait_for_selector("#sheet img")
+
+    turn_to(page, "Latent")
+    picture = page.wait_for_selector("#place img").get_attribute("src")
+    slide(page, "seed", 5)
+    changes(page, "#place img", picture)
+
+    turn_to(page, "Attack")
+    page.wait_for_selector("#fooled")
+    page.locator("#attack-data textarea, #attack-data input").first.fill(str(Path(studio[1]) / "photos"))
+    attacked = "#fooled .trio figure:nth-child(3) img"
+    before = page.wait_for_selector(attacked).get_attribute("src")
+    slide(page, "eps", 100)
+    changes(page, attacked, before)
+    with page.expect_file_chooser() as chooser:
+        page.locator("#upload").get_by_text("Click to Upload").click()
+    svg = {"name": "bad.png", "mimeType": "image/png", "buffer": b"<svg xmlns='http://www.w3.org/2000/svg'/>"}
+    chooser.value.set_files(svg)
+    page.locator("#fooled .alarm", has_text="cannot be read").wait_for()
+
+    turn_to(page, "Equilibrium")
+    page.wait_for_selector("#draw .words")
+    turn_to(page, "Compare")
+    page.wait_for_selector("#drawn img")
+
+
+def test_a_run_is_begun_and_stopped(page, studio):
+    if page.viewport_size["width"] < 1000:
+        pytest.skip("the same on a narrow page: once is enough")
+    begin = page.locator("#begin").get_by_text("Begin a run")
+    if not page.locator("#start").is_visible():
+        begin.click()
+    page.locator("#data textarea, #data input").first.fill(str(Path(studio[1]) / "photos"))
+    page.locator("#length textarea, #length input").first.fill("30 minutes")
+    page.locator("#name textarea, #name input").first.fill("made")
+    page.locator("#start").click()
+    page.locator("#told .alarm", has_text="exists already").wait_for()
+    page.locator("#name textarea, #name input").first.fill("begun")
+    page.locator("#start").click()
+    page.locator("#told .calm", has_text="has begun").wait_for()
+    page.locator("#runs-list li", has_text="begun").filter(has_text="running: ").wait_for()
+    page.locator("#chosen input").click()
+    page.get_by_role("option", name="begun", exact=True).click()
+    page.keyboard.press("Escape")
+    page.locator("#stop").click()
+    page.locator("#told .calm", has_text="'begun' was asked to stop").wait_for()
+    page.locator("#runs-list li", has_text="begun").filter(has_text="interrupted").wait_for()

@@ -220,6 +220,8 @@ def _classify(words: list[str]) -> Any:
 def _harden(words: list[str]) -> Any:
     """``rivals harden``."""
     base = _base_config("harden", words, recipes.HardenConfig(), recipes.HARDENING, "cnn")
+    if method := _named(words).get("--method"):
+        base = base.changed(method=method)  # or the flags would meet what the recipe's own method was told
     return _configured(api.harden, base, lambda settings: _flagged(settings, words), words).result()
 
 
@@ -250,13 +252,18 @@ def _configured(verb: Callable[..., Any], base: C, said: Callable[[C], dict[str,
 
 def _base_config(verb: str, words: list[str], plain: C, presets: Mapping[str, Callable[[], C]], default: str) -> C:
     """The configuration whose fields the flags change: the resumed run's, the named recipe's, or the default's."""
-    named = dict(pairwise(words))
-    named |= {key: value for word in words for key, found, value in [word.partition("=")] if found}
+    named = _named(words)
     if "--resume" in words and "--out" in named:
         kept = Run.open(named["--out"]).about
         if kept.get("verb") == verb:
             return plain.changed(**kept["config"])
     return presets[named.get("--recipe", default)]()
+
+
+def _named(words: list[str]) -> dict[str, str]:
+    """What stands after each flag, in either way of writing it."""
+    named = dict(pairwise(words))
+    return named | {key: value for word in words for key, found, value in [word.partition("=")] if found}
 
 
 def _attack(words: list[str]) -> Any:
@@ -271,8 +278,7 @@ def _certify(words: list[str]) -> Any:
 
 def _examined(name: str, verb: Callable[..., Any], words: list[str]) -> Any:
     """Call a verb that examines a model; what a resumed run was told stands for what is left out."""
-    named = dict(pairwise(words))
-    named |= {key: value for word in words for key, found, value in [word.partition("=")] if found}
+    named = _named(words)
     kept: dict[str, Any] = {}
     if "--resume" in words and "--out" in named:
         about = Run.open(named["--out"]).about

@@ -21,7 +21,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 if CHROMIUM is None:
     pytest.skip("there is no chromium: apt-get install chromium", allow_module_level=True)
 
-WAIT = 60_000  # milliseconds, for machines that are busy
+WAIT = 120_000  # milliseconds, for machines that are busy
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def studio(tmp_path_factory):
     words = [sys.executable, "-m", "rivals", "studio", str(home), "--port", str(port), "--no-open"]
     server = subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True, cwd=home)
     address = f"http://127.0.0.1:{port}/"
-    end = time.monotonic() + 90
+    end = time.monotonic() + 240
     while True:
         try:
             urllib.request.build_opener(urllib.request.ProxyHandler({})).open(address).close()

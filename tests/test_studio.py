@@ -291,7 +291,7 @@ def until(true, seconds=240.0):
 def test_a_run_is_begun_stopped_and_resumed(tmp_path):
     networks(tmp_path)
     shelf, children = Shelf(tmp_path), Children()
-    children.start(tmp_path, "train", str(tmp_path / "photos"), "mlp", "30 minutes", "", "new")
+    children.start(tmp_path, "train", str(tmp_path / "photos"), "mlp", "4 minutes", "", "new")
     folder = shelf.folder("new")
     assert children.alive() == [folder.resolve()]
     until(lambda: (folder / "metrics.jsonl").exists() and shelf.history("new").step > 0)

@@ -140,7 +140,7 @@ def test_a_run_is_begun_and_stopped(page, studio):
     if not page.locator("#start").is_visible():
         begin.click()
     page.locator("#data textarea, #data input").first.fill(str(Path(studio[1]) / "photos"))
-    page.locator("#length textarea, #length input").first.fill("30 minutes")
+    page.locator("#length textarea, #length input").first.fill("4 minutes")
     page.locator("#name textarea, #name input").first.fill("made")
     page.locator("#start").click()
     page.locator("#told .alarm", has_text="exists already").wait_for()

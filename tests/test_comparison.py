@@ -15,6 +15,7 @@ from rivals.base.errors import Interrupted, UserError
 from rivals.reports.page import write_report
 
 TINY = {"widths": (4, 8), "batch": 16, "quiet": True, "device": "cpu", "precision": "fp32"}
+ADAM = {"optimizer": "adam", "ema": 0, "lr": 5e-3}
 KEPT = ("comparison.json", "comparison.npz")
 
 
@@ -22,7 +23,7 @@ KEPT = ("comparison.json", "comparison.npz")
 def place(tmp_path_factory):
     """Two classes of faint stripes, a plain classifier of them, and one that was hardened from it."""
     home = tmp_path_factory.mktemp("stripes")
-    bars = np.where(np.arange(8)[:, None] % 4 < 2, 160, 90) * np.ones(8)
+    bars = np.where(np.arange(8)[:, None] % 4 < 2, 180, 75) * np.ones(8)
     noise = np.random.default_rng(0)
     for name, pattern in (("lie", bars), ("stand", bars.T)):
         (home / "data" / name).mkdir(parents=True)
@@ -32,8 +33,8 @@ def place(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         patch.setenv("RIVALS_DATA", str(home / "none"))
-        rivals.classify("data", until="8 epochs", lr=5e-3, out="plain", **TINY)
-        rivals.harden("data", Linf(0.1), until="4 epochs", lr=5e-3, weights="plain", out="hard", **TINY)
+        rivals.classify("data", until="8 epochs", out="plain", **ADAM, **TINY)
+        rivals.harden("data", Linf(0.1), method="pgd", until="20 epochs", weights="plain", out="hard", **ADAM, **TINY)
     return home
 
 
@@ -60,7 +61,7 @@ def test_both_sides_met_the_same_images_and_the_numbers_are_those_of_an_evaluati
         assert values == sorted(values, reverse=True)
         assert values[0] == side["clean"]["value"] and values[-1] == side["robust"]["value"]
         assert sum(each["robust"]["count"] for each in side["classes"]) == side["robust"]["count"]
-    assert after["robust"]["value"] > before["robust"]["value"]
+    assert after["robust"]["value"] > before["robust"]["value"] + 0.2
 
 
 def test_the_pictures_lie_in_the_ball_and_are_what_the_classifiers_say(there):

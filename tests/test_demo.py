@@ -1,11 +1,12 @@
 """The demo: two acts in one folder and on one page, stopped and resumed."""
 
 import json
+import shutil
 
 import pytest
 
 import rivals
-from rivals.api import comparison, demonstration
+from rivals.api import comparison, demonstration, hardening
 from rivals.base.errors import Interrupted, UserError
 from rivals.reports.page import write_report
 from rivals.reports.run import Run
@@ -21,6 +22,7 @@ def played(tmp_path_factory):
     said = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(comparison, "IMAGES", 30)
+        patch.setattr(hardening, "WATCHED", 30)
         for verb in stops:
             play = getattr(demonstration, verb)
 
@@ -77,7 +79,8 @@ def test_the_second_act_is_as_long_as_asked_and_starts_from_the_plain_classifier
 def test_an_act_that_leads_out_of_the_folder_is_not_told(played, tmp_path):
     run = Run.open(played.folder)
     kept = run.about["acts"]
-    run.update(acts=["../it/hard", "..", 7, "nothing", str(played.folder / "hard" / "..")])
+    shutil.copytree(played.folder / "hard", tmp_path / "hard")
+    run.update(acts=[str(tmp_path / "hard"), "..", ".", 7, "nothing", "hard/.."])
     page = write_report([run], tmp_path / "page.html").read_text()
     run.update(acts=kept)
     assert "Act 2" not in page and "Samples" in page

@@ -37,6 +37,7 @@ def overfit(digits, out):
     """Take a net that stands, and let it learn fast from one step that starts at the image: it forgets all but that
     step (catastrophic overfitting, Wong et al. 2020)."""
     failing = {"method": "fgsm", "start": "image", "step": 1.0, "ramp": 0.0, "lr": 3e-3, "batch": 32}
+    failing |= {"optimizer": "adam", "ema": 0}
     plain = {"until": "12 steps", "seed": 0, "quiet": True, "device": "cpu", "precision": "fp32"}
     return rivals.harden(digits, Linf(0.3), weights=str(HARD), out=out, **failing, **plain)
 

@@ -94,7 +94,10 @@ def ours(case: Case, seed: int, folder: Path) -> tuple[Classifier, dict[str, Any
     run = rivals.harden(case.data, until=f"{case.images} images", seed=seed, out=folder, quiet=True, **settings)
     spent = time.process_time() - start
     about = run.about
-    return run.classifier, {"images": about["images"], "cpu_minutes": round(spent / 60, 2), "config": about["config"]}
+    return run.classifier, {
+        **{key: about[key] for key in ("images", "config", "hardened")},
+        "cpu_minutes": round(spent / 60, 2),
+    }
 
 
 @dataclass
@@ -252,8 +255,8 @@ def train(name: str, side: str, seed: int) -> None:
     net, facts = SIDES[side](case, seed, folder)
     folder.mkdir(parents=True, exist_ok=True)
     test = load(case.data, split="test")
-    told = {"data": case.data, "classes": list(test.classes), "hardened": {"norm": "linf", "eps": float(case.ball.eps)}}
-    keep(small(net), folder / "classifier.safetensors", told | {"benchmark": name} | facts)
+    told = {"data": case.data, "classes": list(test.classes), "benchmark": name}
+    keep(small(net), folder / "classifier.safetensors", told | facts)
     note(name, f"{side} {seed}", clean=round(accuracy(rivals.load(folder), test), 4), **facts)
     judge(name, side, seed, "pgd(steps=40)")
 

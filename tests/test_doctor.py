@@ -5,32 +5,28 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from rivals import api
 from rivals.api import doctoring
-from rivals.cli import VERBS, main
+from rivals.cli import VERBS
 from rivals.completion import SHELLS
 from rivals.data.names import NAMES
 
-
-def said(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stop:
-        main(words)
-    spoken = capsys.readouterr()
-    return int(stop.value.code or 0), spoken.out, spoken.err
+Command = Callable[[list[str]], tuple[int, str, str]]
 
 
 def test_doctor_names_every_part_and_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command
 ) -> None:
     monkeypatch.setenv("RIVALS_DATA", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    status, out, _ = said(["doctor", "--json"], capsys)
+    status, out, _ = command(["doctor", "--json"])
     rows = {row["part"]: row for row in json.loads(out)}
     assert status == 0 and {"python", "torch", "cpu", "device auto", "bf16"} <= rows.keys()
     assert {f"data {name}" for name in NAMES} <= rows.keys()
@@ -51,8 +47,8 @@ def test_doctor_asks_for_the_extras_that_are_missing(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("shell", list(SHELLS))
-def test_every_verb_and_flag_is_completed(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
-    status, script, _ = said(["completion", shell], capsys)
+def test_every_verb_and_flag_is_completed(shell: str, command: Command) -> None:
+    status, script, _ = command(["completion", shell])
     assert status == 0
     assert all(verb in script for verb in VERBS)
     assert "learning" not in script  # words of the help's prose
@@ -66,8 +62,8 @@ def test_every_verb_and_flag_is_completed(shell: str, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("words", "wanted"), [("ha", ["harden"]), ("harden --ep", ["--eps"]), ("export --fo", ["--format"])]
 )
-def test_bash_completes(words: str, wanted: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    _, script, _ = said(["completion", "bash"], capsys)
+def test_bash_completes(words: str, wanted: list[str], command: Command) -> None:
+    _, script, _ = command(["completion", "bash"])
     typed = ["rivals", *words.split()]
     line = " ".join(f"'{word}'" for word in typed)
     ask = f'{script}\nCOMP_WORDS=({line}); COMP_CWORD={len(typed) - 1}; _rivals; printf "%s\\n" "${{COMPREPLY[@]}}"'
@@ -75,6 +71,6 @@ def test_bash_completes(words: str, wanted: list[str], capsys: pytest.CaptureFix
     assert found.stdout.split() == wanted
 
 
-def test_an_unknown_shell_gets_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    status, _, err = said(["completion", "bsh"], capsys)
+def test_an_unknown_shell_gets_one_line(command: Command) -> None:
+    status, _, err = command(["completion", "bsh"])
     assert status == 2 and "did you mean bash" in err

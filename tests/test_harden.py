@@ -250,3 +250,14 @@ def test_another_method_forgets_what_the_one_before_was_told():
     assert told.resolved.step == pytest.approx(2.5 / 7)
     with pytest.raises(UserError, match="--beta has no meaning"):
         told.changed(method="pgd", beta=1.0)
+
+
+def test_an_attack_that_is_still_growing_is_no_overfitting_to_one_step():
+    """As a run on MNIST went that ended at 96 %: at the whole radius PGD felled all while the ball was still small."""
+    early = {"images": 50_048, "step": 391, "seconds": 1.0, "accuracy/fgsm": 0.76, "accuracy/pgd": 0.0}
+    guard = Guard(None, None, classes=10, whole=125_000)
+    assert list(guard(early)) == [] and not guard.active
+    (alarm,) = guard(early | {"images": 150_016})
+    assert alarm["alarm"] == "one-step-overfitting" and alarm["raised"]
+    (over,) = guard(early | {"images": 200_064, "accuracy/pgd": 0.9})
+    assert not over["raised"] and not guard.active

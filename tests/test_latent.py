@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,12 @@ from torch import Tensor, nn
 import rivals
 from rivals import UserError
 from rivals.api.networks import keep
-from rivals.cli import main
 from rivals.latent.directions import pca, sefa
 from rivals.latent.inversion import invert
 from rivals.latent.paths import lerp, slerp, walk
 from rivals.nets.build import NETS, build_generator
+
+Command = Callable[[list[str]], tuple[int, str, str]]
 
 WIDTHS = {"mlp": (16,), "dcgan": (6, 5), "sngan": (6, 5, 4), "r3": (8, 8, 8)}
 
@@ -149,14 +151,7 @@ def test_a_search_keeps_latents_as_long_as_the_generator_knows() -> None:
         invert(generator, torch.zeros(1, 1, 8, 8), starts=0)
 
 
-def run(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stop:
-        main(words)
-    spoken = capsys.readouterr()
-    return int(stop.value.code or 0), spoken.out, spoken.err
-
-
-def test_through_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_through_the_command_line(tmp_path: Path, command: Command) -> None:
     file = tmp_path / "generator.safetensors"
     keep(small("dcgan", 3), file, {"classes": ["a", "b", "c"]})
     wanted = {
@@ -166,7 +161,7 @@ def test_through_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[
         "pca": ["direction-0.png", "direction-1.png", "directions.safetensors"],
     }
     for what, files in wanted.items():
-        status, out, _ = run(["explore", str(file), what, "-n", "2", "--count", "2", "--json"], capsys)
+        status, out, _ = command(["explore", str(file), what, "-n", "2", "--count", "2", "--json"])
         told = json.loads(out)
         assert status == 0 and told["files"] == files
         assert all((Path(told["folder"]) / name).stat().st_size > 100 for name in files)
@@ -174,7 +169,7 @@ def test_through_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     images = tmp_path / "pictures"
     rivals.sample(str(file), n=2, folder=images)
     words = ["explore", str(file), "invert", "--images", str(images), "--steps", "20", "--label", "b", "--json"]
-    status, out, _ = run(words, capsys)
+    status, out, _ = command(words)
     assert status == 0 and len(json.loads(out)["errors"]) == 2
 
 
@@ -190,9 +185,9 @@ def test_through_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     ],
 )
 def test_bad_wishes_get_one_line(
-    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    words: list[str], said: str, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     keep(small("mlp"), tmp_path / "generator.safetensors", {})
-    status, out, err = run(["explore", "generator.safetensors", *words], capsys)
+    status, out, err = command(["explore", "generator.safetensors", *words])
     assert status == 2 and said in err and len(err.strip().splitlines()) == 1 and out == ""

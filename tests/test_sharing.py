@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,8 @@ import rivals
 from rivals import UserError, build_classifier, build_generator
 from rivals.api import exporting, sharing
 from rivals.api.networks import keep
-from rivals.cli import main
+
+Command = Callable[[list[str]], tuple[int, str, str]]
 
 WIDTHS = {"mlp": (16,), "dcgan": (6, 5), "sngan": (6, 5, 4), "r3": (8, 8, 8)}
 
@@ -34,13 +36,6 @@ def kept(folder: Path, net: str, classes: int = 0) -> Path:
             parameter.add_(torch.randn_like(parameter) * 0.1)
     keep(made.eval(), file, {"data": "noise", "classes": list("abcd")})
     return file
-
-
-def run(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stop:
-        main(words)
-    spoken = capsys.readouterr()
-    return int(stop.value.code or 0), spoken.out, spoken.err
 
 
 @pytest.mark.parametrize(
@@ -73,10 +68,10 @@ def test_an_exported_network_that_answers_otherwise_is_not_kept(
     assert not list(tmp_path.glob("*.onnx*"))
 
 
-def test_safetensors_and_bad_wishes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_safetensors_and_bad_wishes(tmp_path: Path, command: Command) -> None:
     file = kept(tmp_path, "mlp")
     out = tmp_path / "copy.safetensors"
-    status, said, _ = run(["export", str(file), "--format", "safetensors", "--out", str(out), "--json"], capsys)
+    status, said, _ = command(["export", str(file), "--format", "safetensors", "--out", str(out), "--json"])
     assert status == 0 and json.loads(said)["bytes"] == out.stat().st_size
     assert torch.equal(rivals.load(out).sample(3), rivals.load(file).sample(3))
     assert rivals.load(out).about["data"] == "noise"
@@ -84,17 +79,17 @@ def test_safetensors_and_bad_wishes(tmp_path: Path, capsys: pytest.CaptureFixtur
         (["--format", "safetensors", "--out", str(out)], "exists already"),
         (["--out", str(tmp_path / "net.pt")], "does not end in .onnx"),
     ):
-        status, said, err = run(["export", str(file), *words], capsys)
+        status, said, err = command(["export", str(file), *words])
         assert status == 2 and wrong in err and len(err.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize("net", ["dcgan", "cnn"])
-def test_a_network_goes_through_a_folder(net: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_network_goes_through_a_folder(net: str, tmp_path: Path, command: Command) -> None:
     file = kept(tmp_path, net)
     shared, back = tmp_path / "shared", tmp_path / "back"
-    assert run(["push", str(file), str(shared)], capsys)[0] == 0
+    assert command(["push", str(file), str(shared)])[0] == 0
     (shared / "evil.pkl").write_bytes(b"\x80")  # nothing of other kinds is taken
-    status, said, _ = run(["pull", str(shared), "--out", str(back), "--json"], capsys)
+    status, said, _ = command(["pull", str(shared), "--out", str(back), "--json"])
     assert status == 0
     role = file.stem
     wanted = ["README.md", f"{role}.json", f"{role}.safetensors", *(["samples.png"] if role == "generator" else [])]
@@ -108,7 +103,7 @@ def test_a_network_goes_through_a_folder(net: str, tmp_path: Path, capsys: pytes
         (["pull", "./nowhere"], "no folder at"),
         (["pull", str(shared), "--out", str(tmp_path / "x"), "--revision", "main"], "is for repositories"),
     ):
-        status, _, err = run(words, capsys)
+        status, _, err = command(words)
         assert status == 2 and wrong in err and len(err.strip().splitlines()) == 1
 
 

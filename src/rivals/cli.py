@@ -305,12 +305,9 @@ def _demo(words: list[str]) -> Any:
     return _parse(api.demo, "demo", words).result()
 
 
-def _sample(words: list[str]) -> Any:
-    return _parse(api.sample, "sample", words)
-
-
-def _explore(words: list[str]) -> Any:
-    return _parse(api.explore, "explore", words)
+def _by_name(verb: str) -> Callable[[list[str]], Any]:
+    """A verb whose flags are all that its function takes."""
+    return lambda words: _parse(getattr(api, verb), verb, words)
 
 
 def _score(words: list[str]) -> Any:
@@ -334,26 +331,10 @@ def _score(words: list[str]) -> Any:
     return _parse(call, "score", words)
 
 
-def _export(words: list[str]) -> Any:
-    return _parse(api.export, "export", words)
-
-
-def _push(words: list[str]) -> Any:
-    return _parse(api.push, "push", words)
-
-
-def _pull(words: list[str]) -> Any:
-    return _parse(api.pull, "pull", words)
-
-
 def _studio(words: list[str]) -> Any:
     from rivals.studio import serving
 
     return _parse(serving.studio, "studio", words)
-
-
-def _doctor(words: list[str]) -> Any:
-    return _parse(api.doctor, "doctor", words)
 
 
 def _completion(words: list[str]) -> Any:
@@ -403,15 +384,15 @@ _COMMANDS: dict[str, Callable[[list[str]], Any]] = {
     "attack": _attack,
     "certify": _certify,
     "harden": _harden,
-    "sample": _sample,
-    "explore": _explore,
-    "export": _export,
-    "push": _push,
-    "pull": _pull,
+    "sample": _by_name("sample"),
+    "explore": _by_name("explore"),
+    "export": _by_name("export"),
+    "push": _by_name("push"),
+    "pull": _by_name("pull"),
     "score": _score,
     "studio": _studio,
     "report": _report,
     "data": _data,
-    "doctor": _doctor,
+    "doctor": _by_name("doctor"),
     "completion": _completion,
 }

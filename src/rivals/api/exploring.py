@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rivals.api.networks import FRAMES, class_of, drawn, interpolate, load
+from rivals.api.networks import FRAMES, class_of, drawn, generator_of, home_of, interpolate
 from rivals.base.errors import UserError
 from rivals.base.files import write_atomically
 
@@ -65,11 +65,8 @@ def explore(
         raise UserError("invert needs --images PATH, a folder or zip of pictures, and nothing else takes it")
     if n < 1:
         raise UserError(f"{n} latents show nothing: ask for 1 or more")
-    generator = load(run, device=device)
-    if not hasattr(generator, "sample"):
-        raise UserError(f"the network at '{run}' is no generator, so it draws nothing: name a run of 'rivals train'")
-    place = Path(run)
-    folder = out or (place if place.is_dir() else place.parent) / f"explore-{what}-{seed}"
+    generator = generator_of(run, device=device)
+    folder = out or home_of(run) / f"explore-{what}-{seed}"
     if folder.exists():
         raise UserError(f"'{folder}' exists already: remove it or choose another with --out")
     kind = None if label is None else class_of(generator, label)

@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rivals.api.networks import keep, load
+from rivals.api.networks import home_of, keep, load
 from rivals.base.errors import UserError
 from rivals.base.files import write_atomically
 
@@ -46,11 +46,9 @@ def export(
     Raises:
         UserError: the file exists, a package is missing, or the exported network answers otherwise.
     """
-    place = Path(run)
     net = load(run)
-    role = "generator" if hasattr(net, "sample") else "classifier"
-    home = place if place.is_dir() else place.parent
-    file = out or home / (f"{role}.onnx" if format == "onnx" else f"{role}-export.safetensors")
+    role = net.spec["role"]
+    file = out or home_of(run) / (f"{role}.onnx" if format == "onnx" else f"{role}-export.safetensors")
     if file.suffix != f".{format}":
         raise UserError(f"'{file}' does not end in .{format}: name a file that does, or another --format")
     if file.exists():

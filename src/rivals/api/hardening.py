@@ -268,7 +268,7 @@ def _watching(course: Course[HardenConfig], game: Game) -> Watching:
     x = torch.from_numpy(watched.images).to(course.device) / 255
     y = torch.from_numpy(watched.labels).to(course.device)
     best = Checkpoints(course.folder / "best")
-    guard = Guard(game, best, len(course.images.classes))
+    guard = Guard(game, best, len(course.images.classes), course.config.ramp * course.horizon)
 
     def standing(net: nn.Module, attacked: Tensor) -> float:
         with torch.no_grad():

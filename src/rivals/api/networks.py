@@ -77,6 +77,25 @@ def load(path: str | Path, *, device: str = "cpu") -> Any:
     return net.to(devices.pick(device)).eval()
 
 
+def generator_of(run: str, *, device: str = "cpu") -> Generator:
+    """The generator of a run, as :func:`load` has it.
+
+    Raises:
+        UserError: there is none, or the network there is a classifier.
+    """
+    net: Any = load(run, device=device)
+    if net.spec["role"] != "generator":
+        raise UserError(f"the network at '{run}' is no generator, so it draws nothing: name a run of 'rivals train'")
+    generator: Generator = net
+    return generator
+
+
+def home_of(run: str) -> Path:
+    """The folder in which what is made of a run is put: its own, or that of its file."""
+    place = Path(run)
+    return place if place.is_dir() else place.parent
+
+
 def sample(
     run: str,
     *,
@@ -110,16 +129,13 @@ def sample(
     """
     from rivals.reports import sheet
 
-    place = Path(run)
-    home = place if place.is_dir() else place.parent
+    home = home_of(run)
     if grid is None and folder is None and gif is None:
         grid = home / f"sample-{seed}.png"
     for path in (grid, gif):
         if path is not None and path.exists():
             raise UserError(f"'{path}' exists already: remove it or choose another name")
-    generator = load(run, device=device)
-    if not hasattr(generator, "sample"):
-        raise UserError(f"the network at '{run}' is no generator, so it draws nothing: name a run of 'rivals train'")
+    generator = generator_of(run, device=device)
     labels = None if label is None else [class_of(generator, label)] * n
     written: dict[str, Any] = {}
     if grid is not None or folder is not None:

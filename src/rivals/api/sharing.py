@@ -114,7 +114,7 @@ def _lay_out(net: Any, folder: Path, title: str) -> list[str]:
     """Write weights, description, card and picture into a folder; the files' names."""
     from rivals.reports import sheet
 
-    role = "generator" if hasattr(net, "sample") else "classifier"
+    role = net.spec["role"]
     keep(net, folder / f"{role}.safetensors", {k: v for k, v in net.about.items() if k not in ("format", "spec")})
     if role == "generator":
         sheet.save_png(sheet.grid(net.sample(SHOWN, seed=0).numpy()), folder / PICTURE)

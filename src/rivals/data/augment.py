@@ -139,11 +139,10 @@ class Ada(nn.Module):
 
     def forward(self, images: Tensor, seen: int) -> Tensor:
         """Images (B, C, H, W) in [-1, 1], changed, after ``seen`` images of training."""
-        p = self.p if self.target is not None else torch.tensor(self.schedule.at(seen))
-        p = p.to(images)
-        # Rounding would not leave images quite alone where nothing is to happen.
-        if not bool(p > 0):
+        scheduled = self.schedule.at(seen)
+        if self.target is None and not scheduled:
             return images
+        p = images.new_tensor(scheduled) if self.target is None else self.p.to(images)
         dice = _Dice(p, len(images), images)
         moved = warp(images, _geometry(dice, *images.shape[2:]))
         paint = _Dice(self.colour * p, len(images), images)

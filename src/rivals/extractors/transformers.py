@@ -57,13 +57,7 @@ def open_dinov2(path: Path | None = None) -> Extractor:
         Missing: there is no such file.
         UserError: it holds another network.
     """
-    file = DINOV2.find(path)
-
-    def prepared(x: Tensor) -> Tensor:
-        return normalised(pillow_bicubic(x, DINOV2_SIZE), *IMAGENET)
-
-    net = _built(DINOV2, file, read(file))
-    return Extractor("dinov2", net, prepared, size=DINOV2_SIZE, resize="Pillow bicubic")
+    return _open(DINOV2, path, DINOV2_SIZE, IMAGENET)
 
 
 def open_clip(path: Path | None = None) -> Extractor:
@@ -76,23 +70,28 @@ def open_clip(path: Path | None = None) -> Extractor:
         Missing: there is no such file.
         UserError: it holds another network.
     """
-    file = CLIP.find(path)
-
-    def prepared(x: Tensor) -> Tensor:
-        return normalised(pillow_bicubic(x, CLIP_SIZE), *CLIP_VIEW)
-
-    return Extractor(
-        "clip", _built(CLIP, file, read(file), clip_weights), prepared, size=CLIP_SIZE, resize="Pillow bicubic"
-    )
+    return _open(CLIP, path, CLIP_SIZE, CLIP_VIEW, clip_weights)
 
 
-def _built(published: Published, file: Path, weights: Weights, renamed: Callable[[Weights], Weights] = dict) -> ViT:
+def _open(
+    published: Published,
+    path: Path | None,
+    size: int,
+    view: tuple[tuple[float, ...], tuple[float, ...]],
+    renamed: Callable[[Weights], Weights] = dict,
+) -> Extractor:
+    file = published.find(path)
     try:
-        return ViT(renamed(weights))
+        net = ViT(renamed(read(file)))
     except KeyError as error:
         raise UserError(
             f"'{file}' does not hold {published.extractor}'s transformer, as it lacks {error}: fetch {published.url}"
         ) from None
+
+    def prepared(x: Tensor) -> Tensor:
+        return normalised(pillow_bicubic(x, size), *view)
+
+    return Extractor(published.extractor, net, prepared, size=size, resize="Pillow bicubic")
 
 
 def clip_weights(weights: Weights) -> dict[str, Tensor]:

@@ -34,12 +34,15 @@ class Guard:
         game: Whose state is kept.
         checkpoints: Where.
         classes: How many classes there are; guessing is right in one of so many.
+        whole: Images from which on the attack in training has its whole radius. Before, many steps at the whole radius
+            fell everything in the best of runs.
     """
 
-    def __init__(self, game: Game, checkpoints: Checkpoints, classes: int) -> None:
+    def __init__(self, game: Game, checkpoints: Checkpoints, classes: int, whole: float = 0) -> None:
         self.game = game
         self.checkpoints = checkpoints
         self.classes = classes
+        self.whole = whole
         self.best = 0.0
         self.step = 0
         self.active: dict[str, Record] = {}
@@ -81,7 +84,9 @@ class Guard:
         # Overfitted from the start, there is no better state to go back to: it can only be told.
         yield from self._turn(
             ONE_STEP_ONLY,
-            robust < NOTHING * one_step and one_step >= max(LOST, LEARNT / self.classes),
+            record["images"] >= self.whole
+            and robust < NOTHING * one_step
+            and one_step >= max(LOST, LEARNT / self.classes),
             f"Overfitted to one step: {one_step:.1%} of the images kept aside stand against it, and under PGD "
             f"{robust:.1%}, next to nothing.",
             "Take an attack of several steps (--method pgd), or N-FGSM (--method fgsm --start beyond --step 1), or let "

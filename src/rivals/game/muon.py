@@ -58,8 +58,9 @@ class Muon(torch.optim.AdamW):
             if weight.grad is None:
                 continue
             kept = self.state[weight]
-            momentum = kept.setdefault("momentum", torch.zeros_like(weight))
-            momentum.lerp_(weight.grad, 1 - group["betas"][0])
+            if not kept:
+                kept["momentum"] = torch.zeros_like(weight)
+            momentum = kept["momentum"].lerp_(weight.grad, 1 - group["betas"][0])
             ahead = weight.grad.lerp(momentum, group["betas"][0])  # Nesterov's
             rows = orthogonal(ahead.flatten(1))
             length = group["lr"] * 0.2 * max(rows.shape) ** 0.5

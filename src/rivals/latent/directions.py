@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rivals.base.errors import UserError
+from rivals.latent.drawing import Drawing
 
 SAMPLES = 4096  # latents whose activations PCA looks at
 BATCH = 256
-
-
-class Drawing(Protocol):
-    """A generator, as far as directions are concerned."""
-
-    latent: int
-    classes: int
-
-    def latents(self, n: int, seed: int = 0, truncation: float = 1.0) -> Tensor:
-        """Normal latents (n, latent)."""
-
-    def parameters(self) -> Any:
-        """Its weights."""
-
-    def modules(self) -> Any:
-        """Its parts."""
-
-    def __call__(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Images."""
 
 
 @dataclass(frozen=True)

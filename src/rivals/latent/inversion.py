@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,20 +10,7 @@ from torch.nn.functional import avg_pool2d
 
 from rivals.base import seeds
 from rivals.base.errors import UserError
-
-
-class Drawing(Protocol):
-    """A generator, as far as inversion is concerned."""
-
-    latent: int
-    size: int
-    channels: int
-
-    def latents(self, n: int, seed: int = 0, truncation: float = 1.0) -> Tensor:
-        """Normal latents (n, latent)."""
-
-    def __call__(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Images (B, C, H, W) in [-1, 1]."""
+from rivals.latent.drawing import Drawing
 
 
 @dataclass(frozen=True)

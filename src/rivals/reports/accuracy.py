@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rivals.reports.curves import INK, NARROW, RUNS, STYLES, WIDE, Layout, inline
+from rivals.reports.curves import INK, NARROW, RUNS, STYLES, WIDE, Layout, element
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,21 +36,7 @@ def accuracy_svg(lines: Sequence[Line], layout: Layout = WIDE, prefix: str = "wi
     """
     if not lines or max(len(line.points) for line in lines) < 3:
         return None
-    import matplotlib
-
-    file = io.BytesIO()
-    settings: Any = {
-        "text.usetex": False,
-        "text.parse_math": False,
-        "font.family": ["DejaVu Sans"],
-        "font.size": layout.font,
-        "svg.fonttype": "none",
-        "svg.hashsalt": "rivals",
-    }
-    with matplotlib.rc_context(settings):
-        figure = _figure(lines, layout)
-        figure.savefig(file, format="svg", facecolor="none", metadata={"Date": None})
-    return inline(file.getvalue().decode(), f"accuracy-{prefix}")
+    return element(lambda: _figure(lines, layout), layout, f"accuracy-{prefix}")
 
 
 def in_bytes(eps: float) -> bool:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from rivals.reports.curves import BLUE, INK, NARROW, VARIABLES, VERMILLION, WIDE, Layout, inline
+from rivals.reports.curves import BLUE, INK, NARROW, VARIABLES, VERMILLION, WIDE, Layout, element
 from rivals.reports.history import History, number
 from rivals.reports.markup import Html, join, pairs, table, tag
 from rivals.reports.robustness import entry, interval, listed, model_name, percent
@@ -203,20 +202,7 @@ def bracket_svg(bounds: Bounds, layout: Layout, prefix: str) -> str:
         layout: For a wide or a narrow window.
         prefix: What its ids start with.
     """
-    import matplotlib
-
-    file = io.BytesIO()
-    settings: Any = {
-        "text.usetex": False,
-        "text.parse_math": False,
-        "font.family": ["DejaVu Sans"],
-        "font.size": layout.font,
-        "svg.fonttype": "none",
-        "svg.hashsalt": "rivals",
-    }
-    with matplotlib.rc_context(settings):
-        _figure(bounds, layout).savefig(file, format="svg", facecolor="none", metadata={"Date": None})
-    return inline(file.getvalue().decode(), f"bracket-{prefix}")
+    return element(lambda: _figure(bounds, layout), layout, f"bracket-{prefix}")
 
 
 def _figure(bounds: Bounds, layout: Layout) -> Figure:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -169,6 +169,22 @@ def _render(histories: Sequence[History], layout: Layout, kind: str) -> bytes | 
     found = panels(histories)
     if not found:
         return None
+    return saved(lambda: _figure(found, layout), layout, kind)
+
+
+def element(make: Callable[[], Figure], layout: Layout, prefix: str) -> str:
+    """A figure as an SVG element to stand inside a page, in the page's colours; its ids start with ``prefix``."""
+    return inline(saved(make, layout, "svg").decode(), prefix)
+
+
+def saved(make: Callable[[], Figure], layout: Layout, kind: str) -> bytes:
+    """A figure as a file of a kind, svg or png: the same bytes for the same figure, whatever matplotlib is set to.
+
+    Args:
+        make: Draws it.
+        layout: For its letters' size.
+        kind: svg, or png on white.
+    """
     import matplotlib
 
     file = io.BytesIO()
@@ -182,9 +198,8 @@ def _render(histories: Sequence[History], layout: Layout, kind: str) -> bytes | 
         "agg.path.chunksize": 0,
     }
     with matplotlib.rc_context(settings):
-        figure = _figure(found, layout)
         plain = {"Software": None} if kind == "png" else {"Date": None}
-        figure.savefig(file, format=kind, dpi=144, facecolor="white" if kind == "png" else "none", metadata=plain)
+        make().savefig(file, format=kind, dpi=144, facecolor="white" if kind == "png" else "none", metadata=plain)
     return file.getvalue()
 
 
@@ -300,26 +315,37 @@ def _draw_lines(axes: Axes, panel: Panel, layout: Layout) -> None:
 
 
 def _frame(axes: Axes, panel: Panel, layout: Layout, end: int, named: int, *, lowest: bool) -> None:
-    """Title, ticks, grid and the names of the axes."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+    """The ticks of a log axis, and what :func:`dress` does."""
+    from matplotlib.ticker import FuncFormatter, LogLocator
 
-    unit, name = (1e6, "millions") if end >= 2e6 else (1e3, "thousands") if end >= 2e3 else (1, "")
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=10 if layout.wide else 5, integer=end >= 10))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / unit:g}"))
     if axes.get_yscale() == "log":
         low, high = axes.get_ylim()
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 500 * low else (1.0,), numticks=8))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
         axes.yaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
-    axes.set_title(
-        panel.title,
-        loc="left",
-        color=INK,
-        fontsize=layout.font * 1.1,
-        fontweight="bold",
-        pad=8 if layout.wide else 12 + 14 * math.ceil(named / ABREAST),
-    )
-    axes.set_ylabel(panel.label, color=INK)
+    pad = 8 if layout.wide else 12 + 14 * math.ceil(named / ABREAST)
+    dress(axes, layout, panel.title, panel.label, end, pad=pad, lowest=lowest)
+
+
+def dress(axes: Axes, layout: Layout, title: str, label: str, end: float, *, pad: float, lowest: bool) -> None:
+    """Title, ticks, grid and the names of the axes of a panel over the images seen.
+
+    Args:
+        axes: The panel's.
+        layout: Of the figure.
+        title: Above it.
+        label: Of its upright axis.
+        end: Images at its right end.
+        pad: Between the panel and its title, in points; a narrow one has its legend there.
+        lowest: Whether it is the last one, which names the images for all.
+    """
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    unit, name = (1e6, "millions") if end >= 2e6 else (1e3, "thousands") if end >= 2e3 else (1, "")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=10 if layout.wide else 5, integer=end >= 10))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / unit:g}"))
+    axes.set_title(title, loc="left", color=INK, fontsize=layout.font * 1.1, fontweight="bold", pad=pad)
+    axes.set_ylabel(label, color=INK)
     axes.yaxis.set_label_coords((1.4 * layout.font - layout.left) / (layout.width - layout.left - layout.right), 0.5)
     axes.set_facecolor("none")
     axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.8)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import re
@@ -12,7 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rivals.reports.curves import BLUE, GREEN, INK, NARROW, ORANGE, VERMILLION, WIDE, Layout, closed_form, inline
+from rivals.reports.curves import (
+    BLUE,
+    GREEN,
+    INK,
+    NARROW,
+    ORANGE,
+    VERMILLION,
+    WIDE,
+    Layout,
+    closed_form,
+    dress,
+    element,
+)
 from rivals.reports.history import Array, History, number
 from rivals.reports.markup import Html, join, table, tag
 from rivals.reports.run import Record
@@ -220,21 +231,7 @@ def values(found: Record) -> Html:
 
 def svg(drawn: Sequence[Panel], history: History, layout: Layout, prefix: str) -> str:
     """The figure as an SVG element to stand inside a page, in the page's colours; its ids start with ``prefix``."""
-    import matplotlib
-
-    file = io.BytesIO()
-    settings: Any = {
-        "text.usetex": False,
-        "text.parse_math": False,
-        "font.family": ["DejaVu Sans"],
-        "font.size": layout.font,
-        "svg.fonttype": "none",
-        "svg.hashsalt": "rivals",
-    }
-    with matplotlib.rc_context(settings):
-        figure = _figure(drawn, max(history.images, 1), layout)
-        figure.savefig(file, format="svg", facecolor="none", metadata={"Date": None})
-    return inline(file.getvalue().decode(), f"draw-{prefix}")
+    return element(lambda: _figure(drawn, max(history.images, 1), layout), layout, f"draw-{prefix}")
 
 
 def _figure(drawn: Sequence[Panel], end: float, layout: Layout) -> Figure:
@@ -325,25 +322,9 @@ def _note(axes: Axes, text: str, height: float, layout: Layout, colour: str) -> 
 
 
 def _dress(axes: Axes, panel: Panel, layout: Layout, end: float, *, lowest: bool) -> None:
-    """Title, ticks, grid and the names of the axes, as the curves have them."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    """The panel's own ticks, and what all panels over the images seen have."""
+    from matplotlib.ticker import FuncFormatter
 
-    unit, name = (1e6, "millions") if end >= 2e6 else (1e3, "thousands") if end >= 2e3 else (1, "")
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=10 if layout.wide else 5, integer=end >= 10))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / unit:g}"))
     if panel.sides:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.0f} %"))
-    axes.set_title(
-        panel.title, loc="left", color=INK, fontsize=layout.font * 1.1, fontweight="bold", pad=8 if layout.wide else 26
-    )
-    axes.set_ylabel(panel.label, color=INK)
-    axes.yaxis.set_label_coords((1.4 * layout.font - layout.left) / (layout.width - layout.left - layout.right), 0.5)
-    axes.set_facecolor("none")
-    axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(which="both", length=0, colors=INK, labelbottom=lowest)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set(color=INK, alpha=0.4)
-    if lowest:
-        axes.set_xlabel(f"images seen, {name}" if name else "images seen", color=INK)
+    dress(axes, layout, panel.title, panel.label, end, pad=8 if layout.wide else 26, lowest=lowest)

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
-
-from rivals.reports.terminal import PLAIN_EVERY, clock
+from rivals.reports.terminal import PLAIN_EVERY, Bar, clock
 
 
-class Passing:
+class Passing(Bar):
     """Shows how far a pass has come. Use as a context manager, and call it with what was done.
 
     Args:
@@ -19,30 +15,10 @@ class Passing:
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        super().__init__(quiet=quiet)
         self._next = time.monotonic() + PLAIN_EVERY
         self._what = ""
         self._begun = 0.0
-        self._progress: Progress | None = None
-        if self.console.is_terminal and not quiet:
-            columns = (BarColumn(bar_width=20), TextColumn("{task.description}"))
-            self._progress = Progress(*columns, console=self.console, transient=True)
-            self._task = self._progress.add_task("starting", total=1.0)
-
-    def __enter__(self) -> Passing:
-        if self._progress is not None:
-            self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-
-    def say(self, text: str) -> None:
-        """Show a line of words at once."""
-        self.console.print(text, markup=False)
 
     def __call__(self, what: str, done: int, n: int) -> None:
         """Show that ``done`` of ``n`` images have passed, in the pass called ``what``."""

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from types import TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
 from rivals.reports.run import Record
-from rivals.reports.terminal import PLAIN_EVERY, clock
+from rivals.reports.terminal import PLAIN_EVERY, Bar, clock
 
 
-class LiveAttack:
+class LiveAttack(Bar):
     """Shows how an evaluation comes along. Use as a context manager, and call it with every step's record.
 
     Args:
@@ -27,35 +25,11 @@ class LiveAttack:
     def __init__(
         self, n: int, passes: Callable[[], int], *, quiet: bool = False, first: str = "looking for masked gradients"
     ) -> None:
+        # The count of passes is read anew at each refresh, so that a long part is seen to be at work.
+        super().__init__(quiet=quiet, first=first, total=float(n), columns=[_Passes(passes)])
         self.n = n
-        self.passes = passes
-        self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self._next = 0.0
         self._begun: tuple[int, float] | None = None
-        self._progress: Progress | None = None
-        if self.console.is_terminal and not quiet:
-            # The count of passes is read anew at each refresh, so that a long part is seen to be at work.
-            self._progress = Progress(
-                *(BarColumn(bar_width=20), TextColumn("{task.description}"), _Passes(passes)),
-                console=self.console,
-                transient=True,
-            )
-            self._task = self._progress.add_task(first, total=float(n))
-
-    def __enter__(self) -> LiveAttack:
-        if self._progress is not None:
-            self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-
-    def say(self, text: str) -> None:
-        """Show a line of words at once."""
-        self.console.print(text, markup=False)
 
     def __call__(self, record: Record) -> None:
         """Show a step's record, with ``fallen``, how many images have fallen so far."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 
 from rivals.base.spans import Span
 
@@ -17,32 +18,27 @@ PLAIN_EVERY = 10.0  # seconds between plain lines
 LIVE_EVERY = 0.2  # seconds between changes of the live line
 
 
-class Live:
-    """Shows how a run comes along. Use as a context manager, and call it with every record.
+class Bar:
+    """A live line with a bar on a terminal; elsewhere no bar, and words are plain lines. Use as a context manager.
 
     Args:
-        until: The length of the run.
-        epoch: Images an epoch.
         quiet: Show nothing.
+        first: What stands beside the bar at first.
+        total: Where the bar is full.
+        columns: What stands after the words.
     """
 
-    def __init__(self, until: Span, epoch: int, *, quiet: bool = False) -> None:
-        self.until = until
-        self.epoch = epoch
+    def __init__(
+        self, *, quiet: bool, first: str = "starting", total: float = 1.0, columns: Sequence[ProgressColumn] = ()
+    ) -> None:
         self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
-        self._next = 0.0
-        self._begun: tuple[float, float] | None = None
         self._progress: Progress | None = None
         if self.console.is_terminal and not quiet:
-            self._progress = Progress(
-                BarColumn(bar_width=20),
-                TextColumn("{task.description}"),
-                console=self.console,
-                transient=True,
-            )
-            self._task = self._progress.add_task("starting", total=1.0)
+            shown = (BarColumn(bar_width=20), TextColumn("{task.description}"), *columns)
+            self._progress = Progress(*shown, console=self.console, transient=True)
+            self._task = self._progress.add_task(first, total=total)
 
-    def __enter__(self) -> Live:
+    def __enter__(self) -> Self:
         if self._progress is not None:
             self._progress.start()
         return self
@@ -52,6 +48,27 @@ class Live:
     ) -> None:
         if self._progress is not None:
             self._progress.stop()
+
+    def say(self, text: str) -> None:
+        """Show a line of words at once."""
+        self.console.print(text, markup=False)
+
+
+class Live(Bar):
+    """Shows how a run comes along. Use as a context manager, and call it with every record.
+
+    Args:
+        until: The length of the run.
+        epoch: Images an epoch.
+        quiet: Show nothing.
+    """
+
+    def __init__(self, until: Span, epoch: int, *, quiet: bool = False) -> None:
+        super().__init__(quiet=quiet)
+        self.until = until
+        self.epoch = epoch
+        self._next = 0.0
+        self._begun: tuple[float, float] | None = None
 
     def __call__(self, record: Record) -> None:
         """Show a record: a batch's now and then, alarms and other words at once."""

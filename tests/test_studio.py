@@ -306,6 +306,13 @@ def test_a_run_is_begun_stopped_and_resumed(tmp_path):
     until(lambda: not children.running(folder))
     assert shelf.history("new").about["state"] == "finished" and not children.failures()
     assert shelf.history("new").step == history.step + 5
+    children.resume(folder, "1 steps")
+    until(lambda: not children.running(folder))
+    assert "past" in watching.listing(shelf, children) and shelf.history("new").about["state"] == "finished"
+    children.resume(folder, "2M images")
+    assert "asked to stop" in children.stop(folder)  # while it is still starting
+    until(lambda: not children.running(folder))
+    assert not children.failures()
     children.start(tmp_path, "classify", "nowhere-at-all", "", "", "", "bad")
     until(lambda: not children.running(tmp_path / "bad"))
     assert "unknown data set" in watching.listing(shelf, children)

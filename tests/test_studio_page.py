@@ -1,5 +1,6 @@
 """The studio in a browser: every tab loads, runs are begun and stopped, sliders move pictures, nothing leaves home."""
 
+import json
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from fake_runs import fake_run
+from rivals.base.spans import Span
 from rivals.studio.serving import free_port
 from test_studio import networks
 
@@ -133,7 +135,12 @@ def test_every_tab(page, studio):
     page.wait_for_selector("#drawn img")
 
 
-def test_a_run_is_begun_and_stopped(page, studio):
+def listed(page, name, says):
+    """Wait until the list of runs says so of a run."""
+    page.locator("#runs-list li", has_text=name).filter(has_text=says).wait_for()
+
+
+def test_a_run_is_begun_stopped_resumed_and_extended(page, studio):
     if page.viewport_size["width"] < 1000:
         pytest.skip("the same on a narrow page: once is enough")
     begin = page.locator("#begin").get_by_text("Begin a run")
@@ -147,10 +154,34 @@ def test_a_run_is_begun_and_stopped(page, studio):
     page.locator("#name textarea, #name input").first.fill("begun")
     page.locator("#start").click()
     page.locator("#told .calm", has_text="has begun").wait_for()
-    page.locator("#runs-list li", has_text="begun").filter(has_text="running: ").wait_for()
+    listed(page, "begun", "running: ")
     page.locator("#chosen input").click()
     page.get_by_role("option", name="begun", exact=True).click()
     page.keyboard.press("Escape")
-    page.locator("#stop").click()
-    page.locator("#told .calm", has_text="'begun' was asked to stop").wait_for()
-    page.locator("#runs-list li", has_text="begun").filter(has_text="interrupted").wait_for()
+    page.locator("#chosen .token", has_text="made").locator("[title^=Remove]").click()
+    page.locator("#resume").click()
+    page.locator("#told .alarm", has_text="'begun' is running already").wait_for()
+
+    def stop():
+        page.locator("#stop").click()
+        page.locator("#told .calm", has_text="'begun' was asked to stop").wait_for()
+        listed(page, "begun", "interrupted: ")
+        return json.loads((studio[1] / "begun" / "run.json").read_text())
+
+    first = stop()
+    page.locator("#resume").click()
+    page.locator("#told .calm", has_text="goes on from its last checkpoint").wait_for()
+    listed(page, "begun", "running: ")
+    page.wait_for_function("document.querySelector('#sheet img') !== null")
+    second = stop()
+    assert second["images"] > first["images"] and second["config"]["until"] == "4 minutes"
+
+    page.locator("#extend").click()
+    page.locator("#told .alarm", has_text="write how long it is to be").wait_for()
+    end = second["images"] + 5 * second["config"]["batch"]
+    page.locator("#extend-to textarea, #extend-to input").first.fill(f"{end} images")
+    page.locator("#extend").click()
+    listed(page, "begun", f"finished: 100 %, {end:,} images")
+    last = json.loads((studio[1] / "begun" / "run.json").read_text())
+    assert last["images"] == end and Span.parse(last["config"]["until"]) == Span(end, "images")
+    assert (studio[1] / "begun" / "generator.safetensors").exists()

@@ -115,10 +115,12 @@ class Children:
 
     def failures(self) -> dict[Path, str]:
         """What those said last that were refused or failed."""
+        # One that is asked to stop before it has begun to play ends by the signal itself.
+        well = (None, 0, 130, -signal.SIGTERM)
         return {
             folder: self._last_words(folder)
             for folder, process in list(self._processes.items())
-            if process.poll() not in (None, 0, 130)
+            if process.poll() not in well
         }
 
     def _launch(self, folder: Path, words: list[str]) -> None:

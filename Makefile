@@ -3,7 +3,7 @@ BIN := .venv/bin
 # Two workers of one thread each: two threads each would wait for one another.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
-.PHONY: demo test check bench docs clean
+.PHONY: demo test check bench docs notebooks clean
 
 demo: .venv/demo
 	$(BIN)/rivals demo
@@ -26,6 +26,10 @@ docs: .venv/docs
 	$(BIN)/python -m sphinx -q -W --keep-going -b html -d .venv/doctrees docs site
 	@echo "site/index.html"
 
+# All of them, or some: make notebooks ONLY=3
+notebooks: .venv/notebooks
+	$(BIN)/python notebooks/make.py $(ONLY)
+
 clean:
 	rm -rf .venv site
 
@@ -42,4 +46,8 @@ clean:
 
 .venv/docs: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet -e '.[docs]'
+	touch $@
+
+.venv/notebooks: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet -e '.[demo,notebooks]'
 	touch $@

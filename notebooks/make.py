@@ -55,9 +55,14 @@ def code(notebook: NotebookNode) -> list[str | None]:
 def run(notebook: NotebookNode) -> None:
     """Run the code in an empty folder, and leave in the outputs nothing of this machine."""
     with tempfile.TemporaryDirectory() as folder:
-        where = {"metadata": {"path": folder}}
         NotebookClient(
-            notebook, timeout=None, kernel_name="python3", record_timing=False, coalesce_streams=True, resources=where
+            notebook,
+            timeout=None,
+            kernel_name="python3",
+            record_timing=False,
+            coalesce_streams=True,
+            resources={"metadata": {"path": folder}},
+            extra_arguments=["--log-level=ERROR"],
         ).execute()
     for cell in notebook.cells:
         cell.metadata = nbformat.from_dict({})

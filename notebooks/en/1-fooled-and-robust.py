@@ -2,7 +2,7 @@
 # # 1. From a fooled classifier to a robust one
 #
 # A network learns to read digits and is right nearly always. Then we change each pixel a little, on purpose, and it is
-# wrong nearly always. We look at how that is done, why it works, and what helps: to train on such pictures.
+# wrong most of the time. We look at how that is done, why it works, and what helps: to train on such pictures.
 #
 # No data are needed but the 5,000 digits that come with the package. It takes about a minute of one processor core.
 
@@ -70,10 +70,10 @@ def fgsm_by_hand(model, images, labels, eps):
 stepped = fgsm_by_hand(plain, x, y, EPS)
 print(f"right before {right(plain, x):.1%}, after one step of {EPS}: {right(plain, stepped):.1%}")
 library = fgsm(plain, x, y, Linf(EPS))
-print(f"the same by rivals.attacks.fgsm: {right(plain, library):.1%}")
+print(f"by rivals.attacks.fgsm: {right(plain, library):.1%}")
 
 # %% [markdown]
-# You still read every one of these digits. The network does not.
+# You still read every one of these digits. The network fails on most of them.
 
 
 # %%

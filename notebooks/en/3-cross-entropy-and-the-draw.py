@@ -233,7 +233,7 @@ plt.show()
 
 # %%
 runs = Path(tempfile.mkdtemp())
-run = rivals.train("mnist5k", recipe="mlp-classic", until="15k images", seed=0, out=runs / "digits", quiet=True)
+run = rivals.train("mnist5k", recipe="mlp-classic", until="9k images", seed=0, out=runs / "digits", quiet=True)
 records = [record for record in run.records() if "loss/discriminator" in record]
 images = [record["images"] for record in records]
 left = [record["loss/discriminator"] / 2 / math.log(2) for record in records]
@@ -257,12 +257,12 @@ plt.show()
 # - the **duality gap**: what either player would gain if it alone learnt on.
 
 # %%
-found = rivals.equilibrium(run.folder, steps=60, n=500, quiet=True)
+found = rivals.equilibrium(run.folder, steps=40, n=500, quiet=True)
 for value in found.values:
     low_high = "" if value["low"] is None else f"({value['low']:.3f} to {value['high']:.3f})"
     draw = "" if value["draw"] is None else f"draw {value['draw']:.3f}"
     print(
-        f"{value['name']:25} {value['value']:8.3f} {low_high:18} {value['unit']:6} {draw:12} {value['discriminator']}"
+        f"{value['name']:25} {value['value']:7.3f} {low_high:18} {draw:12} {value['unit']:24} {value['discriminator']}"
     )
 
 # %%
@@ -280,7 +280,8 @@ axis.grid(alpha=0.2, axis="x")
 plt.show()
 
 # %% [markdown]
-# Whoever reads only D's loss during the game would think the two are in a fight. The fresh D settles it: drawn and
-# real digits have little in common yet. That is how far there is to go to the draw.
+# While they play, D leaves part of a bit open, which looks like a fight. Read out, it leaves less; and a fresh D
+# leaves hardly anything: drawn and real digits have next to nothing in common yet. That is how far there is to go to
+# the draw. Balance on a curve is no proof of it.
 #
 # More: [Equilibrium](../../docs/equilibrium.md) explains every value, its interval and its budget.

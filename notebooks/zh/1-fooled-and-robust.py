@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 1. 从被骗的分类器到稳健的分类器
 #
-# 一个网络学会了认数字，几乎总是对的。然后我们有意把每个像素改动一点点，它就几乎总是错的。我们来看这是怎么做到的、
+# 一个网络学会了认数字，几乎总是对的。然后我们有意把每个像素改动一点点，它就多半是错的。我们来看这是怎么做到的、
 # 为什么有效，以及什么办法管用：用这样的图像来训练。
 #
 # 只需要软件包自带的 5,000 个手写数字，大约需要一个处理器核心运行一分钟。
@@ -69,10 +69,10 @@ def fgsm_by_hand(model, images, labels, eps):
 stepped = fgsm_by_hand(plain, x, y, EPS)
 print(f"right before {right(plain, x):.1%}, after one step of {EPS}: {right(plain, stepped):.1%}")
 library = fgsm(plain, x, y, Linf(EPS))
-print(f"the same by rivals.attacks.fgsm: {right(plain, library):.1%}")
+print(f"by rivals.attacks.fgsm: {right(plain, library):.1%}")
 
 # %% [markdown]
-# 这些数字你仍然全都认得出，网络却认不出了。
+# 这些数字你仍然全都认得出，网络却认错了大半。
 
 
 # %%

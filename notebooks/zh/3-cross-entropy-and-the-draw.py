@@ -228,7 +228,7 @@ plt.show()
 
 # %%
 runs = Path(tempfile.mkdtemp())
-run = rivals.train("mnist5k", recipe="mlp-classic", until="15k images", seed=0, out=runs / "digits", quiet=True)
+run = rivals.train("mnist5k", recipe="mlp-classic", until="9k images", seed=0, out=runs / "digits", quiet=True)
 records = [record for record in run.records() if "loss/discriminator" in record]
 images = [record["images"] for record in records]
 left = [record["loss/discriminator"] / 2 / math.log(2) for record in records]
@@ -250,12 +250,12 @@ plt.show()
 # - **对偶间隙**：如果只有一方继续学习，它还能赢多少。
 
 # %%
-found = rivals.equilibrium(run.folder, steps=60, n=500, quiet=True)
+found = rivals.equilibrium(run.folder, steps=40, n=500, quiet=True)
 for value in found.values:
     low_high = "" if value["low"] is None else f"({value['low']:.3f} to {value['high']:.3f})"
     draw = "" if value["draw"] is None else f"draw {value['draw']:.3f}"
     print(
-        f"{value['name']:25} {value['value']:8.3f} {low_high:18} {value['unit']:6} {draw:12} {value['discriminator']}"
+        f"{value['name']:25} {value['value']:7.3f} {low_high:18} {draw:12} {value['unit']:24} {value['discriminator']}"
     )
 
 # %%
@@ -273,7 +273,7 @@ axis.grid(alpha=0.2, axis="x")
 plt.show()
 
 # %% [markdown]
-# 只看博弈中 D 的损失，会以为双方正打得难解难分。全新的 D 给出了结论：画出的数字和真实的数字还没有多少共同之处。
-# 离平局还有这么远。
+# 博弈中的 D 还留着不到一比特的未知，看上去双方势均力敌。读出之后，未知更少；而全新的 D 几乎不留任何未知：
+# 画出的数字和真实的数字几乎还没有共同之处。离平局还有这么远。曲线上的平衡并不能证明平局。
 #
 # 更多内容：[均衡](../../docs/equilibrium.md)（英文）解释每个值、它的区间和预算。

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from rivals.base.errors import UserError
 from rivals.metrics import authenticity, density_coverage, distances, nearest, precision_recall
+from rivals.metrics.neighbours import nearest_images
 
 
 def normal(n, d, seed=0, shift=0.0, dtype=torch.float64):
@@ -147,8 +148,27 @@ def test_numpy_and_half_precision_are_taken():
     assert np.isfinite(density_coverage(x.bfloat16(), y)).all()
 
 
+def test_nearest_images_are_those_of_their_pixels():
+    draw = torch.Generator().manual_seed(0)
+    train = torch.randint(0, 256, (5000, 3, 6, 6), dtype=torch.uint8, generator=draw)
+    fake = torch.cat(
+        [train[[4999, 2047, 2048]], torch.randint(0, 256, (5, 3, 6, 6), dtype=torch.uint8, generator=draw)]
+    )
+    found = nearest_images(train, fake, 4)
+    truth = (fake.double().flatten(1)[:, None] - train.double().flatten(1)).square().sum(2).sqrt()
+    distances, who = truth.sort(dim=1, stable=True)
+    assert torch.equal(found.indices, who[:, :4]) and found.indices[:3, 0].tolist() == [4999, 2047, 2048]
+    torch.testing.assert_close(found.distances, distances[:, :4], rtol=1e-12, atol=0)
+
+
 FIVE, SIX = torch.zeros(5, 2), torch.zeros(6, 2)
+BYTES = torch.zeros(3, 1, 2, 2, dtype=torch.uint8)
 BAD = {
+    "fake images of type torch.float32 and shape .*: give uint8": lambda: nearest_images(BYTES, BYTES.float(), 1),
+    "the training set has 3 images: give 4 or more": lambda: nearest_images(BYTES, BYTES, 4),
+    "the fake set has 0 images: give 1 or more": lambda: nearest_images(BYTES, BYTES[:0], 1),
+    "0 neighbours: ask for 1 or more, of images": lambda: nearest_images(BYTES, BYTES, 0),
+    "training images are .1, 2, 2. and fake ones .1, 1, 2.": lambda: nearest_images(BYTES, BYTES[:, :, :1], 1),
     "the real set has 3 images: give 4 or more, since each needs 3 neighbours": lambda: precision_recall(FIVE[:3], SIX),
     "the fake set has 1 image: give 4 or more, since each needs": lambda: precision_recall(FIVE, SIX[:1]),
     "the real set has 5 images: give 6 or more, since each needs 5": lambda: density_coverage(FIVE, SIX[:1]),

@@ -87,6 +87,7 @@ class Session:
         quiet: Print nothing on the way.
         best: The best state so far, to end with; the last one if none is kept.
         last: What is measured of the network that is kept, once the game is over; it says what it found.
+        drawn: What is drawn of the network that is kept, however the game ended.
     """
 
     run: Run
@@ -101,6 +102,7 @@ class Session:
     quiet: bool
     best: Checkpoints | None = None
     last: Callable[[nn.Module], str] | None = None
+    drawn: Callable[[nn.Module, Moment], None] | None = None
 
     def play(self, saves: Span, *, resume: bool, rollback: bool) -> None:
         """Play the game; leave the network, the page and the end's facts in the folder, however it ends.
@@ -164,7 +166,10 @@ class Session:
             tensors, told = self.best.load()
             self.game.restore(tensors)
             kept |= {"images": told["moment"]["images"], "step": told["step"]}
-        keep(self.game.players[self.keeps].shown, self.run.folder / f"{self.keeps}.safetensors", kept)
+        network = self.game.players[self.keeps].shown
+        keep(network, self.run.folder / f"{self.keeps}.safetensors", kept)
+        if self.drawn is not None:
+            self.drawn(network, end)
 
     def _measure(self, live: Live, end: Moment) -> bool:
         """What is measured last; False if the user broke it off."""

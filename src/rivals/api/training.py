@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rivals import recipes
 from rivals.api.assemble import build_game
+from rivals.api.beside import neighbours
 from rivals.api.live import SECONDS, LiveScore
 from rivals.api.networks import load
 from rivals.api.session import Session, about
@@ -181,6 +182,7 @@ def train(
             ],
             watch=best or health,
             best=None if best is None else best.checkpoints,
+            drawn=neighbours(run, images, config.sheet, seed),
             quiet=quiet,
         )
         session.play(saves, resume=resume, rollback=on_nonfinite == "rollback")

@@ -22,14 +22,16 @@ _SPARE = 8  # neighbours beyond the k-th that are kept for the exact look
 
 
 class Pairs:
-    """All pairs of a row of x (n, d) and one of y (m, d), both of one dtype and on one device."""
+    """All pairs of a row of x (n, d) and one of y (m, d), on one device and of one dtype, or y of bytes."""
 
     def __init__(self, x: Tensor, y: Tensor) -> None:
         self.x, self.y = x, y
         trusted = x.dtype == torch.float64 or torch.get_float32_matmul_precision() == "highest"
         self.dtype = x.dtype if trusted else torch.float64
         # Lengths as seen from the middle are shorter, and so are the errors.
-        self.centre = y.mean(0, dtype=self.dtype)
+        self.centre = y.new_zeros(y.shape[1], dtype=self.dtype)
+        for part in blocks(len(y), _BLOCK):
+            self.centre += y[part].to(self.dtype).sum(0) / len(y)
         self.unit = 4 * torch.finfo(self.dtype).eps * x.shape[1] ** 0.5
 
     def blocks(self) -> Iterator[tuple[slice, slice]]:

@@ -128,6 +128,36 @@ def nearest(train: Features, fake: Features, k: int) -> Neighbours:
     return Neighbours(who, squared.sqrt())
 
 
+def nearest_images(train: Tensor, fake: Tensor, k: int) -> Neighbours:
+    """The k training images that are nearest to each generated one by their pixels; all are searched, in blocks.
+
+    Args:
+        train: uint8 (n, C, H, W).
+        fake: uint8 (m, C, H, W).
+        k: How many.
+
+    Returns:
+        As by :func:`nearest`; distances are in grey levels of 255.
+
+    Raises:
+        UserError: another type, fewer training images than k, or images of another shape.
+    """
+    for name, images, least in (("training", train, k), ("fake", fake, 1)):
+        if images.dtype != torch.uint8 or images.ndim != 4:
+            shape = tuple(images.shape)
+            raise UserError(f"{name} images of type {images.dtype} and shape {shape}: give uint8 (n, C, H, W)")
+        if len(images) < max(1, least):
+            raise UserError(f"the {name} set has {count(len(images))}: give {max(1, least)} or more")
+    if k < 1:
+        raise UserError(f"{k} neighbours: ask for 1 or more, of images")
+    if train.shape[1:] != fake.shape[1:]:
+        shapes = tuple(train.shape[1:]), tuple(fake.shape[1:])
+        raise UserError(f"training images are {shapes[0]} and fake ones {shapes[1]}: bring them to one shape")
+    # The training images stay bytes until their block comes: as numbers they would take four times the room.
+    who, squared = nearest_between(fake.flatten(1).to(train.device).float(), train.flatten(1), k)
+    return Neighbours(who, squared.sqrt())
+
+
 def _sets(real: Features, fake: Features, k: int, least_fake: int | None = None) -> tuple[Tensor, Tensor]:
     if k < 1:
         raise UserError(f"k = {k} makes no ball: take the k-th nearest neighbour, k 1 or more")

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from rivals.reports.history import History
+from rivals.reports.markup import Html, join, tag
 from rivals.reports.sheet import GROUND, grid
+from rivals.reports.words import count
 
 Images = npt.NDArray[np.uint8]
 
 APART = 12  # pixels between the generated images and their neighbours
 SIDE = 64  # pixels an image is brought to where it is smaller
+WEIGHT = 3_000_000  # bytes of a sheet, above which it is left out of the page
 
 
 def picture(drawn: Images, beside: Images) -> Image.Image:
@@ -35,3 +43,29 @@ def picture(drawn: Images, beside: Images) -> Image.Image:
     whole.paste(left, (0, 0))
     whole.paste(right, (left.width + APART, 0))
     return whole
+
+
+def section(history: History) -> Html:
+    """The sheet that a training left at its end; empty if it left none."""
+    about = history.part("neighbours")
+    searched, drawn = count(about.get("n")), count(about.get("drawn"))
+    says = f"""On the left the first {drawn} images of the last sample sheet, unchosen; beside each the training images
+that lie closest to it, the closest first, of all {searched}, by the squared differences of their {about.get("by")}.
+A drawn image that is the same as one of them was learnt by heart. A look at likeness beyond pixels is left by """
+    return figure(history.folder, about.get("sheet"), join(says, tag("code", "rivals score"), "."))
+
+
+def figure(folder: Path, name: Any, caption: Html) -> Html:
+    """A picture of a run's folder, inside the page with its caption; empty if there is none, or none that will do."""
+    if not isinstance(name, str) or "/" in name:
+        return Html()
+    try:
+        content = (folder / name).read_bytes()
+    except OSError:
+        return Html()
+    if len(content) > WEIGHT or not content.startswith(b"\x89PNG"):
+        return Html()
+    wide, high = (int.from_bytes(content[at : at + 4]) for at in (16, 20))
+    uri = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    image = tag("img", src=uri, width=wide, height=high, alt="Generated images beside their nearest training images")
+    return tag("figure", image, tag("figcaption", tag("p", caption)), class_="timeline")

@@ -13,7 +13,7 @@ from string import Template
 
 from rivals.base.errors import UserError
 from rivals.base.files import write_atomically
-from rivals.reports import certified, comparison, equilibrium, robustness, scores, sections
+from rivals.reports import certified, comparison, equilibrium, neighbours, robustness, scores, sections
 from rivals.reports.history import History
 from rivals.reports.markup import Html, join, table, tag
 from rivals.reports.run import Run
@@ -137,6 +137,7 @@ def _run(history: History, place: int, budget: int, level: str, *, alone: bool) 
         ("Health", sections.health(history)),
         *comparison.sections(history, prefix),
         ("Samples", sections.timeline(frames(history, budget), place)),
+        ("Closest training images", neighbours.section(history)),
         ("How far from the draw", equilibrium.section(history, prefix) if alone else Html()),
         ("Scores", scores.section(history)),
         ("Curves", sections.curves([history], prefix=prefix) if alone else Html()),

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Sequence
 from typing import Any
 
 from rivals.reports.history import History, number
 from rivals.reports.markup import Html, join, pairs, table, tag
+from rivals.reports.neighbours import figure
 from rivals.reports.words import setting, short
 
 NUMBERS = "scores.json"
-WEIGHT = 3_000_000  # bytes of a sheet, above which it is left out of the page
 # What is told of each value in its own row; all the rest is the protocol.
 OWN = ("metric", "name", "says", "value", "error", "unit", "settings", "notes")
-SHEET = Html("""<p><b>Nearest neighbours.</b> On the left what the generator drew, the first ones of its seed, unchosen;
+SHEET = Html("""<b>Nearest neighbours.</b> On the left what the generator drew, the first ones of its seed, unchosen;
 beside each the training images that lie closest to it, the closest first. A drawn image that is the same as one of
-them was learnt by heart. No number detects that reliably, so look.</p>""")
+them was learnt by heart. No number detects that reliably, so look.""")
 LIVE = Html("""<p>Of few images, always of the same latents, so it is too large: it compares moments of this run, and is
 not to be compared with the values of other runs or papers.</p>""")
 
@@ -36,7 +35,7 @@ def section(history: History) -> Html:
     if missing:
         parts.append(tag("p", "Could not be had:", class_="quiet"))
         parts.append(tag("ul", *(tag("li", line) for line in missing), class_="past"))
-    return join(*parts, _sheet(history, found.get("sheet")), _live(history))
+    return join(*parts, figure(history.folder, found.get("sheet"), SHEET), _live(history))
 
 
 def _row(value: dict[str, Any]) -> list[str]:
@@ -59,22 +58,6 @@ def _protocols(values: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         if (protocol := _protocol(value)) not in found:
             found.append(protocol)
     return found
-
-
-def _sheet(history: History, name: Any) -> Html:
-    """The picture, inside the page."""
-    if not isinstance(name, str) or "/" in name:
-        return Html()
-    try:
-        content = (history.folder / name).read_bytes()
-    except OSError:
-        return Html()
-    if len(content) > WEIGHT or not content.startswith(b"\x89PNG"):
-        return Html()
-    wide, high = (int.from_bytes(content[at : at + 4]) for at in (16, 20))
-    uri = f"data:image/png;base64,{base64.b64encode(content).decode()}"
-    image = tag("img", src=uri, width=wide, height=high, alt="Generated images beside their nearest training images")
-    return tag("figure", image, tag("figcaption", SHEET), class_="timeline")
 
 
 def _live(history: History) -> Html:

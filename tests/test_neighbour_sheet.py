@@ -1,0 +1,81 @@
+"""The sheet of nearest neighbours that every training leaves, and its place on the page."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fake_runs import fake_run
+from rivals import train
+from rivals.api import beside
+from rivals.data.imageset import ImageSet
+from rivals.game.play import Moment
+from rivals.reports.page import write_report
+from rivals.reports.run import Run
+
+HEADING = "Closest training images"
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    home = tmp_path_factory.mktemp("photos")
+    for i in range(7):
+        pixels = np.random.default_rng(i).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(home / f"{i}.png")
+    return home
+
+
+def trained(photos, out, **settings):
+    return train(str(photos), recipe="mlp", until="30 steps", out=out, batch=4, quiet=True, **settings)
+
+
+def test_a_training_leaves_the_sheet_and_is_the_same_without(photos, tmp_path, monkeypatch):
+    run = trained(photos, tmp_path / "with")
+    assert run.about["neighbours"] == {"sheet": "nearest.png", "by": "pixels", "drawn": 10, "n": 7}
+    with Image.open(run.folder / "nearest.png") as picture:
+        assert picture.mode == "RGB" and picture.height == 10 * 64 + 9 * 2
+    page = run.report.read_text()
+    assert HEADING in page and "of all 7" in page
+    monkeypatch.setattr(beside, "SPEED", 1.0)  # a search that would take minutes, after a run of seconds
+    other = trained(photos, tmp_path / "without")
+    assert not (other.folder / "nearest.png").exists() and HEADING not in other.report.read_text()
+    assert (run.folder / "generator.safetensors").read_bytes() == (other.folder / "generator.safetensors").read_bytes()
+
+
+class Parrot:
+    """A generator that has learnt two images by heart."""
+
+    classes = 2
+
+    def __init__(self, images):
+        self.images = images
+
+    def latents(self, n, seed):
+        return np.arange(n) + seed
+
+    def draw(self, latents, labels):
+        import torch
+
+        assert labels.tolist() == [i % 2 for i in range(len(latents))]
+        return torch.from_numpy(self.images[[latent % 2 * 40 for latent in latents]])
+
+
+def test_what_was_learnt_by_heart_stands_beside_itself(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (50, 1, 8, 8), dtype=np.uint8)
+    run = Run.create(tmp_path, {"verb": "train"})
+    beside.neighbours(run, ImageSet("noise", "train", images), 4, seed=1)(Parrot(images), Moment(1, 1, 1.0, 60.0))
+    with Image.open(tmp_path / "nearest.png") as opened:
+        picture = np.asarray(opened)
+    for row, which in enumerate((40, 0, 40, 0)):
+        tile = images[which, 0].repeat(8, 0).repeat(8, 1)
+        top = row * 66
+        assert np.array_equal(picture[top : top + 64, :64], tile)
+        assert np.array_equal(picture[top : top + 64, 76:140], tile)
+        assert not np.array_equal(picture[top : top + 64, 142:206], tile)
+
+
+@pytest.mark.parametrize("entry", [None, {"sheet": "gone.png"}, {"sheet": "../run.json"}, {"sheet": 5}, "text"])
+def test_a_run_without_the_sheet_still_has_its_page(tmp_path, entry):
+    run = fake_run(tmp_path / "run", steps=20, **({} if entry is None else {"neighbours": entry}))
+    assert HEADING not in write_report([run], tmp_path / "page.html").read_text()

@@ -7,6 +7,8 @@ Nothing in those says when, where or in how much time they were made.
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 import resource
 import sys
@@ -17,10 +19,12 @@ import jupytext
 import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 LANGUAGES = ("en", "zh")
 MOST = 1_500_000  # bytes of a notebook with its pictures: what a reader's browser and a repository take lightly
+LARGE = 100_000  # bytes of a picture as PNG, beyond which it is noise or a photograph, and smaller as JPEG
 ABSOLUTE = re.compile(
     r"(?<![\w.:/~<])/(?:bin|data|etc|home|mnt|opt|private|root|srv|tmp|usr|var|work|Users)/[^\s'\",)]*"
 )
@@ -72,11 +76,20 @@ def run(notebook: NotebookNode) -> None:
             for kind, value in output.get("data", {}).items():
                 if kind.startswith("text/") and isinstance(value, str):
                     output.data[kind] = ABSOLUTE.sub(shortened, value)
+            if len(output.get("data", {}).get("image/png", "")) > LARGE:
+                output.data["image/jpeg"] = as_jpeg(output.data.pop("image/png"))
 
 
 def shortened(path: re.Match[str]) -> str:
     """The last name of a path, which is all of it that means something elsewhere."""
     return path[0].rstrip("/").rpartition("/")[2]
+
+
+def as_jpeg(png: str) -> str:
+    """A picture in base64, packed as JPEG."""
+    packed = io.BytesIO()
+    Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").save(packed, "JPEG", quality=90, subsampling=0)
+    return base64.b64encode(packed.getvalue()).decode()
 
 
 def write(language: str, name: str, made: NotebookNode) -> Path:
@@ -87,10 +100,10 @@ def write(language: str, name: str, made: NotebookNode) -> Path:
             cell.outputs, cell.execution_count = other.outputs, other.execution_count
     nbformat.validate(notebook)
     text = nbformat.writes(notebook) + "\n"
-    if len(text) > MOST:
-        sys.exit(f"{language}/{name}.ipynb would have {len(text):,} bytes, {MOST:,} are allowed: draw less, or smaller")
     path = HERE / language / f"{name}.ipynb"
     path.write_text(text, encoding="utf-8")
+    if len(text) > MOST:
+        sys.exit(f"{language}/{name}.ipynb has {len(text):,} bytes, {MOST:,} are allowed: draw less, or smaller")
     return path
 
 

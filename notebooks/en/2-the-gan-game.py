@@ -7,7 +7,7 @@
 # We write the game out by hand, then play it in full, watch it fail, find out why, and cure it.
 #
 # The pictures are CIFAR-10's. They are looked for in the folder that the environment variable `RIVALS_DATA` names, and
-# downloaded (170 MB) if they are not there. Everything below takes about five minutes of one processor core.
+# downloaded (170 MB) if they are not there. Everything below takes about four minutes of one processor core.
 
 # %%
 import dataclasses
@@ -133,10 +133,11 @@ def curves(records, title, width=20):
         axis.plot(images[width - 1 :], np.convolve(values, np.ones(width) / width, "valid"), color=colour, label=label)
         axis.axhline(draw, color=colour if axis is axes[0] else "black", linestyle="--", linewidth=1)
     axes[0].set(title=title, ylabel="loss, nats", ylim=(0, None))
-    axes[1].set(title="dashed: the draw", ylabel="mean probability of 'real'", ylim=(0, 1))
+    axes[1].set(title="dashed: the draw", ylabel="mean probability of 'real'", ylim=(0, 1.25))
+    axes[1].set_yticks([0, 0.25, 0.5, 0.75, 1])
     for axis in axes:
         axis.set_xlabel("real images seen, thousands")
-        axis.legend(loc="upper right", framealpha=0.9)
+        axis.legend(loc="upper right", ncols=2, framealpha=0.9)
         axis.grid(alpha=0.2)
     plt.show()
 
@@ -173,10 +174,11 @@ print("of D's loss, the first:", round(in_rivals[0]["loss/discriminator"], 3), "
 # 100. `rivals.train` adds what a real run needs: it keeps every number, draws a sheet from the **same 48 latents**
 # again and again, and watches itself.
 #
-# More images make a longer run. Give `until="20 epochs"` if you have an hour: the picture stays the same.
+# More images make a longer run. Give `until="20 epochs"` if you have an hour: the pictures turn into coloured clouds,
+# and stay much alike.
 
 # %%
-UNTIL = "60k images"
+UNTIL = "45k images"
 classic = rivals.train("cifar10", recipe="mlp-classic", until=UNTIL, seed=0, out=runs / "classic", quiet=True)
 
 
@@ -188,19 +190,20 @@ def batches(run):
 curves(batches(classic), "mlp-classic")
 
 # %% [markdown]
-# D takes the lead early. Its answers to real and to drawn pictures part, and G's loss lies above its line: it is
-# caught most of the time. Now look at what G drew meanwhile.
+# The two do not settle. They swing: whenever one has found an answer, the other finds the next. On the whole D leads:
+# it calls real pictures real and most drawn ones drawn, and G's loss lies above its line. Now look at what G drew
+# meanwhile.
 
 
 # %%
 def sheets(run):
     """The same 48 latents early in a run, in its middle and at its end."""
     kept = [record for record in run.records() if "sheet" in record]
-    _, axes = plt.subplots(1, 3, figsize=(13, 3.4), layout="constrained")
+    _, axes = plt.subplots(1, 3, figsize=(11, 3), layout="constrained")
     for axis, share in zip(axes, (0.1, 0.5, 1), strict=True):
         record = kept[round(share * (len(kept) - 1))]
         axis.imshow(Image.open(run.folder / record["sheet"]))
-        axis.set_title(f"after {record['images']:,} images: {100 * record['diversity']:.0f} % as varied as real ones")
+        axis.set_title(f"{record['images']:,} images; diversity {100 * record['diversity']:.0f} %", fontsize=11)
         axis.axis("off")
     plt.show()
 
@@ -285,6 +288,8 @@ for field in dataclasses.fields(before):
 # - **higher rates and less momentum**: with the damping they are safe, and momentum would carry each player on in a
 #   direction that the other has already answered.
 # - **ema**: the sheet shows an average of G's recent weights, which circles less than the weights do.
+#
+# (`sheet` is only the number of pictures on a sheet; we keep 48.)
 
 # %%
 cured = rivals.train("cifar10", recipe="mlp", sheet=48, until=UNTIL, seed=0, out=runs / "cured", quiet=True)
@@ -294,7 +299,8 @@ print(f"spread of a pixel: {spread(cured.generator.sample(2000, seed=1)):.1f}")
 
 # %% [markdown]
 # The same layers, the same number of pictures seen. They are blurred, since fully connected layers know nothing of
-# what lies beside what; but no two are the same, and they have the colours and shapes of photographs.
+# what lies beside what. But they differ, they have the colours of photographs, and here and there is a horizon, or
+# something before a background.
 #
 # Side by side:
 

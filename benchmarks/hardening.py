@@ -227,8 +227,16 @@ CASES = {
         seeds=(0, 1, 2),
     ),
     "cifar10-60": Case(
-        *("cifar10", "8/255", 60, "700k"),
-        {"method": "fgsm", "start": "beyond", "optimizer": "muon", "lr": 3e-3, "ema": "20k"},
+        # 60 minutes of two cores; the widest net whose half precision file is small enough to keep.
+        *("cifar10", "8/255", 120, "900k"),
+        {
+            "method": "fgsm",
+            "start": "beyond",
+            "optimizer": "muon",
+            "lr": 3e-3,
+            "ema": "20k",
+            "widths": (48, 96, 192, 288),
+        },
         file="cifar10-linf-8-255",
     ),
 }

@@ -134,7 +134,7 @@ def test_without_out_the_next_free_folder_is_taken(rivals, photos):
     for _ in range(2):
         status, _, err = rivals("train", photos, "--until", "1 steps", "--quiet", *TINY)
         assert status == 0, err
-    assert sorted(path.name for path in Path("runs").iterdir()) == [f"{photos.name}-quick-1", f"{photos.name}-quick-2"]
+    assert sorted(path.name for path in Path("runs").iterdir()) == [f"{photos.name}-auto-1", f"{photos.name}-auto-2"]
 
 
 @pytest.mark.parametrize(

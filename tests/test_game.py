@@ -470,3 +470,40 @@ def test_settings_that_cannot_work_are_refused_in_one_line(settings):
 def test_a_configuration_is_read_back_as_it_is_written():
     for recipe in RECIPES.values():
         assert Config().changed(**recipe().written()) == recipe()
+
+
+def test_in_bf16_products_are_short_and_everything_else_is_not(images):
+    game, _ = small("quick", precision="bf16", penalty_every=2)
+    net = game.players["discriminator"].net
+    seen = []
+    for part in net.layers:
+        part.register_forward_hook(lambda part, x, y: seen.append(y.dtype))
+    batches = Batches(images, 4, seed=0)
+    # The penalty's slopes are of the same pass as the loss, so it is taken in float32.
+    game._take(game.turns[0], 0, 0, batches, 0, 0)
+    assert set(seen) == {torch.float32}
+    seen.clear()
+    values = game._take(game.turns[0], 1, 4, batches, 0, 1)
+    assert set(seen) == {torch.bfloat16}
+    assert all(value.dtype == torch.float32 and value.isfinite() for value in values.values())
+    assert {weight.dtype for player in game.players.values() for weight in player.net.parameters()} == {torch.float32}
+    exact, _ = small("quick", precision="fp32", penalty_every=2)
+    exact._take(exact.turns[0], 0, 0, batches, 0, 0)
+    other = exact._take(exact.turns[0], 1, 4, batches, 0, 1)
+    assert values["loss/discriminator"] == pytest.approx(float(other["loss/discriminator"]), abs=0.02)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # which the tracer itself looks at
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_compiled_game_is_the_same_game(images, monkeypatch, precision):
+    # The flags are those for an accelerator; the backend is the one that needs no compiler.
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda net: compile(net, backend="aot_eager"))
+    told = []
+    for compiled in (False, True):
+        game, _ = small("quick", compile=compiled, precision=precision, penalty_every=2)
+        told.append([game.round(step, Batches(images, 4, seed=0), seed=0) for step in range(4)])
+    assert [part.keys() for part in told[0]] == [part.keys() for part in told[1]]
+    slack = 1e-4 if precision == "fp32" else 0.02
+    for plain, fused in zip(*told, strict=True):
+        assert all(float(fused[key]) == pytest.approx(float(plain[key]), abs=slack, rel=slack) for key in plain)

@@ -202,13 +202,7 @@ def _cell(value: Any) -> str:
 def _train(words: list[str]) -> Any:
     """``rivals train``."""
     base = _base_config("train", words, recipes.Config(), recipes.RECIPES, recipes.DEFAULT)
-
-    def said(settings: recipes.Config) -> dict[str, Any]:
-        # Only what was said: a recipe's own values are no wishes of the user, which a resumed run would refuse.
-        fields = (field.name for field in dataclasses.fields(settings))
-        return {name: value for name in fields if (value := getattr(settings, name)) != getattr(base, name)}
-
-    return _configured(api.train, base, said, words).result()
+    return _configured(api.train, base, lambda settings: _flagged(settings, words), words).result()
 
 
 def _classify(words: list[str]) -> Any:

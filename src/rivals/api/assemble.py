@@ -67,6 +67,8 @@ def build_game(config: Config, *, size: int, channels: int, classes: int, device
         ],
         view=view,
         memory=memory if view is None else memory | {"view": view},
+        precision=config.precision,
+        compile=config.compile,
     )
 
 

@@ -83,7 +83,8 @@ def train(
 
     Args:
         data: A data set's name, a folder of images (sub-folders are classes) or a zip; mnist5k if none is given.
-        recipe: Named preset to start from: quick (the default), mlp-classic, mlp, dcgan, sngan or r3.
+        recipe: auto (the default), which fits the data, --until and this machine, or a preset as it is: quick,
+            mlp-classic, mlp, dcgan, sngan, r3 or one of R3GAN's own.
         out: Folder of the run; the next free runs/DATA-RECIPE-N if none is given.
         resume: Go on with the run in --out, exactly as if it had never stopped.
         seed: What all randomness of the run follows from; 0 if none is given.
@@ -133,6 +134,7 @@ def train(
 
     import torch
 
+    from rivals.api.automatic import choose
     from rivals.api.judging import LOOKS, hold_aside, looks, pixel_entropy
     from rivals.data.imageset import require_classes
     from rivals.data.stream import Batches
@@ -143,10 +145,18 @@ def train(
     from rivals.losses.gan import make_loss
 
     place = devices.pick(device)
+    if config.precision == "auto":
+        config = config.changed(precision="fp32" if resume else devices.precision(place))
     whole = images_of(source, quiet)
     if config.conditional:
         require_classes(whole)
     images, held = hold_aside(whole, source, config.hold_out, seed, quiet)
+    chosen: Record = {}
+    if recipe == "auto" and not resume:
+        choice = choose(images, settings, place, seed)
+        config, chosen = choice.config, {"auto": choice.written()}
+        if not quiet:
+            choice.tell(images)
     shape = {"size": images.size, "channels": images.channels, "classes": len(images.classes)}
     game = build_game(config, **shape, device=place, seed=seed)
     shown: Any = game.players["generator"].shown
@@ -162,7 +172,7 @@ def train(
         ends: Record = {"equilibrium": loss.equilibrium, "d_unit": loss.unit}
         ends["data_entropy"] = pixel_entropy(torch.from_numpy(images.images[:: max(1, len(images) // 1000)]))
         ends["held_out"] = held and {"split": held.split, "n": len(held), "hash": held.hash}
-        run = TrainedRun.create(folder, about("train", recipe, config, source, whole, game, seed, **ends))
+        run = TrainedRun.create(folder, about("train", recipe, config, source, whole, game, seed, **ends, **chosen))
     with run.alone():
         run.update(state="running", config=config.written(), pace=pace, says="")
         judged = Span(length.amount / LOOKS, length.unit)

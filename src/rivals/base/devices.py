@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -41,3 +42,17 @@ def precision(device: torch.device) -> str:
     else:
         built_in = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16" if built_in else "fp32"
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """The most bytes held so far: on the device, or by this process on a CPU; None where the system does not tell."""
+    import torch
+
+    if device.type != "cpu":
+        return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

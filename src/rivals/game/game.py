@@ -74,7 +74,10 @@ class Game:
             discriminator, a :class:`~rivals.game.lesson.Lesson` for a classifier.
         memory: What else the game remembers from round to round, by name: modules whose state is part of the game's.
         precision: What matrix products and convolutions are computed in, on the way to a loss: fp32, or bf16, which
-            halves their time where it is built in (autocast). Weights, optimisers and penalties stay in float32.
+            halves their time where it is built in (autocast). Weights, optimisers and penalties stay in float32, and
+            so do turns whose penalties read slopes, since those are of the same pass.
+        compile: Call the networks through ``torch.compile``, except in turns whose penalties read slopes: what it
+            makes has no second derivative.
     """
 
     def __init__(
@@ -86,13 +89,17 @@ class Game:
         scene: Callable[..., Any] = Scene,
         memory: Mapping[str, nn.Module] | None = None,
         precision: str = "fp32",
+        compile: bool = False,
     ) -> None:
         self.players = dict(players)
         self.turns = list(turns)
         self.view = view
         self.scene = scene
         self.memory = dict(memory or {})
-        self.cast = partial(torch.autocast, self.device.type, torch.bfloat16, enabled=precision == "bf16")
+        self.cast = partial(torch.autocast, self.device.type, torch.bfloat16)
+        self.half = precision == "bf16"
+        self.nets = {name: player.net for name, player in self.players.items()}
+        self.fused: dict[str, Any] = {name: torch.compile(net) if compile else net for name, net in self.nets.items()}
         self.rate = 1.0  # lowered by a rollback, multiplies every learning rate
 
     @property
@@ -132,16 +139,17 @@ class Game:
             kept = None if labels is None else labels.to(self.device, non_blocking=True)
             return images.to(self.device, non_blocking=True), kept
 
+        slopes = any(penalty.slopes for penalty in due)
         scene = self.scene(
-            {name: player.net for name, player in self.players.items()},
+            self.nets if slopes else self.fused,
             turn.player,
             draw,
             batch=batches.batch,
             images=seen,
             view=self.view,
-            slopes=any(penalty.slopes for penalty in due),
+            slopes=slopes,
         )
-        with self.cast():
+        with self.cast(enabled=self.half and not slopes):
             parts = turn.loss(scene)
         loss = torch.stack(list(parts.values())).sum()
         values = {f"loss/{turn.player}": loss.detach()}

@@ -70,7 +70,7 @@ class Scene:
         with torch.set_grad_enabled(self.mover == GENERATOR):
             latents = torch.randn(self.batch, generator.latent, device=device)
             images: Tensor = generator(latents, self.labels)
-        return images
+        return images.to(torch.promote_types(images.dtype, torch.float32))
 
     def critic(self, images: Tensor) -> Tensor:
         """The discriminator's logits, (B,), for any images with the batch's labels."""

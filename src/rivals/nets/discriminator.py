@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from rivals.nets.canvas import check_images
@@ -42,5 +43,8 @@ class Discriminator(nn.Module):
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Judge a batch: images (B, C, H, W) in [-1, 1], labels (B,) int64 or None, to logits (B,)."""
-        logits: Tensor = self.head(self.features(x), labels)
+        h = self.features(x)
+        # Under autocast features have 8 bits of precision, and a sum of them deserves more.
+        with torch.autocast(h.device.type, enabled=False):
+            logits: Tensor = self.head(h.to(torch.promote_types(h.dtype, torch.float32)), labels)
         return logits

@@ -9,10 +9,9 @@ from typing import Any, Self
 from rivals.base.registry import Registry, unknown
 from rivals.base.schedules import Schedule
 from rivals.base.spans import Span
-from rivals.recipes.settings import NONE, Settings, check_range
+from rivals.recipes.settings import NONE, PRECISIONS, Settings, check_range
 
 OPTIMIZERS = ("adam", "muon")
-PRECISIONS = ("auto", "fp32", "bf16")
 
 
 @dataclass(frozen=True)

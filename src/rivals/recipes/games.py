@@ -11,7 +11,7 @@ from rivals.base.errors import UserError
 from rivals.base.registry import Registry, unknown
 from rivals.base.schedules import Schedule
 from rivals.base.spans import Span
-from rivals.recipes.settings import NONE, Settings, check_range, flag
+from rivals.recipes.settings import NONE, PRECISIONS, Settings, check_range, flag
 
 AUGMENTS = ("none", "diff", "ada")
 
@@ -78,6 +78,11 @@ class Config(Settings):
     """Adam's beta2, for both."""
     ema: Schedule = NONE
     """Half-life, in images, of the average of the generator's weights; 0 keeps none."""
+    precision: str = "auto"
+    """Of products while training: fp32, or bf16, which is faster; auto takes bf16 where it is built in. Rounds with a
+    penalty on slopes are played in fp32."""
+    compile: bool = False
+    """Let torch.compile fuse both networks' operations, which takes a minute; rounds with such a penalty go without."""
     hold_out: int = 0
     """Images that neither player learns from, kept aside to judge the game by; 0 if the data has test images."""
     sheet: int = 64
@@ -101,6 +106,8 @@ class Config(Settings):
             schedule = getattr(self, name)
             if min(schedule.start, schedule.end) < 0:
                 raise UserError(f"{flag(name)} {schedule} is negative: take 0 (none) or more")
+        if self.precision not in PRECISIONS:
+            raise unknown("precision", self.precision, PRECISIONS)
         if self.augment not in AUGMENTS:
             raise unknown("augmentation", self.augment, AUGMENTS)
         if not 0 <= min(self.augment_p.start, self.augment_p.end) <= self.augment_p.peak <= 1:
@@ -141,6 +148,7 @@ def mlp_classic() -> Config:
         batch=100,
         beta1=0.9,
         beta2=Schedule.parse(0.999),
+        precision="fp32",
         sheet=48,
     )
 
@@ -277,9 +285,15 @@ def quick() -> Config:
     )
 
 
+def auto() -> Config:
+    """Fitted to the data, the budget and the machine (:mod:`rivals.recipes.automatic`); these are its first values."""
+    return dataclasses.replace(quick(), until="10 minutes")
+
+
 RECIPES: Registry[Callable[[], Config]] = Registry(
     "recipe",
     {
+        "auto": auto,
         "quick": quick,
         "mlp-classic": mlp_classic,
         "mlp": mlp,
@@ -293,4 +307,4 @@ RECIPES: Registry[Callable[[], Config]] = Registry(
         "r3-imagenet64": r3_imagenet64,
     },
 )
-DEFAULT = "quick"
+DEFAULT = "auto"

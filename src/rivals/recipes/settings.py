@@ -12,6 +12,7 @@ from rivals.base.registry import unknown
 from rivals.base.schedules import Schedule
 
 NONE = Schedule(0.0, 0.0)
+PRECISIONS = ("auto", "fp32", "bf16")
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ class Live(Bar):
         if self._begun is None:
             self._begun = (done, record["seconds"])
         gained, spent = done - self._begun[0], record["seconds"] - self._begun[1]
-        left = f"{clock(spent / gained * (1 - done))} left" if gained > 0 else ""
+        left = f"{clock(spent / gained * max(0, 1 - done))} left" if gained > 0 else ""
         pace = f"{record['images_per_second']:,.0f}/s" if record.get("images_per_second") else ""
         answers = f"D {record['d_real']:.2f}/{record['d_fake']:.2f}" if "d_real" in record else ""
         if "accuracy" in record:

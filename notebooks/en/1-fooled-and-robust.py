@@ -4,7 +4,8 @@
 # A network learns to read digits and is right nearly always. Then we change each pixel a little, on purpose, and it is
 # wrong most of the time. We look at how that is done, why it works, and what helps: to train on such pictures.
 #
-# No data are needed but the 5,000 digits that come with the package. It takes about a minute of one processor core.
+# No data are needed but the 5,000 digits that come with the package. It takes about a minute and a half of one
+# processor core.
 
 # %%
 import tempfile

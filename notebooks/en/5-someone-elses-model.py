@@ -4,7 +4,7 @@
 # You are handed a model. How robust is it, and can you believe the number? Here the stranger is a plain PyTorch module
 # that we train ourselves, so that nothing has to be downloaded; what follows is the same for any other.
 #
-# It takes about a minute of one processor core.
+# It takes about half a minute of one processor core.
 
 # %%
 import tempfile
@@ -88,8 +88,8 @@ print("told:      clean", told.clean)
 # you give is a model, data, a ball and how many images. Smaller radii on the way (`curve`) cost little: an image that
 # fell in a small ball has fallen in a larger one.
 #
-# `autoattack-swift` asks the same four attacks in a cheaper order; `autoattack` is the published version, to compare
-# with others' numbers.
+# `autoattack-swift` is a light version of it, with about an eighth of the passes; `autoattack` is the published one,
+# for numbers that others compare with.
 
 # %%
 report = rivals.evaluate(

@@ -229,10 +229,47 @@ def fidelity(r: dict[str, Any]) -> tuple[str, str]:
     )
 
 
+def studio(r: dict[str, Any]) -> tuple[str, str]:
+    """How soon the page shows what."""
+
+    def both(times: dict[str, Any]) -> str:
+        return f"**{times['processor']:.2f} s** ({times['clock']:.2f} s by the clock)"
+
+    long, ten = r["long_run"], r["ten_lookers"]
+    few, many = sorted(long, key=int)
+    said = [
+        f"the page {both(r['load'])}",
+        f"the first picture of a new run {both(r['first_picture'])}",
+        *(f"a moved slider on {model} {both(times)}" for model, times in r["slider"].items()),
+        f"{int(many):,} records {both(long[many])}, {long[many]['megabytes']} MB ({int(few):,} records: "
+        f"{long[few]['megabytes']} MB)",
+        f"with {ten['lookers']} pages open the training made **{-ten['slower']:+.1%}** images per processor second and "
+        f"the server took {ten['server_share_of_a_core']:.1%} of a core",
+    ]
+    asked = r["asked"]
+    return (
+        f"the studio: page under {asked['load']:g} s; first picture under {asked['first_picture']:g} s; slider to "
+        f"picture under {asked['mnist']:g} s (MNIST) and {asked['cifar10']:g} s (CIFAR-10); 100,000 records under "
+        f"{asked['long_run']:g} s; ten browsers slow a training by {asked['slower']:.0%} at most",
+        f"processor time of server and browser: {'; '.join(said)}",
+    )
+
+
 ROWS = (
     *(attack_strength, autoattack, attack_speed, hardening),
     *(hardening_cost, overfitting),
-    *(classic_speed, sngan_speed, mlp_mnist, demo_recipes, fidelity, equilibrium, stacked_mnist, resume, startup),
+    *(
+        classic_speed,
+        sngan_speed,
+        mlp_mnist,
+        demo_recipes,
+        fidelity,
+        equilibrium,
+        stacked_mnist,
+        resume,
+        startup,
+        studio,
+    ),
 )
 
 

@@ -18,7 +18,7 @@ from rivals.api.networks import keep
 from rivals.base.errors import UserError
 from rivals.nets.build import build_classifier, build_generator
 from rivals.reports.run import Run
-from rivals.studio import comparing, fooling, serving, wandering, watching
+from rivals.studio import comparing, fooling, pulse, serving, wandering, watching
 from rivals.studio.children import Children
 from rivals.studio.shelf import Following, Shelf
 
@@ -145,6 +145,35 @@ def test_figures_are_drawn_once_until_there_is_something_new(monkeypatch):
     clock[0] += 20
     assert figures("a", 2, draw) == "2"
     assert figures("b", 1, draw) == "3"
+
+
+def test_a_page_is_told_when_to_look_again(shelf, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(pulse.time, "monotonic", lambda: clock[0])
+    ask = pulse.Pulse(shelf, Children())
+
+    def later(page="a"):
+        clock[0] += 1.0
+        return ask(page)
+
+    first = later()
+    assert later() == first and first["wait"] == pulse.SOONEST
+    Run(shelf.root / "one").append(batches(201)[-1:])
+    told = later()
+    assert told["news"] == first["news"] and told["records"] != first["records"]
+    Run.open(shelf.root / "one").update(state="interrupted")
+    assert later()["news"] != told["news"]
+    before = later()
+    new = Run.create(shelf.root / "new", {"verb": "train"})
+    begun = later()
+    assert begun["news"] != before["news"]
+    new.samples.mkdir()  # drawn, and not yet told of
+    assert later()["news"] == begun["news"]
+    new.append([{"images": 1, "step": 1, "seconds": 0.1, "sheet": "samples/1.png"}])
+    assert later()["news"] != begun["news"]
+    assert [ask(f"page {i}")["wait"] for i in range(9)][-1] == pytest.approx(10 * pulse.LOOK / pulse.SHARE)
+    clock[0] += pulse.GONE
+    assert ask("a")["wait"] == pulse.SOONEST
 
 
 def test_the_equilibrium_and_its_words(shelf):
@@ -298,6 +327,12 @@ def test_a_run_is_begun_stopped_and_resumed(tmp_path):
     assert "running: " in watching.listing(shelf, children) and watching.sheets(shelf, "new")
     with pytest.raises(UserError, match="running already"):
         children.resume(folder)
+    other = Children()  # of a second studio on the same folder
+    with pytest.raises(UserError, match="not begun from this page"):
+        other.stop(folder)
+    other.resume(folder)
+    until(lambda: not other.running(folder))
+    assert "played by another process" in watching.listing(shelf, other) and children.running(folder)
     assert "asked to stop" in children.stop(folder)
     until(lambda: not children.running(folder))
     history = shelf.history("new")

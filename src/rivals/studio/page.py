@@ -11,15 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from rivals.base.errors import UserError
 from rivals.studio import comparing, fooling, wandering, watching
 from rivals.studio.children import VERBS, Children
 from rivals.studio.pictures import alarm, calm
+from rivals.studio.pulse import Pulse
 from rivals.studio.shelf import Shelf
 
-EVERY = 2.0  # seconds between looks at the folder
 CSS = Path(__file__).with_name("studio.css")
+SCRIPT = Path(__file__).with_name("pulse.js")
+LATER = 4.0  # seconds after which torch is imported
 # Fonts that every machine has: a page that asks the network for nothing works without one.
 FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Arial", "sans-serif"]
 MONO = ["ui-monospace", "Menlo", "Consolas", "monospace"]
@@ -32,10 +37,16 @@ def serve(root: Path, host: str, port: int, *, open_browser: bool) -> list[Path]
     Returns:
         The folders of runs begun from the page that go on.
     """
-    children = Children()
-    page = build(Shelf(root), children)
-    # Torch takes seconds to import: have it at hand when the first tab asks for it.
-    threading.Thread(target=importlib.import_module, args=("rivals.attacks",), daemon=True).start()
+    shelf, children = Shelf(root), Children()
+    page, pulse = build(shelf, children), Pulse(shelf, children)
+
+    async def asked(request: Request) -> JSONResponse:
+        return JSONResponse(pulse(request.query_params.get("page", "")))
+
+    # Torch takes seconds to import: have it at hand when the first tab asks for it, but first comes the page itself.
+    later = threading.Timer(LATER, importlib.import_module, ("rivals.attacks",))
+    later.daemon = True
+    later.start()
     page.queue(default_concurrency_limit=4)
     page.launch(
         server_name=host,
@@ -49,6 +60,8 @@ def serve(root: Path, host: str, port: int, *, open_browser: bool) -> list[Path]
         enable_monitoring=False,
         mcp_server=False,
         max_file_size=fooling.BYTES,
+        app_kwargs={"routes": [Route("/studio/pulse", asked)]},
+        js=SCRIPT.read_text("utf-8"),
         css_paths=[CSS],
         theme=gr.themes.Base(font=FONT, font_mono=MONO, primary_hue="blue", radius_size="sm"),
     )
@@ -60,15 +73,16 @@ def build(shelf: Shelf, children: Children) -> gr.Blocks:
     figures = watching.Figures()
     with gr.Blocks(title="Rivals studio", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         gr.HTML(f"<h1>Rivals studio</h1><p class='quiet'>{escape(str(shelf.root.resolve()))}</p>")
-        clock = gr.Timer(EVERY)
+        # The script of the page presses these when there is something new.
+        look, look_game = (gr.Button(elem_id=f"look-{what}", elem_classes="unseen") for what in ("runs", "game"))
         with gr.Tab("Runs", id="runs"):
-            _runs(shelf, children, figures, clock, page)
+            _runs(shelf, children, figures, look)
         with gr.Tab("Latent", id="latent") as latent:
             _latent(shelf, latent)
         with gr.Tab("Attack", id="attack") as attack:
             _attack(shelf, attack)
         with gr.Tab("Equilibrium", id="equilibrium") as game:
-            _equilibrium(shelf, figures, clock, game)
+            _equilibrium(shelf, figures, look_game, game)
         with gr.Tab("Compare", id="compare") as compare:
             _compare(shelf, figures, compare)
     return page
@@ -80,7 +94,7 @@ def _live(controls: Sequence[Any], show: Callable[..., str], out: gr.HTML, *more
     gr.on([*triggers, *more], show, list(controls), out, trigger_mode="always_last", **QUIETLY)
 
 
-def _runs(shelf: Shelf, children: Children, figures: watching.Figures, clock: gr.Timer, page: gr.Blocks) -> None:
+def _runs(shelf: Shelf, children: Children, figures: watching.Figures, look: gr.Button) -> None:
     told = gr.HTML(elem_id="told")
     listed = gr.HTML(lambda: watching.listing(shelf, children), elem_id="runs-list")
     names = shelf.names()
@@ -109,17 +123,10 @@ def _runs(shelf: Shelf, children: Children, figures: watching.Figures, clock: gr
             eps = gr.Textbox("", label="eps (harden)", placeholder="0.3 or 8/255", lines=1)
             name = gr.Textbox("run-1", label="Name of its folder", lines=1, elem_id="name")
         start = gr.Button("Start", variant="primary", elem_id="start")
-    seen = gr.State(names)
     verb.change(lambda which: gr.Dropdown(VERBS[which], value=VERBS[which][0]), verb, recipe, **QUIETLY)
-
-    def tick(known: list[str], picked: list[str]) -> tuple[Any, ...]:
-        # A menu that is set anew closes under the reader's hand: only when there is something new.
-        found = shelf.names()
-        menu: Any = gr.skip()
-        if found != known:
-            here = [each for each in picked or [] if each in found] or found[:1]
-            menu = gr.Dropdown(found, value=here)
-        return watching.listing(shelf, children), menu, found
+    seen = gr.State(names)
+    begun = gr.State("")  # the run that was begun from this page, until it is there to be looked at
+    sent = gr.State([])
 
     def views(picked: list[str], share: float) -> tuple[str, str, str]:
         first = picked[0] if picked else ""
@@ -129,9 +136,26 @@ def _runs(shelf: Shelf, children: Children, figures: watching.Figures, clock: gr
             watching.health(shelf, picked or []),
         )
 
-    clock.tick(tick, [seen, chosen], [listed, chosen, seen], trigger_mode="once", **QUIETLY)
+    def looked(known: list[str], awaited: str, before: list[int], picked: list[str], share: float) -> tuple[Any, ...]:
+        found = shelf.names()
+        here = [each for each in picked or [] if each in found] or found[:1]
+        if awaited in found:
+            here, awaited = [awaited], ""
+        # A menu that is set anew closes under the reader's hand: only when there is something new.
+        menu: Any = gr.skip() if found == known and here == picked else gr.Dropdown(found, value=here)
+        shown = [watching.listing(shelf, children), *views(here, share)]
+        # What is on the page already is not sent again: pictures and curves are by far the most of what is sent.
+        marks = [hash(part) for part in shown]
+        news = [gr.skip() if mark in before else part for mark, part in zip(marks, shown, strict=True)]
+        return menu, found, awaited, marks, *news
+
     gr.on(
-        [page.load, chosen.change, clock.tick],
+        [look.click],
+        *(looked, [seen, begun, sent, chosen, scrub], [chosen, seen, begun, sent, listed, curves, sheet, health]),
+        trigger_mode="always_last",
+        **QUIETLY,
+    )
+    chosen.change(
         *(views, [chosen, scrub], [curves, sheet, health]),
         trigger_mode="always_last",
         **QUIETLY,
@@ -154,11 +178,14 @@ def _runs(shelf: Shelf, children: Children, figures: watching.Figures, clock: gr
     stop.click(each(lambda folder, end: children.stop(folder)), [chosen, until], told, **QUIETLY)
     resume.click(each(lambda folder, end: children.resume(folder)), [chosen, until], told, **QUIETLY)
     extend.click(each(partial(_extend, children)), [chosen, until], told, **QUIETLY)
-    start.click(
-        lambda *asked: _said(partial(children.start, shelf.root, *asked)),
-        *([verb, data, recipe, length, eps, name], told),
-        **QUIETLY,
-    )
+
+    def begin(*asked: str) -> tuple[str, str]:
+        try:
+            return calm(children.start(shelf.root, *asked)), asked[-1].strip()
+        except UserError as error:
+            return _refused(error), ""
+
+    start.click(begin, [verb, data, recipe, length, eps, name], [told, begun], **QUIETLY)
 
 
 def _extend(children: Children, folder: Path, end: str) -> str:
@@ -172,7 +199,11 @@ def _said(act: Callable[[], str]) -> str:
     try:
         return calm(act())
     except UserError as error:
-        return alarm(f"{str(error)[:1].upper()}{str(error)[1:]}.")
+        return _refused(error)
+
+
+def _refused(error: UserError) -> str:
+    return alarm(f"{str(error)[:1].upper()}{str(error)[1:]}.")
 
 
 def _fresh(menu: gr.Dropdown, names: Callable[[], list[str]], tab: gr.Tab, place: int = 0) -> None:
@@ -256,14 +287,14 @@ def _attack(shelf: Shelf, tab: gr.Tab) -> None:
     _live(controls, lambda *given: fooling.fooled(shelf, *given), out, tab.select)
 
 
-def _equilibrium(shelf: Shelf, figures: watching.Figures, clock: gr.Timer, tab: gr.Tab) -> None:
+def _equilibrium(shelf: Shelf, figures: watching.Figures, look: gr.Button, tab: gr.Tab) -> None:
     def names() -> list[str]:
         return [name for name in shelf.names() if _verb(shelf, name) in ("train", "demo")]
 
     name = gr.Dropdown(names(), value=None, label="Run", elem_id="game")
     out = gr.HTML(elem_id="draw")
     _fresh(name, names, tab)
-    _live([name], lambda chosen: comparing.equilibrium(shelf, figures, chosen), out, tab.select, clock.tick)
+    _live([name], lambda chosen: comparing.equilibrium(shelf, figures, chosen), out, tab.select, look.click)
 
 
 def _verb(shelf: Shelf, name: str) -> str:

@@ -1,0 +1,289 @@
+"""The studio in a browser: how soon pages and pictures come, and what ten who look at once take from a training.
+
+Each time is given twice: by the clock, and in seconds of processor time that the server and the browser took together.
+On an idle machine the first is about the second and the page's own pauses; where other work holds the cores, only the
+second tells.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from benchmarks.harness import RESULTS, record
+from rivals.studio.serving import free_port
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from fake_runs import batches, fake_run
+
+MODELS = Path(__file__).parent / "models"
+ASKED = {"load": 3.0, "first_picture": 2.0, "mnist": 0.3, "cifar10": 1.5, "long_run": 2.0, "slower": 0.05}
+LOOKERS, ROUNDS, WINDOW = 10, 3, 20.0  # pages at once, rounds of looking and not, and seconds of each
+RECORDS = 100_000
+TICK = os.sysconf("SC_CLK_TCK")
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "GRADIO_TEMP_DIR": tempfile.gettempdir()}
+
+
+def spent(*pids: int) -> float:
+    """Processor seconds of processes and of their descendants that are alive."""
+    parents, ticks = {}, {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        parents[int(path.parent.name)], ticks[int(path.parent.name)] = int(fields[1]), int(fields[11]) + int(fields[12])
+    ours = set(pids)
+    while found := {pid for pid, parent in parents.items() if parent in ours} - ours:
+        ours |= found
+    return sum(ticks.get(pid, 0) for pid in ours) / TICK
+
+
+@contextmanager
+def server(home: Path) -> Iterator[tuple[str, int]]:
+    """A studio of a folder: its address and its process."""
+    port = free_port("127.0.0.1", None)
+    words = [sys.executable, "-m", "rivals", "studio", str(home), "--port", str(port), "--no-open"]
+    process = subprocess.Popen(words, env={**os.environ, **ONE_THREAD}, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}/"
+    asking = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        while True:
+            try:
+                asking.open(address).close()
+                break
+            except OSError:
+                assert process.poll() is None, "the studio did not start"
+                time.sleep(0.1)
+        time.sleep(45)  # until it has imported torch, which would be counted in
+        yield address, process.pid
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def timed(pid: int, act: Callable[[], Any]) -> dict[str, float]:
+    """What an act takes: seconds by the clock, and of the processor, of server and browser together."""
+    before, began = spent(pid, os.getpid()), time.perf_counter()
+    act()
+    return {"clock": time.perf_counter() - began, "processor": spent(pid, os.getpid()) - before}
+
+
+def middle(times: list[dict[str, float]]) -> dict[str, Any]:
+    """Medians, with all that was measured."""
+    kinds = ("clock", "processor")
+    told: dict[str, Any] = {kind: round(median(each[kind] for each in times), 3) for kind in kinds}
+    return told | {"all": [[round(each[kind], 3) for kind in kinds] for each in times]}
+
+
+def opened(browser: Browser, address: str, wide: int = 1280) -> Page:
+    """A page of its own browser context, at the list of runs."""
+    page = browser.new_context(viewport={"width": wide, "height": 900}).new_page()
+    page.set_default_timeout(300_000)
+    page.goto(address)
+    page.wait_for_selector("#runs-list .runs, #runs-list .calm")
+    return page
+
+
+def loads(browser: Browser, address: str, pid: int, rounds: int = 7) -> dict[str, Any]:
+    """From the address to the list of runs, with curves and the newest sheet."""
+    times = []
+    for _ in range(rounds):
+        pages: list[Page] = []
+
+        def load(pages: list[Page] = pages) -> None:
+            pages.append(opened(browser, address))
+            pages[0].wait_for_selector("#curves svg >> visible=true")
+            pages[0].wait_for_selector("#sheet img")
+
+        times.append(timed(pid, load))
+        pages[0].context.close()
+    return middle(times[1:])  # the first fills the browser's and the server's caches
+
+
+def first_pictures(browser: Browser, address: str, pid: int, home: Path, rounds: int = 7) -> dict[str, Any]:
+    """From the moment that the first sheet of a new run is written to its picture on a page that is open."""
+    page, times = opened(browser, address), []
+    for number in range(rounds):
+        shutil.rmtree(home / "new", ignore_errors=True)
+        page.wait_for_selector("#runs-list .calm")
+        page.wait_for_function("document.querySelector('#sheet img') === null")
+        time.sleep(0.37 * number % 1)  # at all phases of the page's beat
+        fake_run(home / "aside", steps=1, sheets=1)
+        (home / "aside").rename(home / "new")
+        times.append(timed(pid, lambda: page.wait_for_selector("#sheet img")))
+    page.context.close()
+    return middle(times)
+
+
+def slides(browser: Browser, address: str, pid: int, models: tuple[str, ...], rounds: int = 15) -> dict[str, Any]:
+    """From a move of the slider of eps to another attacked picture."""
+    told, page = {}, opened(browser, address)
+    page.get_by_role("tab", name="Attack", exact=True).click()
+    picture, eps = "#fooled .trio figure:nth-child(3) img", page.locator("#eps input[type=number]")
+    for model in models:
+        menu = page.locator("#model input")
+        menu.click()
+        page.get_by_role("option", name=f"{model}.safetensors", exact=True).click()
+        page.locator("#fooled h4", has_text=f"{model}.safetensors").first.wait_for()
+        time.sleep(3)
+        beside = page.locator("#fooled h4").count()
+        times = []
+        for number in range(rounds):
+            before = page.locator(picture).first.get_attribute("src")
+
+            def slide(number: int = number, before: str | None = before) -> None:
+                eps.fill(str(10 + number))
+                eps.press("Enter")
+                page.wait_for_function("([w, b]) => document.querySelector(w)?.src !== b", arg=[picture, before])
+
+            times.append(timed(pid, slide))
+        told[model] = middle(times[1:]) | {"classifiers_at_once": beside}
+    page.context.close()
+    return told
+
+
+def long_run(home: Path) -> dict[str, Any]:
+    """The first look at a run of 100,000 records, and at one of a tenth of them, each in a process of its own."""
+    told = {}
+    for records in (RECORDS // 10, RECORDS):
+        run = fake_run(home / f"long-{records}", steps=1)
+        run.metrics.write_text("".join(json.dumps(each) + "\n" for each in batches(records)))
+        look = (
+            "import os, time; from pathlib import Path; from rivals.studio import watching, shelf;"
+            "held = lambda: int(Path('/proc/self/statm').read_text().split()[1]) * os.sysconf('SC_PAGESIZE') / 1e6;"
+            "before = held();"
+            "b, c = time.perf_counter(), time.process_time(); s = shelf.Shelf(Path({home!r})); n = [{name!r}];"
+            "watching.curves(s, watching.Figures(), n); watching.health(s, n);"
+            "print(time.perf_counter() - b, time.process_time() - c, held() - before)"
+        ).format(home=str(home), name=f"long-{records}")
+        out = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout.split()
+        clock, processor, megabytes = map(float, out)
+        told[str(records)] = {"clock": round(clock, 2), "processor": round(processor, 2), "megabytes": round(megabytes)}
+        shutil.rmtree(run.folder)
+    return told
+
+
+def ten_lookers(browser: Browser, address: str, pid: int, home: Path) -> dict[str, Any]:
+    """A training's images per processor second, and the server's share of a core, with ten pages open and without."""
+    words = [sys.executable, "-m", "rivals", "train", "mnist5k", "--until", "60 minutes", "--quiet"]
+    run = home / "training"
+    training = subprocess.Popen(
+        [*words, "--out", str(run)],
+        env={**os.environ, **ONE_THREAD},
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        records = run / "metrics.jsonl"
+        while not (records.exists() and records.stat().st_size > 5000):
+            time.sleep(0.5)
+        pages = [opened(browser, address, 1280 if number % 2 else 390) for number in range(LOOKERS)]
+        asked: list[str] = []
+        for page in pages:
+            page.wait_for_selector("#curves svg >> visible=true")
+            page.on("request", lambda sent: asked.append(sent.url))
+        sides: dict[str, list[dict[str, float]]] = {"alone": [], "looked_at": []}
+        for _ in range(ROUNDS):
+            for side, told in sides.items():
+                for page in pages:
+                    page.context.set_offline(side == "alone")
+                pages[0].wait_for_timeout(3000)
+                asked.clear()
+                told.append(_window(pages[0], records, training.pid, pid) | {"requests": len(asked)})
+        for page in pages:
+            page.context.close()
+    finally:
+        training.send_signal(signal.SIGTERM)
+        training.wait()
+    pace = {side: median(each["images_per_processor_second"] for each in told) for side, told in sides.items()}
+    share = median(each["server_share"] for each in sides["looked_at"])
+    return {
+        "lookers": LOOKERS,
+        "slower": round(1 - pace["looked_at"] / pace["alone"], 4),
+        "server_share_of_a_core": round(share, 4),
+        "server_share_alone": round(median(each["server_share"] for each in sides["alone"]), 4),
+        "windows": sides,
+    }
+
+
+def _window(page: Page, records: Path, training: int, studio: int) -> dict[str, float]:
+    """What was done from one record to another, a window's length apart."""
+
+    def at_a_record() -> tuple[int, float, float, float]:
+        size = records.stat().st_size
+        while records.stat().st_size == size:
+            page.wait_for_timeout(5)
+        now = (spent(training), spent(studio), time.perf_counter())
+        lines = records.read_bytes()[-20_000:].splitlines()
+        return int(json.loads(lines[-1])["images"]), *now
+
+    first = at_a_record()
+    page.wait_for_timeout(1000 * WINDOW)
+    last = at_a_record()
+    images, trained, served, clock = (b - a for a, b in zip(first, last, strict=True))
+    return {
+        "images_per_processor_second": round(images / trained, 2),
+        "server_share": round(served / clock, 4),
+        "images": images,
+        "seconds": round(clock, 2),
+    }
+
+
+PARTS = ("long_run", "first_picture", "load", "slider", "ten_lookers")
+
+
+def main() -> None:
+    """Measure everything, or the parts that are named, beside what was measured of the others before."""
+    path = RESULTS / "studio.json"
+    parts = sys.argv[1:] or PARTS
+    before = json.loads(path.read_text()) if path.exists() else {}
+    facts: dict[str, Any] = {"asked": ASKED} | {part: before[part] for part in PARTS if part in before}
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+        arguments = ["--no-sandbox", "--no-proxy-server", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        facts["browser"] = f"Chromium {browser.version}, headless"
+        runs, empty, long = (Path(folder) / name for name in ("runs", "empty", "long"))
+        for each in (runs, empty, long):
+            each.mkdir()
+        fake_run(runs / "made", steps=2000)
+        for model in ("mnist-plain", "mnist-hard", "cifar10-plain"):
+            for suffix in (".json", ".safetensors"):
+                shutil.copy(MODELS / f"{model}{suffix}", runs)
+        ways = {
+            "long_run": lambda: long_run(long),
+            "first_picture": lambda: served(empty, lambda *at: first_pictures(browser, *at, empty)),
+            "load": lambda: served(runs, lambda *at: loads(browser, *at)),
+            "slider": lambda: served(runs, lambda *at: slides(browser, *at, ("mnist-plain", "cifar10-plain"))),
+            "ten_lookers": lambda: served(runs, lambda *at: ten_lookers(browser, *at, runs)),
+        }
+        for part in parts:
+            facts[part] = ways[part]()
+            print(part, facts[part], flush=True)
+        browser.close()
+    record("studio", **facts)
+
+
+def served(home: Path, measure: Callable[[str, int], dict[str, Any]]) -> dict[str, Any]:
+    """What is measured of a studio of a folder, given its address and its process."""
+    with server(home) as at:
+        return measure(*at)
+
+
+if __name__ == "__main__":
+    main()

@@ -19,6 +19,8 @@ from rivals.base.spans import Span
 from rivals.reports.run import Record, Run
 
 if TYPE_CHECKING:
+    import torch
+
     from rivals.data.imageset import ImageSet
     from rivals.game.play import Moment
     from rivals.nets.generator import Generator
@@ -134,7 +136,6 @@ def train(
 
     import torch
 
-    from rivals.api.automatic import choose
     from rivals.api.judging import LOOKS, hold_aside, looks, pixel_entropy
     from rivals.data.imageset import require_classes
     from rivals.data.stream import Batches
@@ -151,12 +152,9 @@ def train(
     if config.conditional:
         require_classes(whole)
     images, held = hold_aside(whole, source, config.hold_out, seed, quiet)
-    chosen: Record = {}
-    if recipe == "auto" and not resume:
-        choice = choose(images, settings, place, seed)
-        config, chosen = choice.config, {"auto": choice.written()}
-        if not quiet:
-            choice.tell(images)
+    fitted: Record = {}
+    if not resume:
+        config, fitted = _fitted(recipe, config, images, settings, place, seed, quiet)
     shape = {"size": images.size, "channels": images.channels, "classes": len(images.classes)}
     game = build_game(config, **shape, device=place, seed=seed)
     shown: Any = game.players["generator"].shown
@@ -172,7 +170,7 @@ def train(
         ends: Record = {"equilibrium": loss.equilibrium, "d_unit": loss.unit}
         ends["data_entropy"] = pixel_entropy(torch.from_numpy(images.images[:: max(1, len(images) // 1000)]))
         ends["held_out"] = held and {"split": held.split, "n": len(held), "hash": held.hash}
-        run = TrainedRun.create(folder, about("train", recipe, config, source, whole, game, seed, **ends, **chosen))
+        run = TrainedRun.create(folder, about("train", recipe, config, source, whole, game, seed, **ends, **fitted))
     with run.alone():
         run.update(state="running", config=config.written(), pace=pace, says="")
         judged = Span(length.amount / LOOKS, length.unit)
@@ -197,6 +195,32 @@ def train(
         )
         session.play(saves, resume=resume, rollback=on_nonfinite == "rollback")
     return run
+
+
+def _fitted(
+    recipe: str,
+    config: recipes.Config,
+    images: ImageSet,
+    settings: dict[str, Any],
+    place: torch.device,
+    seed: int,
+    quiet: bool,
+) -> tuple[recipes.Config, Record]:
+    """The settings of a new run, and what is kept of how they were chosen; says so, and what is unwise about them."""
+    from rivals.api.automatic import choose
+    from rivals.api.cautions import cautions, playable
+    from rivals.data.load import to_stderr
+
+    playable(config, images)
+    kept: Record = {}
+    if recipe == "auto":
+        choice = choose(images, settings, place, seed)
+        config, kept = choice.config, {"auto": choice.written()}
+        if not quiet:
+            choice.tell(images)
+    for caution in [] if quiet else cautions(config, images):
+        to_stderr(caution)
+    return config, kept
 
 
 def _sheets(run: Run, generator: Any, images: ImageSet, count: int, seed: int) -> Callable[[Moment], Iterator[Record]]:

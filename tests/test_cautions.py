@@ -1,0 +1,75 @@
+"""What is refused before a game begins, and what is only said."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rivals.api.cautions import cautions, playable
+from rivals.base.errors import UserError
+from rivals.data.imageset import ImageSet
+from rivals.recipes import RECIPES
+
+SMALL = ["--generator-widths", "8", "8", "--discriminator-widths", "8", "8", "--until", "2 steps"]
+
+
+def images(n=60, size=16, labels=None):
+    pixels = np.random.default_rng(0).integers(0, 256, (n, 3, size, size), dtype=np.uint8)
+    return ImageSet("photos", "train", pixels, labels, ("a", "b") if labels is not None else ())
+
+
+def game(recipe="quick", **settings):
+    return RECIPES[recipe]().changed(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "n", "says"),
+    [
+        ({}, 3, "'photos' has 3 images, too few to learn from: give 10 or more"),
+        ({"until": "10 images"}, 60, "--until '10 images' is 10 images, less than one step of 64"),
+        ({"until": "0.5 epochs"}, 60, "is 30 images, less than one step of 64"),
+        ({"until": "0.5 steps"}, 60, "is 32 images, less than one step of 64"),
+        ({"until": "200 images", "discriminator_turns": 5}, 60, "less than one step of 320"),
+    ],
+)
+def test_what_teaches_nothing_is_refused(settings, n, says):
+    with pytest.raises(UserError, match=says):
+        playable(game(**settings), images(n))
+
+
+def test_one_step_is_enough():
+    for until in ("64 images", "1 steps", "0.01 minutes"):
+        playable(game(until=until), images())
+    playable(game(until="1 epochs"), images(64))
+
+
+def test_what_may_disappoint_is_said_in_a_line_each():
+    assert cautions(game(), images()) == []
+    assert cautions(game("mlp"), images(size=20)) == []  # no canvas there
+    (told,) = cautions(game(), images(size=33))
+    assert told == "images of 33 px are drawn on a canvas of 40 px, and cut out of it"
+    (told,) = cautions(game(conditional=True), images(labels=np.array([0] + [1] * 59)))
+    assert told.startswith("one image only in class 'a'")
+    (told,) = cautions(game(r1=0, r2=0), images())
+    assert "--r1 and --r2" in told
+    (told,) = cautions(game(loss="wasserstein", r1=0, r2=0), images())
+    assert "wasserstein" in told
+    assert cautions(game(loss="hinge", r1=0, r2=0), images()) == []
+    assert cautions(game(r1="0 -> 1 in 1k images", r2=0), images()) == []
+
+
+def test_they_are_said_before_the_run(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "odd").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 20, 20, 3), dtype=np.uint8)
+    for i, each in enumerate(pixels):
+        Image.fromarray(each).save(tmp_path / "odd" / f"{i}.png")
+    words = ["train", "odd", *SMALL, "--batch", "4", "--r1", "0", "--r2", "0", "--recipe", "quick"]
+    status, _, err = command([*words, "--out", "a"])
+    assert status == 0, err
+    assert err.count("run away") + err.count("runs away") == 1
+    status, _, err = command([*words, "--out", "b", "--quiet"])
+    assert (status, err) == (0, "")
+    status, _, err = command(["train", "odd", "--until", "3 images", "--out", "c"])
+    assert status == 2
+    assert err.strip().count("\n") == 0 and "less than one step" in err
+    assert not (tmp_path / "c").exists()

@@ -49,9 +49,10 @@ def section(history: History) -> Html:
     """The sheet that a training left at its end; empty if it left none."""
     about = history.part("neighbours")
     searched, drawn = count(about.get("n")), count(about.get("drawn"))
-    says = f"""On the left the first {drawn} images of the last sample sheet, unchosen; beside each the training images
-that lie closest to it, the closest first, of all {searched}, by the squared differences of their {about.get("by")}.
-A drawn image that is the same as one of them was learnt by heart. A look at likeness beyond pixels is left by """
+    says = f"""On the left what the finished generator draws at the first {drawn} places of the sample sheets; beside
+each the training images that lie closest to it, the closest first, of all {searched}, by the squared differences of
+their {about.get("by")}. A drawn image that is the same as one of them was learnt by heart. Likeness beyond pixels is
+shown by """
     return figure(history.folder, about.get("sheet"), join(says, tag("code", "rivals score"), "."))
 
 

@@ -101,7 +101,7 @@ def _runs(shelf: Shelf, children: Children, figures: watching.Figures, look: gr.
     chosen = gr.Dropdown(
         names, value=names[:1], multiselect=True, label="Runs to look at", elem_id="chosen", max_choices=watching.MOST
     )
-    with gr.Row(equal_height=True):
+    with gr.Row(elem_id="acts"):
         stop = gr.Button("Stop and save", elem_id="stop")
         resume = gr.Button("Resume", elem_id="resume")
         until = gr.Textbox(label="Extend to", placeholder="2M images, 20 minutes", lines=1, elem_id="extend-to")

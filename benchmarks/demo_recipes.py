@@ -18,17 +18,18 @@ from benchmarks.harness import RESULTS, record
 from benchmarks.judge import train_judge
 from rivals.api import demo
 from rivals.data.load import load
-from rivals.recipes import DEFAULT, RECIPES
+from rivals.recipes import DEFAULT
 from rivals.reports.run import Run
 from rivals.reports.sheet import grid, save_png
 
 SAMPLES = 5000
+PLAYED = ("auto", "quick", "mlp-classic", "mlp", "dcgan", "sngan", "r3")  # all that are for a small machine
 
 
 def main() -> None:
     """Train each recipe in turn, then judge all."""
     minutes = inspect.signature(demo).parameters["until"].default
-    for recipe in RECIPES:
+    for recipe in PLAYED:
         out = Path(f"runs/benchmark-demo-{recipe}")
         words = ["train", "mnist5k", "--recipe", recipe, "--until", minutes, "--out", str(out)]
         subprocess.run([sys.executable, "-m", "rivals", *words, *(["--resume"] if out.exists() else [])], check=True)
@@ -36,7 +37,7 @@ def main() -> None:
     test = torch.from_numpy(load("mnist", split="test").images)
     train = torch.from_numpy(load("mnist5k").images)
     rows = {}
-    for recipe in RECIPES:
+    for recipe in PLAYED:
         run = Run.open(f"runs/benchmark-demo-{recipe}")
         samples = rivals.load(run.folder).sample(SAMPLES, seed=0)
         save_png(grid(samples[:64].numpy()), RESULTS / f"demo_recipes_{recipe}.png")

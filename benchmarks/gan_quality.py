@@ -1,0 +1,290 @@
+"""How good are images after equal minutes of one thread: ours without a knob, and what peers make of the same minutes.
+
+    python -m benchmarks gan_quality                       # all that is missing: most of a day of one thread
+    python -m benchmarks.gan_quality train cifar10-10 ours 0
+    python -m benchmarks.gan_quality train cifar10-10 dcgan 0
+
+CIFAR-10 is judged by FD-lite0 of 10,000 samples against 10,000 training images, the grey sets by precision and recall
+on a classifier's features. "10 minutes" of two cores are 20 of processor time, which other programs on the machine
+disturb less than time on the clock; judging is not counted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+import rivals
+from benchmarks.harness import RESULTS, record
+from rivals.data.load import load
+from rivals.data.stream import Batches
+from rivals.reports.sheet import grid, save_png
+
+RUNS, JUDGES = Path("runs/benchmark-quality"), Path("runs/benchmark-judges")
+N = 10_000
+CHUNK = 250
+PEERS = {"mimicry": "torch-mimicry==0.1.16", "torchgan": "torchgan==0.1.0"}
+Draw = Callable[[int], Tensor]
+"""Draws n images: uint8 (n, C, H, W)."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A data set and what may be spent on it.
+
+    Attributes:
+        data: The data set's name.
+        minutes: Of processor time of one thread.
+        images: How many images our run is to see, which takes a little less than those minutes.
+        metrics: What the samples are judged by.
+        seeds: Of our runs.
+        peers: Who else trains.
+    """
+
+    data: str
+    minutes: float
+    images: str
+    metrics: str
+    seeds: tuple[int, ...] = (0,)
+    peers: tuple[str, ...] = ()
+
+
+CASES = {
+    "cifar10-10": Case("cifar10", 20, "700k", "fd", (0, 1, 2), ("mimicry", "dcgan", "torchgan")),
+    "cifar10-60": Case("cifar10", 120, "2.4M", "fd", (0,), ("mimicry",)),
+    "mnist-10": Case("mnist", 20, "1M", "prdc"),
+    "fashion-10": Case("fashion-mnist", 20, "1M", "prdc"),
+}
+
+
+@dataclass
+class Clock:
+    """The minutes of processor time that a peer has."""
+
+    minutes: float
+    start: float = field(default_factory=time.process_time)
+    images: int = 0
+
+    @property
+    def spent(self) -> float:
+        """Minutes used up."""
+        return (time.process_time() - self.start) / 60
+
+    @property
+    def left(self) -> bool:
+        """Whether there is time for another step."""
+        return self.spent < self.minutes
+
+
+def ours(case: Case, seed: int, folder: Path) -> tuple[Draw, dict[str, Any]]:
+    """``rivals train DATA --until ...`` and nothing else; its looks, sheets and checkpoints are of the same minutes."""
+    start = time.process_time()
+    run = rivals.train(case.data, until=f"{case.images} images", seed=seed, out=folder, quiet=True)
+    spent = (time.process_time() - start) / 60
+    about = run.about
+    told = {
+        "images": about["images"],
+        "cpu_minutes": round(spent, 2),
+        "config": about["config"],
+        "alarms": [alarm["alarm"] for alarm in about["alarms"]],
+    }
+    return lambda n: run.generator.sample(n, seed=0), told
+
+
+def fetch(peer: str) -> None:
+    """Make a peer's networks importable; its trainers need parts of torch, or packages, that are gone."""
+    folder = tempfile.mkdtemp()
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder]
+    subprocess.run([*pip, PEERS[peer]], check=True)
+    sys.path.insert(0, folder)
+    if peer == "mimicry":
+        for room in ("datasets", "metrics", "training"):
+            sys.modules[f"torch_mimicry.{room}"] = mock.MagicMock(__path__=[], __all__=[])
+
+
+def real_batches(case: Case, batch: int) -> Callable[[int], Tensor]:
+    """Batches in [-1, 1] by their number."""
+    stream = Batches(load(case.data), batch, seed=0)
+    return lambda number: stream.draw(number)[0].float() / 127.5 - 1
+
+
+def finished(net: Callable[[int], Tensor]) -> Draw:
+    """Images from what gives them in [-1, 1], some at a time."""
+
+    def draw(n: int) -> Tensor:
+        with torch.no_grad():
+            parts = [net(CHUNK) for _ in range(n // CHUNK)]
+        return torch.cat(parts).add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+    return draw
+
+
+def mimicry(case: Case, seed: int, folder: Path) -> tuple[Draw, dict[str, Any]]:
+    """torch-mimicry's SNGAN-32 by its own steps: batch 64, five of D for one of G, Adam 2e-4 (0, 0.9)."""
+    fetch("mimicry")
+    nets = importlib.import_module("torch_mimicry.nets.sngan")
+    torch.manual_seed(seed)
+    g, d, real = nets.SNGANGenerator32(), nets.SNGANDiscriminator32(), real_batches(case, 64)
+    adams = [torch.optim.Adam(net.parameters(), 2e-4, (0.0, 0.9)) for net in (g, d)]
+    log = SimpleNamespace(add_metric=lambda *_, **__: None)
+    clock = Clock(case.minutes)
+    while clock.left:
+        for turn in range(5):
+            shared: dict[str, Any] = {
+                "real_batch": (real(clock.images // 64), torch.zeros(64, dtype=torch.long)),
+                "device": torch.device("cpu"),
+                "log_data": log,
+            }
+            d.train_step(netG=g, optD=adams[1], **shared)
+            clock.images += 64
+            if turn == 4:
+                g.train_step(netD=d, optG=adams[0], **shared)
+    g.eval()
+    return finished(lambda n: g(torch.randn(n, g.nz))), told(clock)
+
+
+def told(clock: Clock) -> dict[str, Any]:
+    """What a peer's run came to."""
+    return {"images": clock.images, "cpu_minutes": round(clock.spent, 2)}
+
+
+def plain(case: Case, seed: int, make: Callable[[], tuple[nn.Module, nn.Module]]) -> tuple[Draw, dict[str, Any]]:
+    """The DCGAN game in a plain loop: binary cross-entropy, Adam 2e-4 (0.5, 0.999), batch 128 (Radford et al. 2016)."""
+    torch.manual_seed(seed)
+    (g, d), real = make(), real_batches(case, 128)
+    adams = [torch.optim.Adam(net.parameters(), 2e-4, (0.5, 0.999)) for net in (g, d)]
+    ones, zeros = torch.ones(128), torch.zeros(128)
+    clock = Clock(case.minutes)
+    while clock.left:
+        fake = g(torch.randn(128, 100))
+        answers = d(real(clock.images // 128)).flatten(), d(fake.detach()).flatten()
+        loss = binary_cross_entropy_with_logits(answers[0], ones) + binary_cross_entropy_with_logits(answers[1], zeros)
+        adams[1].zero_grad()
+        loss.backward()
+        adams[1].step()
+        loss = binary_cross_entropy_with_logits(d(fake).flatten(), ones)
+        adams[0].zero_grad()
+        loss.backward()
+        adams[0].step()
+        clock.images += 128
+    g.eval()
+    return finished(lambda n: g(torch.randn(n, 100))), told(clock)
+
+
+def dcgan(case: Case, seed: int, folder: Path) -> tuple[Draw, dict[str, Any]]:
+    """DCGAN for 32 px, Radford's widths halved: 256, 128, 64 channels, batch norm, ReLU and leaky ReLU."""
+
+    def make() -> tuple[nn.Module, nn.Module]:
+        up = nn.ConvTranspose2d
+        g = nn.Sequential(
+            *(nn.Unflatten(1, (100, 1, 1)), up(100, 256, 4, 1, 0, bias=False), nn.BatchNorm2d(256), nn.ReLU()),
+            *(up(256, 128, 4, 2, 1, bias=False), nn.BatchNorm2d(128), nn.ReLU()),
+            *(up(128, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU()),
+            *(up(64, 3, 4, 2, 1), nn.Tanh()),
+        )
+        d = nn.Sequential(
+            *(nn.Conv2d(3, 64, 4, 2, 1), nn.LeakyReLU(0.2)),
+            *(nn.Conv2d(64, 128, 4, 2, 1, bias=False), nn.BatchNorm2d(128), nn.LeakyReLU(0.2)),
+            *(nn.Conv2d(128, 256, 4, 2, 1, bias=False), nn.BatchNorm2d(256), nn.LeakyReLU(0.2)),
+            nn.Conv2d(256, 1, 4),
+        )
+        for net in (g, d):
+            for part in net.modules():
+                if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
+                    nn.init.normal_(part.weight, 0, 0.02)
+                elif isinstance(part, nn.BatchNorm2d):
+                    nn.init.normal_(part.weight, 1, 0.02)
+        return g, d
+
+    return plain(case, seed, make)
+
+
+def torchgan(case: Case, seed: int, folder: Path) -> tuple[Draw, dict[str, Any]]:
+    """torchgan's DCGAN networks with their defaults, their last sigmoid left to the loss."""
+    fetch("torchgan")
+    nets = importlib.import_module("torchgan.models.dcgan")
+    return plain(case, seed, lambda: (nets.DCGANGenerator(), nets.DCGANDiscriminator(last_nonlinearity=nn.Identity())))
+
+
+SIDES = {"ours": ours, "mimicry": mimicry, "dcgan": dcgan, "torchgan": torchgan}
+
+
+def results() -> dict[str, Any]:
+    """What stands already: case, then side and seed, then facts."""
+    path = RESULTS / "gan_quality.json"
+    return json.loads(path.read_text())["cases"] if path.exists() else {}
+
+
+def train(name: str, side: str, seed: int) -> None:
+    """Train one, keep its sheet, judge it; a run that was broken off begins anew, since its minutes are counted."""
+    case, folder = CASES[name], RUNS / f"{name}-{side}-{seed}"
+    shutil.rmtree(folder, ignore_errors=True)
+    draw, facts = SIDES[side](case, seed, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    images = draw(N)
+    save_png(grid(images[:64].numpy()), RESULTS / f"gan_quality_{name}_{side}_{seed}.png")
+    packed(images, folder / "samples.zip")
+    judge = {"fd": "lite0", "prdc": f"classifier:{judge_of(case)}"}[case.metrics]
+    scores = rivals.score(
+        *(folder / "samples.zip", case.data),
+        **{"metrics": case.metrics, "extractor": judge, "n": N, "n_real": N, "out": folder, "quiet": True},
+    )
+    values = {value["metric"]: round(value["value"], 4) for value in scores.as_dict()["values"]}
+    cases = results()
+    cases.setdefault(name, {"minutes": case.minutes})[f"{side} {seed}"] = facts | values
+    record("gan_quality", threads=1, n=N, cases=cases)
+    print(f"{name} {side} {seed}: {values}", flush=True)
+
+
+def packed(images: Tensor, path: Path) -> None:
+    """Images (n, C, H, W) as PNGs in a zip."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for number, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
+            told = BytesIO()
+            Image.fromarray(image.squeeze()).save(told, "PNG", compress_level=1)
+            archive.writestr(f"{number:05}.png", told.getvalue())
+
+
+def judge_of(case: Case) -> Path:
+    """A classifier of the case's images, trained once."""
+    folder = JUDGES / case.data
+    if not (folder / "classifier.safetensors").exists():
+        rivals.classify(case.data, until="3 epochs", out=folder, quiet=True)
+    return folder
+
+
+def main() -> None:
+    """Do what was asked, or all that is missing."""
+    torch.set_num_threads(1)
+    if len(sys.argv) > 1:
+        _, name, side, seed = sys.argv[1:]
+        train(name, side, int(seed))
+        return
+    for name, case in CASES.items():
+        for side, seed in [("ours", seed) for seed in case.seeds] + [(peer, 0) for peer in case.peers]:
+            if f"{side} {seed}" not in results().get(name, {}):
+                subprocess.run(
+                    [sys.executable, "-m", "benchmarks.gan_quality", "train", name, side, str(seed)], check=True
+                )
+
+
+if __name__ == "__main__":
+    main()

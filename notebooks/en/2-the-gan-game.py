@@ -236,8 +236,8 @@ print(f"drawn by mlp-classic: {spread(classic.generator.sample(2000, seed=1)):.1
 # ψ and answers ψ · x. At the draw both are 0. This is *Dirac-GAN* (Mescheder et al. 2018), and each dot below is one
 # round.
 #
-# Each player only ever takes a step downhill on its own loss. Yet together they circle round the draw and never come
-# to it: whenever G has moved, D's best answer has moved as well.
+# Each player only ever takes a step downhill on its own loss. Yet together they circle round the draw instead of
+# walking to it: whenever G has moved, D's best answer has moved as well.
 #
 # **R1** is a penalty of γ/2 times the squared slope of D at real data. At the draw D has to be flat, so a slope there
 # is what is punished, and the circling is damped.

@@ -161,7 +161,8 @@ def test_through_the_command_line(tmp_path: Path, command: Command) -> None:
         "pca": ["direction-0.png", "direction-1.png", "directions.safetensors"],
     }
     for what, files in wanted.items():
-        status, out, _ = command(["explore", str(file), what, "-n", "2", "--count", "2", "--json"])
+        count = ["--count", "2"] if what in ("sefa", "pca") else []
+        status, out, _ = command(["explore", str(file), what, "-n", "2", *count, "--json"])
         told = json.loads(out)
         assert status == 0 and told["files"] == files
         assert all((Path(told["folder"]) / name).stat().st_size > 100 for name in files)
@@ -182,6 +183,8 @@ def test_through_the_command_line(tmp_path: Path, command: Command) -> None:
         (["sefa", "--count", "7"], "7 directions"),
         (["walk", "--out", "."], "exists already"),
         (["twist"], "twist"),
+        (["walk", "--depth", "2"], "--depth has no meaning for walk: leave it out"),
+        (["invert", "--images", ".", "--reach", "1"], "--reach has no meaning for invert"),
     ],
 )
 def test_bad_wishes_get_one_line(

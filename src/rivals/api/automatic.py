@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from rivals.data.imageset import ImageSet
 
-PROBE = 1.0  # seconds for the rounds without a penalty, at most
+PROBE = 1.0  # seconds for the rounds without a penalty, after which no more are begun
+ROUNDS = 12  # of those, at most
 FOR_PLAY = 0.9  # the share of the time that is not spent on sheets, looks and checkpoints
 _FREE = ("net", "generator_widths", "discriminator_widths")  # what, if the user says it, leaves no width to choose
 
@@ -129,7 +130,7 @@ def probe(config: Config, images: ImageSet, device: torch.device, seed: int) -> 
         dear = seconds(every)
         cheap: list[float] = []
         start = time.perf_counter()
-        while not cheap or time.perf_counter() - start < PROBE:
+        while not cheap or (len(cheap) < ROUNDS and time.perf_counter() - start < PROBE):
             cheap.append(seconds(every * (1 + len(cheap)) + 1))
     mean = (dear + (every - 1) * sorted(cheap)[len(cheap) // 2]) / every
     return game.images_a_round(batches) / mean

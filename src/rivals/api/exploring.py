@@ -15,6 +15,17 @@ if TYPE_CHECKING:
 
 STEPS = 7  # pictures along a direction
 ROWS = 8  # latents that classes and directions are shown on, at most
+KNOBS: dict[str, Any] = {
+    **{"truncation": 1.0, "label": None, "way": "sphere", "count": 6},
+    **{"reach": 3.0, "depth": 1, "starts": 8, "steps": 300},
+}
+READ = {  # which of them each look has a use for
+    "walk": ("truncation", "label", "way"),
+    "classes": ("truncation",),
+    "sefa": ("truncation", "label", "count", "reach"),
+    "pca": ("truncation", "label", "count", "reach", "depth"),
+    "invert": ("label", "starts", "steps"),
+}
 
 
 def explore(
@@ -24,14 +35,14 @@ def explore(
     images: str | None = None,
     n: int = 8,
     seed: int = 0,
-    truncation: float = 1.0,
+    truncation: float | None = None,
     label: str | None = None,
-    way: Literal["sphere", "line"] = "sphere",
-    count: int = 6,
-    reach: float = 3.0,
-    depth: int = 1,
-    starts: int = 8,
-    steps: int = 300,
+    way: Literal["sphere", "line"] | None = None,
+    count: int | None = None,
+    reach: float | None = None,
+    depth: int | None = None,
+    starts: int | None = None,
+    steps: int | None = None,
     out: Path | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
@@ -44,14 +55,14 @@ def explore(
         images: A folder or a zip of pictures (invert only), of which the central square is taken.
         n: How many latents, or images at most.
         seed: Which latents; the first of them are the same for every n.
-        truncation: Below 1 keeps latents closer to the mean: less varied, often cleaner.
+        truncation: Below 1 keeps latents closer to the mean: less varied, often cleaner; 1 if none is given.
         label: Draw this class alone, by name or number (conditional generators).
-        way: Of a walk: along the sphere on which normal latents lie, or in a straight line.
-        count: How many directions.
-        reach: How far a direction is followed to both sides, in standard deviations of the latent.
-        depth: The layer whose activations pca looks at: 0 for the first.
-        starts: Searches for each image (invert only).
-        steps: Of each search.
+        way: Of a walk: along the sphere on which normal latents lie (the default), or in a straight line.
+        count: How many directions; 6 if none is given.
+        reach: How far a direction is followed to both sides, in standard deviations of the latent; 3 if none is given.
+        depth: The layer whose activations pca looks at, 0 for the first; 1 if none is given.
+        starts: Searches for each image (invert only); 8 if none is given.
+        steps: Of each search; 300 if none is given.
         out: Folder to write into; RUN/explore-WHAT-SEED if none is given.
         device: cpu, cuda, mps or another of PyTorch's; auto takes the accelerator if there is one.
 
@@ -63,23 +74,33 @@ def explore(
     """
     if (images is not None) != (what == "invert"):
         raise UserError("invert needs --images PATH, a folder or zip of pictures, and nothing else takes it")
+    asked: dict[str, Any] = {
+        **{"truncation": truncation, "label": label, "way": way, "count": count},
+        **{"reach": reach, "depth": depth, "starts": starts, "steps": steps},
+    }
+    said = {name: value for name, value in asked.items() if value is not None}
+    if idle := [name for name in said if name not in READ[what]]:
+        raise UserError(f"--{idle[0]} has no meaning for {what}: leave it out")
+    knobs = {name: said.get(name, KNOBS[name]) for name in READ[what]}
     if n < 1:
         raise UserError(f"{n} latents show nothing: ask for 1 or more")
     generator = generator_of(run, device=device)
     folder = out or home_of(run) / f"explore-{what}-{seed}"
     if folder.exists():
         raise UserError(f"'{folder}' exists already: remove it or choose another with --out")
-    kind = None if label is None else class_of(generator, label)
+    if "label" in knobs:
+        knobs["kind"] = None if label is None else class_of(generator, knobs["label"])
+        del knobs["label"]
     facts: dict[str, Any]
     if what == "walk":
-        facts = _walk(generator, folder, n, seed, truncation, kind, way)
+        facts = _walk(generator, folder, n, seed, **knobs)
     elif what == "classes":
-        facts = _classes(generator, folder, n, seed, truncation)
+        facts = _classes(generator, folder, n, seed, **knobs)
     elif what == "invert":
-        facts = _invert(generator, folder, str(images), n, kind, starts, steps, seed)
+        facts = _invert(generator, folder, str(images), n, seed, **knobs)
     else:
-        found = _found(generator, what, count, depth, seed)
-        facts = _directions(generator, folder, found, n, seed, truncation, kind, reach)
+        found = _found(generator, knobs.pop("count"), knobs.pop("depth", None), seed)
+        facts = _directions(generator, folder, found, n, seed, **knobs)
     return {"folder": str(folder), "files": sorted(path.name for path in folder.iterdir()), **facts}
 
 
@@ -89,7 +110,7 @@ def _kinds(generator: Generator, n: int, kind: int | None) -> list[int]:
 
 
 def _walk(
-    generator: Generator, folder: Path, n: int, seed: int, truncation: float, kind: int | None, way: str
+    generator: Generator, folder: Path, n: int, seed: int, *, truncation: float, kind: int | None, way: str
 ) -> dict[str, Any]:
     from rivals.reports import sheet
 
@@ -99,7 +120,7 @@ def _walk(
     return {"frames": len(frames)}
 
 
-def _classes(generator: Generator, folder: Path, n: int, seed: int, truncation: float) -> dict[str, Any]:
+def _classes(generator: Generator, folder: Path, n: int, seed: int, *, truncation: float) -> dict[str, Any]:
     from rivals.reports import sheet
 
     if not generator.classes:
@@ -112,10 +133,10 @@ def _classes(generator: Generator, folder: Path, n: int, seed: int, truncation: 
     return {"latents": rows, "classes": columns}
 
 
-def _found(generator: Generator, what: str, count: int, depth: int, seed: int) -> Directions:
+def _found(generator: Generator, count: int, depth: int | None, seed: int) -> Directions:
     from rivals.latent.directions import pca, sefa
 
-    return sefa(generator, count) if what == "sefa" else pca(generator, count, depth=depth, seed=seed)
+    return sefa(generator, count) if depth is None else pca(generator, count, depth=depth, seed=seed)
 
 
 def _directions(
@@ -124,6 +145,7 @@ def _directions(
     found: Directions,
     n: int,
     seed: int,
+    *,
     truncation: float,
     kind: int | None,
     reach: float,
@@ -146,7 +168,7 @@ def _directions(
 
 
 def _invert(
-    generator: Generator, folder: Path, source: str, n: int, kind: int | None, starts: int, steps: int, seed: int
+    generator: Generator, folder: Path, source: str, n: int, seed: int, *, kind: int | None, starts: int, steps: int
 ) -> dict[str, Any]:
     import numpy as np
     import torch

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import re
 import resource
 import sys
@@ -67,7 +68,7 @@ def run(notebook: NotebookNode) -> None:
             coalesce_streams=True,
             resources={"metadata": {"path": folder}},
             extra_arguments=["--log-level=ERROR"],
-        ).execute()
+        ).execute(env=os.environ | {"TMPDIR": folder})  # where they make the folders of their runs
     for cell in notebook.cells:
         cell.metadata = nbformat.from_dict({})
         for output in cell.get("outputs", []):

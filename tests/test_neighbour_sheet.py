@@ -20,7 +20,7 @@ HEADING = "Closest training images"
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     home = tmp_path_factory.mktemp("photos")
-    for i in range(7):
+    for i in range(12):
         pixels = np.random.default_rng(i).integers(0, 256, (8, 8, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(home / f"{i}.png")
     return home
@@ -32,11 +32,11 @@ def trained(photos, out, **settings):
 
 def test_a_training_leaves_the_sheet_and_is_the_same_without(photos, tmp_path, monkeypatch):
     run = trained(photos, tmp_path / "with")
-    assert run.about["neighbours"] == {"sheet": "nearest.png", "by": "pixels", "drawn": 10, "n": 7}
+    assert run.about["neighbours"] == {"sheet": "nearest.png", "by": "pixels", "drawn": 10, "n": 12}
     with Image.open(run.folder / "nearest.png") as picture:
         assert picture.mode == "RGB" and picture.height == 10 * 64 + 9 * 2
     page = run.report.read_text()
-    assert HEADING in page and "of all 7" in page
+    assert HEADING in page and "of all 12" in page
     monkeypatch.setattr(beside, "SPEED", 1.0)  # a search that would take minutes, after a run of seconds
     other = trained(photos, tmp_path / "without")
     assert not (other.folder / "nearest.png").exists() and HEADING not in other.report.read_text()

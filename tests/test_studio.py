@@ -44,7 +44,7 @@ def networks(home):
                 for weights in net.parameters():
                     weights.mul_(8)  # or it would not care for its image
             keep(net, home / f"{name}.safetensors", {"classes": ["cats", "dogs"], "data": "photos", **more})
-    for i in range(6):
+    for i in range(12):
         path = home / "photos" / ("cats" if i % 2 else "dogs") / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.random.default_rng(i).integers(0, 256, (8, 8), dtype=np.uint8)).save(path)

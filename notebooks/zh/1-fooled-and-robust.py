@@ -176,7 +176,7 @@ print(
 # 别的什么都挡不住。
 
 # %%
-START = {"weights": str(runs / "plain"), "until": "6 epochs", "optimizer": "adam", "lr": 2e-3, **NET}
+START = {"weights": str(runs / "plain"), "until": "5 epochs", "optimizer": "adam", "lr": 2e-3, **NET}
 noisy = rivals.harden("mnist5k", ball, method="noise", out=runs / "noise", **START).classifier
 moved = rivals.harden("mnist5k", ball, method="augment", out=runs / "augment", **START).classifier
 hard = rivals.harden(

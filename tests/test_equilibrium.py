@@ -210,7 +210,15 @@ def photos(tmp_path_factory):
     return home
 
 
-SMALL = {"generator_widths": (8,), "discriminator_widths": (8,), "batch": 8, "latent": 4, "sheet": 6, "quiet": True}
+SMALL = {
+    "recipe": "quick",
+    "generator_widths": (8,),
+    "discriminator_widths": (8,),
+    "batch": 8,
+    "latent": 4,
+    "sheet": 6,
+    "quiet": True,
+}
 
 
 @pytest.fixture(scope="module")
@@ -320,8 +328,8 @@ def test_every_loss_can_be_measured(name, photos, tmp_path, monkeypatch):
     monkeypatch.setattr("rivals.api.soundings.write_report", lambda *_: None)
     extra = {"gp": 10} if name == "wasserstein" else {}
     out = tmp_path / "run"
-    kept = {**SMALL, "loss": name, "hold_out": 60, **extra}
-    rivals.train(str(photos), recipe="dcgan", until="2 steps", out=out, conditional=name == "hinge", **kept)
+    kept = {**SMALL, "recipe": "dcgan", "loss": name, "hold_out": 60, **extra}
+    rivals.train(str(photos), until="2 steps", out=out, conditional=name == "hinge", **kept)
     found = rivals.equilibrium(out, steps=1, n=60, quiet=True)
     names = {(record["name"], record["discriminator"]) for record in found.values}
     assert (("D's loss", "as it plays") in names) == (name in ("minimax", "nonsaturating"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -46,22 +45,22 @@ class Choice:
         kept: Record = {"images_per_second": round(self.speed, 1), "images": round(self.images)}
         return kept | {"memory": self.memory, "why": self.why}
 
-    def tell(self, images: ImageSet) -> None:
-        """Say on standard error what was chosen, why, and what it will take."""
+    def lines(self, images: ImageSet) -> list[str]:
+        """What was chosen, why, and what it will take."""
         values = self.config.written()
         shown = {name: values[name] for name in self.why}
         width = max(map(len, shown))
-        print(f"auto: for {len(images):,} images of {images.size} px, --until '{self.config.until}'", file=sys.stderr)
+        told = [f"auto: for {len(images):,} images of {images.size} px, --until '{self.config.until}'"]
         for name, value in shown.items():
             words = " ".join(map(str, value)) if isinstance(value, list) else str(value)
-            print(f"  {name:<{width}}  {words} ({self.why[name]})", file=sys.stderr)
+            told.append(f"  {name:<{width}}  {words} ({self.why[name]})")
         minutes = self.images / self.speed / FOR_PLAY / 60
         memory = f", {self.memory / 2**30:.1f} GB of memory" if self.memory else ""
-        print(
+        told.append(
             f"  about {self.images:,.0f} images, {self.images / len(images):,.1f} epochs, at {self.speed:,.0f} "
-            f"images/s {minutes:,.1f} minutes{memory}",
-            file=sys.stderr,
+            f"images/s {minutes:,.1f} minutes{memory}"
         )
+        return told
 
 
 def choose(images: ImageSet, said: dict[str, Any], device: torch.device, seed: int) -> Choice:
@@ -79,7 +78,7 @@ def choose(images: ImageSet, said: dict[str, Any], device: torch.device, seed: i
     from rivals.nets.canvas import Canvas
 
     stages = Canvas.of(images.size).stages
-    facts = automatic.Facts(len(images), images.size, stages, images.channels, len(images.classes))
+    facts = automatic.Facts(len(images), images.size, stages, images.channels)
     config, why = automatic.basis(facts)
     config = config.changed(precision=devices.precision(device)).changed(**said)
     known = automatic.budget(config.until, config.batch, facts)
@@ -125,7 +124,7 @@ def probe(config: Config, images: ImageSet, device: torch.device, seed: int) -> 
         game.round(step, batches, seed=seed)["loss/generator"].item()  # which waits for the device
         return time.perf_counter() - start
 
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), devices.enough_memory():
         seconds(0), seconds(1)  # to warm up, one of each kind
         dear = seconds(every)
         cheap: list[float] = []

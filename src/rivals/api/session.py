@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rivals.api import surroundings
 from rivals.api.networks import keep
+from rivals.base import devices
 from rivals.base.errors import Interrupted, UserError
 from rivals.base.spans import Span
 from rivals.recipes import ClassifierConfig, Config
@@ -111,8 +112,6 @@ class Session:
             UserError: the game went wrong, and could not go back or was not to.
             Interrupted: the user asked to stop.
         """
-        import torch
-
         from rivals.game.checkpoint import Checkpoints
         from rivals.game.interrupt import asked_to_stop
         from rivals.game.ledger import Setback
@@ -122,7 +121,7 @@ class Session:
         run = self.run
         checkpoints = Checkpoints(run.checkpoints)
         live = Live(self.until, self.batches.n, quiet=self.quiet)
-        with asked_to_stop() as stop, live:
+        with asked_to_stop() as stop, live, devices.enough_memory():
             try:
                 end = play(
                     self.game,
@@ -137,11 +136,6 @@ class Session:
                     stop=stop,
                     rollback=rollback,
                 )
-            except RuntimeError as error:
-                # The CPU's allocator has no error of its own, only its words.
-                if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
-                    raise
-                raise UserError("there is not enough memory for this game: lower --batch or the widths") from None
             except Setback as error:
                 tensors, facts = checkpoints.load()
                 self.game.restore(tensors)

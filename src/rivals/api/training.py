@@ -138,6 +138,7 @@ def train(
 
     from rivals.api.judging import LOOKS, hold_aside, looks, pixel_entropy
     from rivals.data.imageset import require_classes
+    from rivals.data.load import to_stderr
     from rivals.data.stream import Batches
     from rivals.game.best import Best
     from rivals.game.checkpoint import Checkpoints
@@ -153,8 +154,9 @@ def train(
         require_classes(whole)
     images, held = hold_aside(whole, source, config.hold_out, seed, quiet)
     fitted: Record = {}
+    said: list[str] = []
     if not resume:
-        config, fitted = _fitted(recipe, config, images, settings, place, seed, quiet)
+        config, fitted, said = _fitted(recipe, config, images, settings, place, seed)
     shape = {"size": images.size, "channels": images.channels, "classes": len(images.classes)}
     game = build_game(config, **shape, device=place, seed=seed)
     shown: Any = game.players["generator"].shown
@@ -171,6 +173,8 @@ def train(
         ends["data_entropy"] = pixel_entropy(torch.from_numpy(images.images[:: max(1, len(images) // 1000)]))
         ends["held_out"] = held and {"split": held.split, "n": len(held), "hash": held.hash}
         run = TrainedRun.create(folder, about("train", recipe, config, source, whole, game, seed, **ends, **fitted))
+    for line in [] if quiet else said:
+        to_stderr(line)
     with run.alone():
         run.update(state="running", config=config.written(), pace=pace, says="")
         judged = Span(length.amount / LOOKS, length.unit)
@@ -204,23 +208,16 @@ def _fitted(
     settings: dict[str, Any],
     place: torch.device,
     seed: int,
-    quiet: bool,
-) -> tuple[recipes.Config, Record]:
-    """The settings of a new run, and what is kept of how they were chosen; says so, and what is unwise about them."""
+) -> tuple[recipes.Config, Record, list[str]]:
+    """The settings of a new run, what is kept of how they were chosen, and what is to be said of them."""
     from rivals.api.automatic import choose
     from rivals.api.cautions import cautions, playable
-    from rivals.data.load import to_stderr
 
     playable(config, images)
-    kept: Record = {}
-    if recipe == "auto":
-        choice = choose(images, settings, place, seed)
-        config, kept = choice.config, {"auto": choice.written()}
-        if not quiet:
-            choice.tell(images)
-    for caution in [] if quiet else cautions(config, images):
-        to_stderr(caution)
-    return config, kept
+    if recipe != "auto":
+        return config, {}, cautions(config, images)
+    choice = choose(images, settings, place, seed)
+    return choice.config, {"auto": choice.written()}, choice.lines(images) + cautions(choice.config, images)
 
 
 def _sheets(run: Run, generator: Any, images: ImageSet, count: int, seed: int) -> Callable[[Moment], Iterator[Record]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from rivals.base.errors import UserError
@@ -42,6 +43,20 @@ def precision(device: torch.device) -> str:
     else:
         built_in = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16" if built_in else "fp32"
+
+
+@contextlib.contextmanager
+def enough_memory() -> Iterator[None]:
+    """Say in one line, as a :class:`UserError`, that memory did not suffice for the game played within."""
+    import torch
+
+    try:
+        yield
+    except RuntimeError as error:
+        # The CPU's allocator has no error of its own, only its words.
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        raise UserError("there is not enough memory for this game: lower --batch or the widths") from None
 
 
 def peak_memory(device: torch.device) -> int | None:

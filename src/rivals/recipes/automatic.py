@@ -12,7 +12,7 @@ from rivals.recipes.games import Config, auto
 
 LADDER = (64, 96, 128, 192, 256, 384, 512)
 """Channels at the lowest resolution that a network may have; each doubling of the side halves them."""
-IMAGES_A_CHANNEL = 2_000
+IMAGES_A_CHANNEL = 1_500
 """How many images a run must see for each of those channels, or the next narrower network draws better."""
 NARROWEST = 16
 """Fewest channels of a stage: a vector of AVX-512 holds so many."""
@@ -20,8 +20,6 @@ GAMMA = 0.3
 """Of R1 and R2 at 32 px and batch 64."""
 REPEATS = 100
 """How often an image may come before the discriminator knows it by heart, and is shown changed ones instead."""
-OF_A_CLASS = 100
-"""Fewest images a class, in the mean, for the players to be told of classes."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +31,12 @@ class Facts:
         size: Their side in pixels.
         stages: How often the side is halved on the way down.
         channels: 1, 3 or 4.
-        classes: How many there are; 0 or 1 without.
     """
 
     n: int
     size: int
     stages: int
     channels: int
-    classes: int
 
 
 def budget(until: str, batch: int, facts: Facts) -> float | None:
@@ -62,28 +58,15 @@ def enough(channels: int, images: float) -> bool:
 
 
 def basis(facts: Facts) -> tuple[Config, dict[str, str]]:
-    """What follows from the data alone, with the reasons: the game of ``quick``, in classes and mirrored if that fits.
+    """What follows from the data alone, with the reasons: the game of ``quick``, mirrored if that fits.
 
     The length of a gradient grows with the side (Karras et al. 2020 scale gamma by its square), so gamma does.
     """
     gamma = Schedule.parse(float(f"{GAMMA * (facts.size / 32) ** 2:.2g}"))
-    conditional = facts.classes > 1 and facts.n / facts.classes >= OF_A_CLASS
-    told: dict[str, Any] = {
-        "r1": gamma,
-        "r2": gamma,
-        "flip": facts.channels > 1,
-        "conditional": conditional,
-    }
+    told: dict[str, Any] = {"r1": gamma, "r2": gamma, "flip": facts.channels > 1}
     why = {
         "r1": f"{GAMMA:g} at 32 px, growing with the square of the side",
         "flip": "colour images are seldom writing" if facts.channels > 1 else "grey images may be writing",
-        "conditional": (
-            f"{facts.classes} classes of {facts.n // facts.classes:,} images"
-            if conditional
-            else f"fewer than {OF_A_CLASS} images a class"
-            if facts.classes > 1
-            else "no classes"
-        ),
     }
     return auto().changed(**told), why
 

@@ -9,7 +9,16 @@ from benchmarks import table
 
 NAMES = (
     *("attack_speed", "attack_strength", "autoattack", "classic_speed", "demo_recipes", "equilibrium", "fidelity"),
-    *("hardening", "hardening_cost", "mlp_mnist", "overfitting", "resume", "sngan_speed", "stacked_mnist"),
+    *(
+        "gan_quality",
+        "hardening",
+        "hardening_cost",
+        "mlp_mnist",
+        "overfitting",
+        "resume",
+        "sngan_speed",
+        "stacked_mnist",
+    ),
     *("startup", "studio"),
 )
 

@@ -77,8 +77,10 @@ def run(notebook: NotebookNode) -> None:
             for kind, value in output.get("data", {}).items():
                 if kind.startswith("text/") and isinstance(value, str):
                     output.data[kind] = ABSOLUTE.sub(shortened, value)
-            if len(output.get("data", {}).get("image/png", "")) > LARGE:
-                output.data["image/jpeg"] = as_jpeg(output.data.pop("image/png"))
+            if "image/png" in output.get("data", {}):
+                output.data.pop("image/jpeg", None)  # a picture of Pillow's tells itself in both
+                if len(output.data["image/png"]) > LARGE:
+                    output.data["image/jpeg"] = as_jpeg(output.data.pop("image/png"))
 
 
 def shortened(path: re.Match[str]) -> str:

@@ -198,7 +198,7 @@ def gan_throughput(r: dict[str, Any]) -> tuple[str, str]:
     """What a game's time is spent on."""
     widths = "-".join(map(str, r["recipe"]["generator_widths"]))
     return (
-        f"at least {r['asked']:.0%} of a round's time in products and convolutions; the game that `auto` fits to CIFAR-10",
+        f"at least {r['asked']:.0%} of a round in products and convolutions, the game that `auto` fits to CIFAR-10",
         f"**{r['share_of_products_and_convolutions']:.1%}** (generator {widths}, {r['recipe']['precision']}, "
         f"{r['images_per_second']:.0f} images/s; {r['gigaflops']:.0f} Gflop/s, of this machine's measured peak "
         f"{r['share_of_peak']['float32']:.0%} in float32 and {r['share_of_peak']['bf16']:.0%} in bf16)",

@@ -10,7 +10,7 @@ from benchmarks import table
 NAMES = (
     *("attack_speed", "attack_strength", "autoattack", "classic_speed", "demo_recipes", "equilibrium", "fidelity"),
     *("gan_quality", "gan_throughput", "hardening", "hardening_cost", "mlp_mnist", "overfitting", "resume"),
-    *("sngan_speed", "stacked_mnist", "startup", "studio"),
+    *("small_data", "sngan_speed", "stacked_mnist", "startup", "studio"),
 )
 
 

@@ -31,7 +31,7 @@ def fast(monkeypatch):
 
     def probe(config, images, device, seed):
         probed.append(config.generator_widths)
-        return 1e5 / config.generator_widths[0]
+        return 1e5 / (config.generator_widths or (100,))[0]
 
     monkeypatch.setattr(fitting, "probe", probe)
     return probed
@@ -100,6 +100,9 @@ def test_what_the_user_says_stands(fast):
     assert choice.config.ema.start == 0
     assert choice.config.batch == 8
     assert not set(said) & set(choice.why)
+    other = fitting.choose(images(size=32), {"net": "mlp", "until": "10 minutes"}, CPU, 0)
+    assert (other.config.net, other.config.generator_widths) == ("mlp", ())
+    assert "generator_widths" not in other.why
     with pytest.raises(UserError, match="bach"):
         fitting.choose(images(size=32), {"bach": 8}, CPU, 0)
 

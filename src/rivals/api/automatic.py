@@ -84,23 +84,20 @@ def choose(images: ImageSet, said: dict[str, Any], device: torch.device, seed: i
     known = automatic.budget(config.until, config.batch, facts)
     seconds = Span.parse(config.until).amount * 60 * FOR_PLAY
     speed, seen = 0.0, known or 0.0
+    wider = [config.changed(**automatic.widths(channels, facts)) for channels in automatic.LADDER]
     if any(name in said for name in _FREE):
-        speed = probe(config, images, device, seed)
-        seen = known or speed * seconds
-    else:
-        for channels in automatic.LADDER:
-            wider = config.changed(**automatic.widths(channels, facts))
-            if known is not None and channels > automatic.LADDER[0] and not automatic.enough(channels, known):
-                break
-            measured = probe(wider, images, device, seed) if known is None else 0.0
-            sees = known or measured * seconds
-            if channels > automatic.LADDER[0] and not automatic.enough(channels, sees):
-                break
-            config, speed, seen = wider, measured, sees
-        speed = speed or probe(config, images, device, seed)
-        why["generator_widths"] = (
-            f"the widest that sees {automatic.IMAGES_A_CHANNEL:,} images for each of its first channels"
-        )
+        wider = [config]
+    for each in wider:
+        measured = probe(each, images, device, seed) if known is None else 0.0
+        sees = known or measured * seconds
+        # The narrowest is taken however little it sees.
+        if each is not wider[0] and not automatic.enough(each.generator_widths[0], sees):
+            break
+        config, speed, seen = each, measured, sees
+    speed = speed or probe(config, images, device, seed)
+    if len(wider) > 1:
+        rule = f"the widest that sees {automatic.IMAGES_A_CHANNEL:,} images for each of its first channels"
+        why["generator_widths"] = rule
     told, reasons = automatic.course(seen, facts)
     config = config.changed(**{name: value for name, value in told.items() if name not in said})
     why = {name: reason for name, reason in (why | reasons).items() if name not in said}

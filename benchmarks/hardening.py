@@ -251,7 +251,8 @@ def results() -> dict[str, Any]:
 def note(case: str, entry: str, **facts: Any) -> None:
     """Add facts to an entry and keep them."""
     cases = results()
-    told = cases.setdefault(case, {"minutes": CASES[case].minutes, "eps": CASES[case].eps})
+    told = cases.setdefault(case, {})
+    told |= {"minutes": CASES[case].minutes, "eps": CASES[case].eps}
     told[entry] = told.get(entry, {}) | facts
     record("hardening", threads=1, n=N, reference_n=REFERENCE_N, cases=cases)
 

@@ -7,7 +7,7 @@
 # We write the game out by hand, then play it in full, watch it fail, find out why, and cure it.
 #
 # The pictures are CIFAR-10's. They are looked for in the folder that the environment variable `RIVALS_DATA` names, and
-# downloaded (170 MB) if they are not there. Everything below takes about four minutes of one processor core.
+# downloaded (170 MB) if they are not there. Everything below takes about ten minutes of one processor core.
 
 # %%
 import dataclasses
@@ -178,7 +178,7 @@ print("of D's loss, the first:", round(in_rivals[0]["loss/discriminator"], 3), "
 # and stay much alike.
 
 # %%
-UNTIL = "45k images"
+UNTIL = "5 epochs"
 classic = rivals.train("cifar10", recipe="mlp-classic", until=UNTIL, seed=0, out=runs / "classic", quiet=True)
 
 
@@ -214,8 +214,9 @@ for alarm in (record for record in classic.records() if "alarm" in record):
     print(alarm["remedy"])
 
 # %% [markdown]
-# Forty-eight different latents, and nearly one and the same picture: **mode collapse**. The run noticed it by itself.
-# It compares how far the pictures of a sheet lie from each other with how far real ones do.
+# Forty-eight different latents, and for a long time one and the same picture, then a few kinds of grey clouds: **mode
+# collapse**. The run noticed it by itself. It compares how far the pictures of a sheet lie from each other with how far
+# real ones do.
 #
 # The same can be seen without any sheet: how much does each pixel vary from one drawn picture to the next?
 

@@ -7,7 +7,7 @@
 # 我们先亲手写出这场博弈，再完整地训练一遍，看它怎样失败，弄清原因，然后治好它。
 #
 # 图像来自 CIFAR-10：程序先到环境变量 `RIVALS_DATA` 指定的文件夹里找，找不到就下载（170 MB）。
-# 下面的全部内容大约需要一个处理器核心运行四分钟。
+# 下面的全部内容大约需要一个处理器核心运行十分钟。
 
 # %%
 import dataclasses
@@ -174,7 +174,7 @@ print("of D's loss, the first:", round(in_rivals[0]["loss/discriminator"], 3), "
 # 图像数越多，训练越长。如果你有一个小时，可以写 `until="20 epochs"`：画出的图会变成一团团彩色的云，而且仍然彼此相像。
 
 # %%
-UNTIL = "45k images"
+UNTIL = "5 epochs"
 classic = rivals.train("cifar10", recipe="mlp-classic", until=UNTIL, seed=0, out=runs / "classic", quiet=True)
 
 
@@ -209,7 +209,7 @@ for alarm in (record for record in classic.records() if "alarm" in record):
     print(alarm["remedy"])
 
 # %% [markdown]
-# 四十八个不同的隐向量，画出的几乎是同一张图：这就是**模式坍塌**。训练自己发现了它：
+# 四十八个不同的隐向量，很长时间里画出的是同一张图，后来也只是几种灰色的云：这就是**模式坍塌**。训练自己发现了它：
 # 程序比较样本图里各图之间的距离和真实图像之间的距离。
 #
 # 不看样本图也能发现：从一张画出的图到下一张，每个像素变化多大？

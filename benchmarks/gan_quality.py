@@ -21,11 +21,11 @@ import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
 import torch
 from PIL import Image
@@ -33,15 +33,16 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import rivals
+from benchmarks import sngan_speed
 from benchmarks.harness import RESULTS, record
 from rivals.data.load import load
 from rivals.data.stream import Batches
+from rivals.nets.build import build_discriminator, build_generator
 from rivals.reports.sheet import grid, save_png
 
 RUNS, JUDGES = Path("runs/benchmark-quality"), Path("runs/benchmark-judges")
 N = 10_000
 CHUNK = 250
-PEERS = {"mimicry": "torch-mimicry==0.1.16", "torchgan": "torchgan==0.1.0"}
 Draw = Callable[[int], Tensor]
 """Draws n images: uint8 (n, C, H, W)."""
 
@@ -107,15 +108,12 @@ def ours(case: Case, seed: int, folder: Path) -> tuple[Draw, dict[str, Any]]:
     return lambda n: run.generator.sample(n, seed=0), told
 
 
-def fetch(peer: str) -> None:
-    """Make a peer's networks importable; its trainers need parts of torch, or packages, that are gone."""
+def fetch(requirement: str) -> None:
+    """Make a peer's networks importable, without the packages that only its trainers need."""
     folder = tempfile.mkdtemp()
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder]
-    subprocess.run([*pip, PEERS[peer]], check=True)
+    subprocess.run([*pip, requirement], check=True)
     sys.path.insert(0, folder)
-    if peer == "mimicry":
-        for room in ("datasets", "metrics", "training"):
-            sys.modules[f"torch_mimicry.{room}"] = mock.MagicMock(__path__=[], __all__=[])
 
 
 def real_batches(case: Case, batch: int) -> Callable[[int], Tensor]:
@@ -137,7 +135,7 @@ def finished(net: Callable[[int], Tensor]) -> Draw:
 
 def mimicry(case: Case, seed: int, folder: Path) -> tuple[Draw, dict[str, Any]]:
     """torch-mimicry's SNGAN-32 by its own steps: batch 64, five of D for one of G, Adam 2e-4 (0, 0.9)."""
-    fetch("mimicry")
+    sngan_speed.fetch(tempfile.mkdtemp())
     nets = importlib.import_module("torch_mimicry.nets.sngan")
     torch.manual_seed(seed)
     g, d, real = nets.SNGANGenerator32(), nets.SNGANDiscriminator32(), real_batches(case, 64)
@@ -188,36 +186,15 @@ def plain(case: Case, seed: int, make: Callable[[], tuple[nn.Module, nn.Module]]
 
 
 def dcgan(case: Case, seed: int, folder: Path) -> tuple[Draw, dict[str, Any]]:
-    """DCGAN for 32 px, Radford's widths halved: 256, 128, 64 channels, batch norm, ReLU and leaky ReLU."""
-
-    def make() -> tuple[nn.Module, nn.Module]:
-        up = nn.ConvTranspose2d
-        g = nn.Sequential(
-            *(nn.Unflatten(1, (100, 1, 1)), up(100, 256, 4, 1, 0, bias=False), nn.BatchNorm2d(256), nn.ReLU()),
-            *(up(256, 128, 4, 2, 1, bias=False), nn.BatchNorm2d(128), nn.ReLU()),
-            *(up(128, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU()),
-            *(up(64, 3, 4, 2, 1), nn.Tanh()),
-        )
-        d = nn.Sequential(
-            *(nn.Conv2d(3, 64, 4, 2, 1), nn.LeakyReLU(0.2)),
-            *(nn.Conv2d(64, 128, 4, 2, 1, bias=False), nn.BatchNorm2d(128), nn.LeakyReLU(0.2)),
-            *(nn.Conv2d(128, 256, 4, 2, 1, bias=False), nn.BatchNorm2d(256), nn.LeakyReLU(0.2)),
-            nn.Conv2d(256, 1, 4),
-        )
-        for net in (g, d):
-            for part in net.modules():
-                if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
-                    nn.init.normal_(part.weight, 0, 0.02)
-                elif isinstance(part, nn.BatchNorm2d):
-                    nn.init.normal_(part.weight, 1, 0.02)
-        return g, d
-
-    return plain(case, seed, make)
+    """DCGAN for 32 px, Radford's widths halved, 256, 128, 64: our networks of that name, in the plain loop."""
+    shape: dict[str, Any] = {"size": 32, "channels": 3}
+    nets = partial(build_generator, "dcgan", latent=100, **shape), partial(build_discriminator, "dcgan", **shape)
+    return plain(case, seed, lambda: (nets[0](), nets[1]()))
 
 
 def torchgan(case: Case, seed: int, folder: Path) -> tuple[Draw, dict[str, Any]]:
     """torchgan's DCGAN networks with their defaults, their last sigmoid left to the loss."""
-    fetch("torchgan")
+    fetch("torchgan==0.1.0")
     nets = importlib.import_module("torchgan.models.dcgan")
     return plain(case, seed, lambda: (nets.DCGANGenerator(), nets.DCGANDiscriminator(last_nonlinearity=nn.Identity())))
 
@@ -240,7 +217,7 @@ def train(name: str, side: str, seed: int) -> None:
     images = draw(N)
     save_png(grid(images[:64].numpy()), RESULTS / f"gan_quality_{name}_{side}_{seed}.png")
     packed(images, folder / "samples.zip")
-    judge = {"fd": "lite0", "prdc": f"classifier:{judge_of(case)}"}[case.metrics]
+    judge = "lite0" if case.metrics == "fd" else f"classifier:{judge_of(case)}"
     scores = rivals.score(
         *(folder / "samples.zip", case.data),
         **{"metrics": case.metrics, "extractor": judge, "n": N, "n_real": N, "out": folder, "quiet": True},

@@ -47,7 +47,7 @@ def test_widths_halve_with_every_doubling_and_stop_at_a_vector():
     ("until", "comes_to"), [("2M images", 2e6), ("2 epochs", 1e5), ("100 steps", 6400), ("3 minutes", None)]
 )
 def test_a_budget_is_counted_in_images_unless_it_is_a_time(until, comes_to):
-    assert rules.budget(until, 64, facts()) == comes_to
+    assert rules.budget(rivals.recipes.auto().changed(until=until), 50_000) == comes_to
 
 
 def test_the_data_decide_gamma_and_mirrors():
@@ -122,7 +122,7 @@ def test_a_run_says_what_was_chosen_and_keeps_it(command, tmp_path, monkeypatch)
     assert status == 0, err
     assert json.loads(out)["state"] == "finished"
     assert "auto: for 4,450 images of 28 px, --until '4 steps'" in err
-    assert "generator_widths  64 32 (the widest that sees 1,500 images" in err
+    assert "generator_widths      64 32 (the widest that sees 1,500 images" in err
     assert "images/s" in err and "memory" in err
     about = json.loads((tmp_path / "a" / "run.json").read_text())
     assert about["recipe"] == "auto"

@@ -7,7 +7,7 @@
 # We write the game out by hand, then play it in full, watch it fail, find out why, and cure it.
 #
 # The pictures are CIFAR-10's. They are looked for in the folder that the environment variable `RIVALS_DATA` names, and
-# downloaded (170 MB) if they are not there. Everything below takes about ten minutes of one processor core.
+# downloaded (170 MB) if they are not there. Everything below takes about twelve minutes of one processor core.
 
 # %%
 import dataclasses

@@ -80,8 +80,10 @@ def choose(images: ImageSet, said: dict[str, Any], device: torch.device, seed: i
     stages = Canvas.of(images.size).stages
     facts = automatic.Facts(len(images), images.size, stages, images.channels)
     config, why = automatic.basis(facts)
-    config = config.changed(precision=devices.precision(device)).changed(**said)
-    known = automatic.budget(config.until, config.batch, facts)
+    config = config.changed(**said)
+    if config.precision == "auto":
+        config = config.changed(precision=devices.precision(device))
+    known = automatic.budget(config, facts.n)
     seconds = Span.parse(config.until).amount * 60 * FOR_PLAY
     speed, seen = 0.0, known or 0.0
     wider = [config.changed(**automatic.widths(channels, facts)) for channels in automatic.LADDER]
@@ -97,7 +99,7 @@ def choose(images: ImageSet, said: dict[str, Any], device: torch.device, seed: i
     speed = speed or probe(config, images, device, seed)
     if len(wider) > 1:
         rule = f"the widest that sees {automatic.IMAGES_A_CHANNEL:,} images for each of its first channels"
-        why["generator_widths"] = rule
+        why |= {"generator_widths": rule, "discriminator_widths": "the same, the other way round"}
     told, reasons = automatic.course(seen, facts)
     config = config.changed(**{name: value for name, value in told.items() if name not in said})
     why = {name: reason for name, reason in (why | reasons).items() if name not in said}

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rivals.base.errors import UserError
-from rivals.base.spans import Span
-from rivals.recipes import Config
+from rivals.recipes import Config, automatic
 
 if TYPE_CHECKING:
     from rivals.data.imageset import ImageSet
@@ -24,11 +23,10 @@ def playable(config: Config, images: ImageSet) -> None:
     """
     if len(images) < FEWEST:
         raise UserError(f"'{images.name}' has {len(images)} images, too few to learn from: give {FEWEST} or more")
-    span, step = Span.parse(config.until), config.batch * config.discriminator_turns
-    wanted = {"images": span.amount, "epochs": span.amount * len(images), "steps": span.amount * step}
-    if wanted.get(span.unit, step) < step:
+    wanted, step = automatic.budget(config, len(images)), config.batch * config.discriminator_turns
+    if wanted is not None and wanted < step:
         raise UserError(
-            f"--until '{span}' is {wanted[span.unit]:,.0f} images, less than one step of {step:,}: "
+            f"--until '{config.until}' is {wanted:,.0f} images, less than one step of {step:,}: "
             "give a longer --until or a smaller --batch"
         )
 

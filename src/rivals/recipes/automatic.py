@@ -39,10 +39,10 @@ class Facts:
     channels: int
 
 
-def budget(until: str, batch: int, facts: Facts) -> float | None:
-    """Images that a length of training comes to; None where it is a time, which depends on the machine."""
-    span = Span.parse(until)
-    known = {"images": 1, "epochs": facts.n, "steps": batch}
+def budget(config: Config, n: int) -> float | None:
+    """Images that ``until`` comes to on a set of n; None where it is a time, which depends on the machine."""
+    span = Span.parse(config.until)
+    known = {"images": 1, "epochs": n, "steps": config.batch * config.discriminator_turns}
     return span.amount * known[span.unit] if span.unit in known else None
 
 
@@ -64,8 +64,10 @@ def basis(facts: Facts) -> tuple[Config, dict[str, str]]:
     """
     gamma = Schedule.parse(float(f"{GAMMA * (facts.size / 32) ** 2:.2g}"))
     told: dict[str, Any] = {"r1": gamma, "r2": gamma, "flip": facts.channels > 1}
+    growing = f"{GAMMA:g} at 32 px, growing with the square of the side"
     why = {
-        "r1": f"{GAMMA:g} at 32 px, growing with the square of the side",
+        "r1": growing,
+        "r2": growing,
         "flip": "colour images are seldom writing" if facts.channels > 1 else "grey images may be writing",
     }
     return auto().changed(**told), why
@@ -87,6 +89,7 @@ def course(images: float, facts: Facts) -> tuple[dict[str, Any], dict[str, str]]
         "ema": "a twentieth of the run",
         "augment": comes,
         "generator_lr": "brave at first, calm at the end",
+        "discriminator_lr": "the same",
     }
     return told, why
 

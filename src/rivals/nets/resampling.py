@@ -53,8 +53,8 @@ def _along_both(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
     Products, and not convolutions channel by channel, as PyTorch has no fast one of those for bf16 on a CPU.
     """
-    x = x.permute(0, 2, 3, 1)
-    x = (rows @ x.flatten(2)).unflatten(2, x.shape[2:])
+    batch, channels, _, width = x.shape
+    x = (rows @ x.permute(0, 2, 3, 1).flatten(2)).view(batch, -1, width, channels)
     return (columns @ x).permute(0, 3, 1, 2)
 
 

@@ -44,7 +44,8 @@ class DownConv2d(nn.Conv2d):
 
 def _halving(size: int, x: Tensor) -> Tensor:
     """The kernel [1, 3, 3, 1] / 8 at every second of ``size`` pixels, zeros beyond: (size / 2, size), of x's type."""
-    offset = torch.arange(size) - 2 * torch.arange(size // 2)[:, None] - 0.5
+    pixels = torch.arange(size, device=x.device)
+    offset = pixels - 2 * pixels[: size // 2, None] - 0.5
     return ((2 - offset.abs()) / 4).clamp(min=0).to(x)
 
 

@@ -275,10 +275,16 @@ def small(net: nn.Module) -> nn.Module:
     return net if sum(weight.numel() for weight in net.parameters()) * 4 < MOST_BYTES else net.half()
 
 
+def trained(case: Case, folder: Path) -> Path:
+    """Where a network is: in its folder, or else, where that is gone, in the headline model that was kept of it."""
+    file = folder / "classifier.safetensors"
+    return file if file.exists() else (MODELS / case.file).with_suffix(".safetensors")
+
+
 def judge(name: str, side: str, seed: int, attack: str) -> None:
     """Attack one of them on the 1,000 images; a broken judgement goes on where it stopped."""
     case, folder = CASES[name], RUNS / f"{name}-{side}-{seed}"
-    net = rivals.load(folder)
+    net = rivals.load(trained(case, folder))
     if attack == "pyautoattack":
         robust = reference(case, net)
     else:

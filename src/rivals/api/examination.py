@@ -277,7 +277,7 @@ class Examination:
         attacks = {
             role: partial(ATTACKS[name], battery.frozen, **knobs, **shared)
             for role, (name, knobs) in budgets.items()
-            if name in ATTACKS and (name != "square" or x.ndim == 4)
+            if name != "square" or x.ndim == 4
         }
 
         def judge(x_adv: Tensor, labels: Tensor) -> Tensor:
@@ -384,13 +384,10 @@ def explained(sample: Tensor) -> Iterator[None]:
 
 
 def blind_only(parts: Sequence[Part]) -> tuple[Part, ...]:
-    """Of an ensemble the parts that need no gradient; square, or noise where it cannot be had, if it has none."""
+    """Of an ensemble the parts that need no gradient; square, if it has none."""
     from rivals.attacks.ensemble import ATTACKS, Part
 
-    found = tuple(part for part in parts if is_blind(part))
-    if found:
-        return found
-    return (Part("square", ATTACKS["square"]) if "square" in ATTACKS else Part("noise", ATTACKS["noise"]),)
+    return tuple(part for part in parts if is_blind(part)) or (Part("square", ATTACKS["square"]),)
 
 
 def _scalar(eps: float, x: Tensor) -> Tensor:

@@ -338,7 +338,8 @@ def main() -> None:
         path = RESULTS / f"{row.__name__}.json"
         if path.exists():
             result = json.loads(path.read_text())
-            machine = f"{result['hardware']['processor']}, {result['hardware']['threads']} threads"
+            threads = result["hardware"]["threads"]
+            machine = f"{result['hardware']['processor']}, {threads} {'thread' if threads == 1 else 'threads'}"
             lines.append(
                 " | ".join(["", *row(result), f"`{result['command']}`", f"{machine}, {result['date']}", ""]).strip()
             )

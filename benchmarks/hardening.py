@@ -278,7 +278,7 @@ def small(net: nn.Module) -> nn.Module:
 def trained(case: Case, folder: Path) -> Path:
     """Where a network is: in its folder, or else, where that is gone, in the headline model that was kept of it."""
     file = folder / "classifier.safetensors"
-    return file if file.exists() else (MODELS / case.file).with_suffix(".safetensors")
+    return file if file.exists() else MODELS / f"{case.file}.safetensors"
 
 
 def judge(name: str, side: str, seed: int, attack: str) -> None:
@@ -318,7 +318,7 @@ def headline(name: str, side: str, seed: int) -> None:
     case = CASES[name]
     source = RUNS / f"{name}-{side}-{seed}"
     for kind in (".safetensors", ".json"):
-        shutil.copy(source / f"classifier{kind}", (MODELS / case.file).with_suffix(kind))
+        shutil.copy(source / f"classifier{kind}", MODELS / f"{case.file}{kind}")
 
 
 def main() -> None:

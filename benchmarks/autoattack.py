@@ -8,7 +8,6 @@ run again unless it is named, and then only what is named is: ``python -m benchm
 from __future__ import annotations
 
 import importlib
-import json
 import logging
 import sys
 import time
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.attack_cases import CASES, Case, images_of, model_of, right
-from benchmarks.harness import RESULTS, record
+from benchmarks.harness import record, recorded
 from rivals.attacks import freeze
 from rivals.attacks.ensemble import assault, plan
 from rivals.base.balls import Linf
@@ -122,8 +121,7 @@ def main() -> None:
     """Run every side that is missing, or that was named, and keep each as soon as it is done."""
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
-    path = RESULTS / "autoattack.json"
-    cases: dict[str, Any] = json.loads(path.read_text())["cases"] if path.exists() else {}
+    cases = recorded("autoattack", "cases")
     sides = {"reference": reference, "standard": ours("standard"), "swift": ours("swift")}
     for case in CASES:
         model, (x, y) = model_of(case.model), images_of(case.model, N)

@@ -12,7 +12,6 @@ do, and peers in processor time, which other programs on the machine disturb les
 from __future__ import annotations
 
 import importlib
-import json
 import shutil
 import subprocess
 import sys
@@ -34,7 +33,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 import rivals
 from benchmarks import sngan_speed
-from benchmarks.harness import RESULTS, record
+from benchmarks.harness import RESULTS, record, recorded
 from rivals.data.load import load
 from rivals.data.stream import Batches
 from rivals.nets.build import build_discriminator, build_generator
@@ -204,8 +203,7 @@ SIDES = {"ours": ours, "mimicry": mimicry, "dcgan": dcgan, "torchgan": torchgan}
 
 def results() -> dict[str, Any]:
     """What stands already: case, then side and seed, then facts."""
-    path = RESULTS / "gan_quality.json"
-    return json.loads(path.read_text())["cases"] if path.exists() else {}
+    return recorded("gan_quality", "cases")
 
 
 def train(name: str, side: str, seed: int) -> None:

@@ -13,7 +13,6 @@ PGD-40 and under both versions of ``autoattack``, and on the first 100 of those 
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import sys
 import time
@@ -26,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 import rivals
-from benchmarks.harness import RESULTS, record
+from benchmarks.harness import record, recorded
 from rivals.api.learning import accuracy
 from rivals.api.networks import keep
 from rivals.attacks.inner import Inner
@@ -245,8 +244,7 @@ CASES = {
 
 def results() -> dict[str, Any]:
     """What stands already: case, then side and seed, then facts."""
-    path = RESULTS / "hardening.json"
-    return json.loads(path.read_text())["cases"] if path.exists() else {}
+    return recorded("hardening", "cases")
 
 
 def note(case: str, entry: str, **facts: Any) -> None:

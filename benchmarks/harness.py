@@ -31,6 +31,13 @@ def record(name: str, **facts: Any) -> None:
     (RESULTS / f"{name}.json").write_text(text + "\n")
 
 
+def recorded(name: str, key: str) -> dict[str, Any]:
+    """What stands already in ``results/NAME.json`` under ``key``; nothing at first."""
+    path = RESULTS / f"{name}.json"
+    found: dict[str, Any] = json.loads(path.read_text())[key] if path.exists() else {}
+    return found
+
+
 def in_turn(sides: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
     """Measure each side once a round, one after the other, so that a drift of the machine meets all alike."""
     values: dict[str, list[float]] = {name: [] for name in sides}

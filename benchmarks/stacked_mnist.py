@@ -8,7 +8,6 @@ it sees so few images in them. ``python -m benchmarks.stacked_mnist r3`` does on
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 
 import rivals
-from benchmarks.harness import RESULTS, record
+from benchmarks.harness import RESULTS, record, recorded
 from benchmarks.judge import Judge, train_judge
 from rivals.data.load import load
 from rivals.metrics.modes import count_modes, stacked_labels
@@ -74,8 +73,7 @@ def main() -> None:
     read = count_modes(stacked_labels(digits(judge, torch.from_numpy(test.images))), 1000, shares)
     for recipe in sys.argv[1:] or SIDES:
         row = side(recipe, judge, shares)
-        path = RESULTS / "stacked_mnist.json"
-        known = (json.loads(path.read_text())["recipes"] if path.exists() else {}) | {recipe: row}
+        known = recorded("stacked_mnist", "recipes") | {recipe: row}
         record(
             "stacked_mnist",
             what=f"modes of stacked MNIST among {SAMPLES:,} samples, read by a classifier; {MINUTES} minutes each",

@@ -193,6 +193,14 @@ def test_robust_overfitting_is_told_and_the_best_state_kept(tmp_path):
     assert list(guard.active) == ["robust-overfitting"]
 
 
+def test_losing_to_one_step_too_is_robust_overfitting_and_not_rolled_back(tmp_path):
+    """PGD leaves less than half of what stood at best, but hardly less than one step does."""
+    run, game, guard, go = guarded(tmp_path, lambda step, game: (0.8, 0.9) if step < 3 else (0.35, 0.42))
+    assert go().step == 12
+    assert game.rate == 1 and not any("rollback" in record for record in run.records())
+    assert list(guard.active) == ["robust-overfitting"]
+
+
 def test_a_net_that_knows_nothing_is_not_the_best(tmp_path):
     run, _, _, go = guarded(tmp_path, lambda step, game: (0.5 if step < 3 else 0.1 + step / 1000, 0.5))
     go()

@@ -13,7 +13,7 @@ from rivals.game.play import Moment
 
 Record = dict[str, Any]
 ROBUST, ONE_STEP = "accuracy/pgd", "accuracy/fgsm"
-LOST = 0.5  # robust accuracy below this share of the best, while one step is survived: overfitted to one step
+LOST = 0.5  # robust accuracy below this share of the best and of what survives one step: overfitted to one step
 NOTHING = 0.1  # robust accuracy below this share of what survives one step is none
 FALLEN = 0.03  # robust accuracy this far below the best is an alarm
 OVERFITTING, ONE_STEP_ONLY = "robust-overfitting", "one-step-overfitting"
@@ -57,7 +57,7 @@ class Guard:
         if self._learnt(robust) >= self.best:
             facts = {"moment": asdict(moment), "rate": self.game.rate}
             self.checkpoints.save(moment.step, self.game.state(), facts)
-        elif robust < LOST * self.best <= one_step:
+        elif robust < LOST * min(self.best, one_step) and one_step >= LOST * self.best:
             raise Relapse(
                 f"overfitted to its own attack: robust accuracy fell from {self.best:.1%} to {robust:.1%} under PGD "
                 f"while {one_step:.1%} survive one step",

@@ -138,16 +138,16 @@ def _runs(shelf: Shelf, children: Children, figures: watching.Figures, look: gr.
 
     def looked(known: list[str], awaited: str, before: list[int], picked: list[str], share: float) -> tuple[Any, ...]:
         found = shelf.names()
-        here = [each for each in picked or [] if each in found] or found[:1]
-        if awaited in found:
-            here, awaited = [awaited], ""
+        here = [awaited] if awaited in found else [each for each in picked or [] if each in found] or found[:1]
+        # Only what has come is awaited no longer: a run may have been begun since this look was asked for.
+        waits: Any = "" if awaited in found else gr.skip()
         # A menu that is set anew closes under the reader's hand: only when there is something new.
         menu: Any = gr.skip() if found == known and here == picked else gr.Dropdown(found, value=here)
         shown = [watching.listing(shelf, children), *views(here, share)]
         # What is on the page already is not sent again: pictures and curves are by far the most of what is sent.
         marks = [hash(part) for part in shown]
         news = [gr.skip() if mark in before else part for mark, part in zip(marks, shown, strict=True)]
-        return menu, found, awaited, marks, *news
+        return menu, found, waits, marks, *news
 
     gr.on(
         [look.click],

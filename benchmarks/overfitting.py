@@ -36,9 +36,13 @@ from rivals.reports.sheet import picture
 MODEL = Path(__file__).parent / "models" / "mnist-hard.safetensors"
 FEW = 2500  # images of cifar10, of which a tenth is the test and a tenth of the rest kept aside
 PLAIN = {"optimizer": "adam", "ema": 0}
-IMAGE = PLAIN | {"method": "fgsm", "start": "image", "step": 1.0, "ramp": 0.0, "batch": 32}
 SCENES: dict[str, tuple[str, Ball, dict[str, Any]]] = {
-    "one step": ("mnist5k", Linf(0.3), IMAGE | {"weights": str(MODEL), "lr": 4.5e-3, "until": "2 epochs"}),
+    "one step": (
+        *("mnist5k", Linf(0.3)),
+        PLAIN
+        | {"method": "fgsm", "start": "image", "step": 1.0, "ramp": 0.0, "batch": 32}
+        | {"weights": str(MODEL), "lr": 4.5e-3, "until": "2 epochs"},
+    ),
     "many epochs": (
         *("cifar10", Linf(8 / 255)),
         PLAIN | {"recipe": "cnn", "method": "fgsm", "ramp": 0.0, "lr": 2e-3, "widths": (16, 32), "until": "25 epochs"},

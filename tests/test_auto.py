@@ -10,13 +10,15 @@ import rivals
 from rivals.api import automatic as fitting
 from rivals.base.errors import UserError
 from rivals.data.imageset import ImageSet
+from rivals.nets.build import build_discriminator, build_generator
+from rivals.nets.canvas import Canvas
 from rivals.recipes import automatic as rules
 
 CPU = torch.device("cpu")
 
 
 def facts(**said):
-    return rules.Facts(**({"n": 50_000, "size": 32, "stages": 3, "channels": 3} | said))
+    return rules.Facts(**({"n": 50_000, "size": 32, "channels": 3} | said))
 
 
 def images(n=40, size=8, channels=1, classes=2):
@@ -39,8 +41,18 @@ def fast(monkeypatch):
 
 def test_widths_halve_with_every_doubling_and_stop_at_a_vector():
     assert rules.widths(128, facts()) == {"generator_widths": (128, 64, 32), "discriminator_widths": (32, 64, 128)}
-    deep = rules.widths(64, facts(size=256, stages=6))
+    deep = rules.widths(64, facts(size=256))
     assert deep["generator_widths"] == (64, 32, 16, 16, 16, 16)
+
+
+@pytest.mark.parametrize(("size", "stages"), [(8, 1), (28, 3), (32, 3), (48, 4), (50, 4), (100, 5), (1024, 8)])
+def test_halving_ends_near_four_pixels_and_the_networks_can_be_built(size, stages):
+    chosen = rules.widths(64, facts(size=size))["generator_widths"]
+    assert len(chosen) == stages
+    assert 3 <= Canvas.of(size, stages).base <= 6
+    draws = build_generator("dcgan", size=size, channels=1, widths=(1,) * stages)
+    judges = build_discriminator("dcgan", size=size, channels=1, widths=(1,) * stages)
+    assert judges(draws(torch.randn(2, 100))).shape == (2,)
 
 
 @pytest.mark.parametrize(
@@ -122,11 +134,11 @@ def test_a_run_says_what_was_chosen_and_keeps_it(command, tmp_path, monkeypatch)
     assert status == 0, err
     assert json.loads(out)["state"] == "finished"
     assert "auto: for 4,450 images of 28 px, --until '4 steps'" in err
-    assert "generator_widths      64 32 (the widest that sees 1,500 images" in err
+    assert "generator_widths      64 32 16 (the widest that sees 1,500 images" in err
     assert "images/s" in err and "memory" in err
     about = json.loads((tmp_path / "a" / "run.json").read_text())
     assert about["recipe"] == "auto"
-    assert about["config"]["generator_widths"] == [64, 32]
+    assert about["config"]["generator_widths"] == [64, 32, 16]
     assert {"images_per_second", "images", "memory", "why"} <= about["auto"].keys()
     # Resumed, it is the same game, whatever the machine can do now.
     status, out, err = command(["train", "--resume", "--out", "a", "--until", "6 steps", "--json"])

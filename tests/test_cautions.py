@@ -47,6 +47,9 @@ def test_what_may_disappoint_is_said_in_a_line_each():
     assert cautions(game("mlp"), images(size=20)) == []  # no canvas there
     (told,) = cautions(game(), images(size=33))
     assert told == "images of 33 px are drawn on a canvas of 40 px, and cut out of it"
+    assert cautions(game(), images(size=28)) == []
+    (told,) = cautions(game(generator_widths=(8, 4, 2)), images(size=28))  # as many halvings as widths
+    assert told.startswith("images of 28 px are drawn on a canvas of 32 px")
     (told,) = cautions(game(conditional=True), images(labels=np.array([0] + [1] * 59)))
     assert told.startswith("one image only in class 'a'")
     (told,) = cautions(game(r1=0, r2=0), images())

@@ -79,7 +79,18 @@ def test_canvas_is_the_smallest_that_fits(size):
 
 @pytest.mark.parametrize(("size", "base", "stages"), [(28, 7, 2), (32, 4, 3), (100, 7, 4), (8, 4, 1), (1024, 4, 8)])
 def test_canvas_of_known_sizes(size, base, stages):
-    assert Canvas.of(size) == Canvas(size, base, stages)
+    assert Canvas.of(size) == Canvas(size, base, stages) == Canvas.of(size, stages)
+
+
+@given(st.integers(8, 1024), st.integers(1, 10))
+def test_a_canvas_of_another_depth_leaves_two_to_eight_pixels(size, stages):
+    if 2 <= -(-size // 2**stages) <= 8:
+        canvas = Canvas.of(size, stages)
+        assert (canvas.stages, canvas.base) == (stages, -(-size // 2**stages))
+        assert size <= canvas.side < size + 2**stages
+    else:
+        with pytest.raises(UserError, match=f"{stages} widths, one for each halving, do not fit images of {size} px"):
+            Canvas.of(size, stages)
 
 
 @given(st.integers(8, 200))
@@ -116,8 +127,8 @@ COMMON = {"size": 32, "channels": 3}
         (
             build_generator,
             "dcgan",
-            {**COMMON, "widths": (64, 32)},
-            "widths 64,32 do not fit .* give 3 positive numbers",
+            {**COMMON, "widths": (64,)},
+            "1 widths, one for each halving, do not fit images of 32 px: give 2 to 4",
         ),
         (build_discriminator, "dcgan", {**COMMON, "norm": "bacth"}, "unknown norm 'bacth': did you mean batch"),
         (build_discriminator, "sngan", {**COMMON, "widths": (64, -1, 64, 64)}, "give 4 positive numbers"),

@@ -75,10 +75,7 @@ def choose(images: ImageSet, said: dict[str, Any], device: torch.device, seed: i
     Raises:
         UserError: what was said cannot work.
     """
-    from rivals.nets.canvas import Canvas
-
-    stages = Canvas.of(images.size).stages
-    facts = automatic.Facts(len(images), images.size, stages, images.channels)
+    facts = automatic.Facts(len(images), images.size, images.channels)
     config, why = automatic.basis(facts)
     config = config.changed(**said)
     if config.precision == "auto":

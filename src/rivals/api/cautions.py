@@ -36,7 +36,7 @@ def cautions(config: Config, images: ImageSet) -> list[str]:
     from rivals.nets.canvas import Canvas
 
     told = []
-    canvas = Canvas.of(images.size)
+    canvas = Canvas.of(images.size, len(config.generator_widths) if config.net == "dcgan" else 0)
     if config.net != "mlp" and canvas.side != images.size:
         told.append(f"images of {images.size} px are drawn on a canvas of {canvas.side} px, and cut out of it")
     if config.conditional and images.labels is not None:

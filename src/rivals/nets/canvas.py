@@ -1,7 +1,8 @@
 """From any image size to the canvas that a convolutional network works on, and back.
 
-A canvas is ``base`` times a power of two, with ``base`` from 4 to 8: 28 px is 7 x 2 x 2, and 100 px is cut
-out of 7 x 16 = 112 px.
+A canvas is ``base`` times a power of two, with ``base`` from 4 to 8 where nothing is said: 28 px is 7 x 2 x 2, and
+100 px is cut out of 7 x 16 = 112 px. Who asks for another depth has another canvas: 28 px of three stages is cut out
+of 4 x 8 = 32 px.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from rivals.base.errors import UserError
 
 SMALLEST, LARGEST = 8, 1024
+FEWEST_LEFT, MOST_LEFT = 2, 8
 
 
 @dataclass(frozen=True)
@@ -27,15 +29,24 @@ class Canvas:
     stages: int
 
     @classmethod
-    def of(cls, size: int) -> Canvas:
+    def of(cls, size: int, stages: int = 0) -> Canvas:
         """The smallest canvas for images of ``size`` pixels.
 
+        Args:
+            size: The images' side in pixels.
+            stages: How often the canvas is halved; 0 for until 4 to 8 px are left.
+
         Raises:
-            UserError: the size is not in 8..1024.
+            UserError: the size is not in 8..1024, or so many halvings leave fewer than 2 px or more than 8.
         """
         if not SMALLEST <= size <= LARGEST:
             raise UserError(f"images of {size} px cannot be learnt: take a size from {SMALLEST} to {LARGEST}")
-        stages = (size // 4).bit_length() - 1
+        stages = stages or (size // 4).bit_length() - 1
+        fit = [each for each in range(1, size.bit_length()) if FEWEST_LEFT <= -(-size // 2**each) <= MOST_LEFT]
+        if stages not in fit:
+            raise UserError(
+                f"{stages} widths, one for each halving, do not fit images of {size} px: give {fit[0]} to {fit[-1]}"
+            )
         return cls(size, -(-size // 2**stages), stages)
 
     @property

@@ -20,13 +20,13 @@ class DCGANGenerator(Generator):
     """A linear layer to the lowest resolution, then a 4x4 transposed convolution of stride 2 per doubling.
 
     Batch norm and ReLU before each of them, tanh at the end. ``widths`` has one number per doubling, the
-    lowest resolution first.
+    lowest resolution first, and so says how many there are.
     """
 
     def __init__(
         self, *, size: int, channels: int, classes: int = 0, latent: int = 100, widths: tuple[int, ...] = ()
     ) -> None:
-        canvas = Canvas.of(size)
+        canvas = Canvas.of(size, len(widths))
         widths = check_widths(f"dcgan's generator at {size} px", widths, _widths(canvas.stages)[::-1])
         super().__init__("dcgan", size=size, channels=channels, classes=classes, latent=latent, widths=widths)
         self.canvas = canvas
@@ -50,13 +50,13 @@ class DCGANDiscriminator(Discriminator):
     """A 4x4 convolution of stride 2 per halving, with leaky ReLU, then one linear layer on all that is left.
 
     ``norm="batch"`` has batch norm after each convolution but the first; ``"none"`` has none. ``widths`` has
-    one number per halving, the highest resolution first.
+    one number per halving, the highest resolution first, and so says how many there are.
     """
 
     def __init__(
         self, *, size: int, channels: int, classes: int = 0, widths: tuple[int, ...] = (), norm: str = "batch"
     ) -> None:
-        canvas = Canvas.of(size)
+        canvas = Canvas.of(size, len(widths))
         widths = check_widths(f"dcgan's discriminator at {size} px", widths, _widths(canvas.stages))
         if norm not in NORMS:
             raise unknown("norm", norm, NORMS)

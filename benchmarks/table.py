@@ -143,7 +143,7 @@ def overfitting(r: dict[str, Any]) -> tuple[str, str]:
     said = []
     for name, scene in r["scenes"].items():
         watched = scene["watched"]
-        alarms = f"{watched['rollbacks']} rollbacks, {len(watched['told']) - watched['rollbacks']} more notices"
+        alarms = f"rollbacks: {watched['rollbacks']}, other notices: {len(watched['told']) - watched['rollbacks']}"
         n = watched["left"]["robust"]["of"] if watched["left"] else 0
         said.append(
             f"{name} ({scene['data']}, eps {scene['eps']:g}): **{left(watched)}** of {n} stand under PGD-20, unwatched "

@@ -67,7 +67,7 @@ class Case:
 
 CASES = {
     "cifar10-10": Case("cifar10", 20, "fd", (0, 1, 2), ("mimicry", "dcgan", "torchgan")),
-    "cifar10-60": Case("cifar10", 120, "fd", (0,), ("mimicry",)),
+    "cifar10-60": Case("cifar10", 120, "fd", (0,), ("dcgan",)),
     "mnist-10": Case("mnist", 20, "prdc"),
     "fashion-10": Case("fashion-mnist", 20, "prdc"),
 }

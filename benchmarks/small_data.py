@@ -94,7 +94,10 @@ def main() -> None:
     rows = {name: side(name, data, minutes, home) for name in SIDES}
     if minutes == MINUTES:
         record(
-            "small_data", what=f"{COUNT} drawings at {SIZE} px, {minutes:g} minutes of one thread a side", minutes=minutes, sides=rows
+            "small_data",
+            what=f"{COUNT} drawings at {SIZE} px, {minutes:g} minutes of one thread a side",
+            minutes=minutes,
+            sides=rows,
         )
     print(json.dumps(rows, indent=2))
 

@@ -89,7 +89,7 @@ def test_a_canvas_of_another_depth_leaves_two_to_eight_pixels(size, stages):
         assert (canvas.stages, canvas.base) == (stages, -(-size // 2**stages))
         assert size <= canvas.side < size + 2**stages
     else:
-        with pytest.raises(UserError, match=f"images of {size} px take . to . widths, one for each halving, not {stages}"):
+        with pytest.raises(UserError, match=f"images of {size} px take . to . widths, one a halving, not {stages}"):
             Canvas.of(size, stages)
 
 
@@ -128,7 +128,7 @@ COMMON = {"size": 32, "channels": 3}
             build_generator,
             "dcgan",
             {**COMMON, "widths": (64,)},
-            "images of 32 px take 2 to 4 widths, one for each halving, not 1",
+            "images of 32 px take 2 to 4 widths, one a halving, not 1",
         ),
         (build_discriminator, "dcgan", {**COMMON, "norm": "bacth"}, "unknown norm 'bacth': did you mean batch"),
         (build_discriminator, "sngan", {**COMMON, "widths": (64, -1, 64, 64)}, "give 4 positive numbers"),

@@ -44,7 +44,7 @@ class Canvas:
         stages = stages or (size // 4).bit_length() - 1
         fit = [each for each in range(1, size.bit_length()) if FEWEST_LEFT <= -(-size // 2**each) <= MOST_LEFT]
         if stages not in fit:
-            raise UserError(f"images of {size} px take {fit[0]} to {fit[-1]} widths, one for each halving, not {stages}")
+            raise UserError(f"images of {size} px take {fit[0]} to {fit[-1]} widths, one a halving, not {stages}")
         return cls(size, -(-size // 2**stages), stages)
 
     @property

@@ -1,5 +1,7 @@
 """500 drawings in a folder, 64 px: the default recipe with the augmentation it chooses, and the same without.
 
+Another 100 are the folder's test images, by which the discriminator is watched.
+
 The drawings are emoji of faces, animals, food and things (Google's Noto, Apache-2.0), as npm's package
 ``emoji-datasource-google`` has them, on white. Both runs get the same minutes on the clock, with one thread: 40 of
 them for "20 minutes" of two cores. Told are the alarms, how varied the last sheets are, and by lite0's features how
@@ -20,6 +22,7 @@ import sys
 import tarfile
 import tempfile
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -30,7 +33,7 @@ from benchmarks.harness import RESULTS, record
 
 PACKAGE = "emoji-datasource-google@16.0.0"
 GROUPS = ("Smileys & Emotion", "Animals & Nature", "Food & Drink", "Objects")
-COUNT, SIZE, MINUTES = 500, 64, 40
+COUNT, TEST, SIZE, MINUTES = 500, 100, 64, 40
 SIDES: dict[str, dict[str, Any]] = {"as it chooses": {}, "without augmentation": {"augment": "none"}}
 
 
@@ -52,12 +55,14 @@ def drawings(folder: Path) -> Path:
 
             told = [each for each in json.loads(read("emoji.json")) if each["category"] in GROUPS]
             told.sort(key=lambda each: (GROUPS.index(each["category"]), each["sort_order"]))
-            folder.mkdir(parents=True)
-            for number, each in enumerate(told[:COUNT]):
+            for split in ("train", "test"):
+                (folder / split).mkdir(parents=True)
+            for number, each in enumerate(told[: COUNT + TEST]):
+                split = "train" if number % ((COUNT + TEST) // TEST) else "test"
                 image = Image.open(io.BytesIO(read(f"img/google/64/{each['image']}"))).convert("RGBA")
                 white = Image.new("RGBA", image.size, "white")
                 white.alpha_composite(image)
-                white.convert("RGB").resize((SIZE, SIZE)).save(folder / f"{number:03}.png")
+                white.convert("RGB").resize((SIZE, SIZE)).save(folder / split / f"{number:03}.png")
     return folder
 
 
@@ -67,7 +72,9 @@ def side(name: str, data: Path, minutes: float, home: Path) -> dict[str, Any]:
     shutil.rmtree(out, ignore_errors=True)
     run = rivals.train(str(data), until=f"{minutes:g} minutes", out=out, quiet=True, **SIDES[name])
     about = run.about
-    sheets = [each["diversity"] for each in run.records() if each.get("diversity") is not None]
+    sheets, gaps = (
+        [each[key] for each in run.records() if each.get(key) is not None] for key in ("diversity", "equilibrium/r_v")
+    )
     scores = rivals.score(
         *(out, str(data)),
         **{"metrics": "fd,prdc,authenticity", "extractor": "lite0", "n": 2000, "n_real": COUNT, "quiet": True},
@@ -80,7 +87,8 @@ def side(name: str, data: Path, minutes: float, home: Path) -> dict[str, Any]:
         "images": about["images"],
         "alarms": [alarm["alarm"] for alarm in about["alarms"]],
         "raised": sorted({each["alarm"] for each in run.records() if each.get("raised")}),
-        "diversity": round(sum(sheets[-3:]) / len(sheets[-3:]), 3),
+        "diversity": round(fmean(sheets[-3:]), 3),
+        "r_v": round(fmean(gaps[-3:]), 3),
         **{value["metric"]: round(value["value"], 4) for value in scores.as_dict()["values"]},
     }
 

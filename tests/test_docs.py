@@ -274,6 +274,8 @@ def test_the_table_of_alarms_is_that_of_health():
     }.items():
         for level in levels:
             assert re.search(rf"\b{level * 100:.0f} %", table[alarm][0]), f"{alarm}: {level}"
+    for level in (health.OVERFITS, health.FITS):
+        assert f" {level:g}" in table["discriminator-overfits"][0]
     assert f"{health.SWINGS} times" in table["oscillation"][0]
     assert f"{health.LONG:,} batches" in table["oscillation"][0]
     assert f"{health.WINDOW} batches" in section("docs/game.md", "## Alarms")

@@ -1,11 +1,14 @@
 """Each alarm on a run made to show it, silence on a run that is well, and the arithmetic of the thresholds."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from rivals.api.assemble import build_game
+from rivals.api.judging import looks
 from rivals.base.spans import Span
 from rivals.data.imageset import ImageSet
 from rivals.data.stream import Batches
@@ -30,7 +33,7 @@ def blobs():
     return ImageSet("blobs", "train", pixels.astype(np.uint8)[:, None])
 
 
-def watched(images, until, recipe="mlp-classic", every="40 steps", **settings):
+def watched(images, until, recipe="mlp-classic", every="40 steps", held=None, **settings):
     """Play a small game and return its health and the alarms it raised, each with its record."""
     config = RECIPES[recipe]().changed(
         **{"batch": 16, "latent": 8, "generator_widths": (32,), "discriminator_widths": (32,), **settings}
@@ -49,7 +52,10 @@ def watched(images, until, recipe="mlp-classic", every="40 steps", **settings):
         game,
         Batches(images, config.batch, seed=0),
         until=until,
-        interludes=[Interlude(Span.parse(every), sheet)],
+        interludes=[
+            Interlude(Span.parse(every), sheet),
+            *([Interlude(Span.parse(every), looks(game, images, held, seed=0))] if held is not None else []),
+        ],
         watch=health,
         show=lambda record: alarms.append(record) if "alarm" in record else None,
     )
@@ -104,6 +110,27 @@ def test_the_plain_dirac_game_is_said_to_go_in_circles():
     play(game, Batches(zeros, 4, seed=0), until="3000 steps", watch=health, show=show)
     assert "oscillation" in {record["alarm"] for record in found}
     assert "in circles" in next(record["says"] for record in found if record["alarm"] == "oscillation")
+
+
+WIDE = {"recipe": "mlp", "discriminator_widths": (256, 256), "discriminator_lr": 1e-3, "r1": 0.01, "r2": 0.01}
+
+
+def halves(images, n):
+    """``n`` images to learn from, and 200 others of the same kind."""
+    return (dataclasses.replace(images, images=images.images[part]) for part in (slice(n), slice(200, 400)))
+
+
+def test_a_discriminator_of_few_images_learns_them_by_heart(blobs):
+    train, held = halves(blobs, 20)
+    _, alarms = watched(train, "1000 steps", held=held, dropout=0.0, **WIDE)
+    alarm = alarms["discriminator-overfits"]
+    assert "r_v = " in alarm["says"] and "--augment diff" in alarm["remedy"]
+
+
+def test_a_discriminator_of_many_does_not(blobs):
+    train, held = halves(blobs, 200)
+    _, alarms = watched(train, "1000 steps", held=held, dropout=0.0, **WIDE)
+    assert "discriminator-overfits" not in alarms
 
 
 def test_a_game_that_is_well_raises_no_alarm(blobs):
@@ -172,6 +199,16 @@ def test_collapse_needs_several_sheets_and_not_the_untrained_one():
     assert feed(Health(BCE), [sheet(step, 0.0) for step in range(YOUNG)]) == []
     growing = [sheet(step * YOUNG, 0.06 * step) for step in range(12)]
     assert feed(Health(BCE), growing) == []
+
+
+def look(step, r_v):
+    return {"images": step, "step": step, "seconds": 0.0, "equilibrium/r_v": r_v}
+
+
+def test_overfitting_needs_several_looks_and_is_over_after_as_many():
+    values = [0.6, 0.9, 0.45, 0.55, 0.9, 0.6, 0.4, 0.3, 0.3, 0.4, 0.3, 0.3, 0.3, 0.6]
+    found = feed(Health(BCE), [look(step, value) for step, value in enumerate(values)])
+    assert [(each["step"], each["raised"]) for each in found] == [(5, True), (12, False)]
 
 
 def test_a_loss_without_a_level_has_no_alarm_of_balance():

@@ -23,7 +23,8 @@ D_WINS, D_HOLDS = 0.05, 0.15  # L_D / L_D*: below the first D has won, above the
 G_WINS = 1.25  # L_D / L_D*: above, D does worse than if it always answered the same
 LEAD_D, LEAD_G = 0.6, 1.2  # L_D / L_D*: below the first D leads, above the second G does
 COLLAPSE, VARIED = 0.35, 0.5  # diversity: below the first collapsed, above the second not
-SHEETS = 3  # sheets in a row that make a collapse
+OVERFITS, FITS = 0.5, 0.35  # r_v: above the first D overfits, below the second it does not
+ROW = 3  # sheets in a row that make a collapse, or looks that make overfitting
 YOUNG = 300  # batches before which every generator draws much the same for everyone
 
 ADVICE: dict[str, tuple[str, str]] = {
@@ -49,6 +50,11 @@ ADVICE: dict[str, tuple[str, str]] = {
         "Keep the game from running away: --loss relativistic, a gradient penalty (--r1 0.1 --r2 0.1), a lower "
         "--generator-lr, a larger --batch.",
     ),
+    "discriminator-overfits": (
+        "The discriminator overfits: to it, real images that it has not learnt from are nearer to generated ones than "
+        "to those it knows (r_v = {r_v:.2f}; 0 is none of it, 1 all), so the generator is taught to copy.",
+        "Show it changed images (--augment diff), or more of them; the best state so far is kept with --score-every.",
+    ),
 }
 
 
@@ -65,19 +71,22 @@ class Health:
         self._losses: deque[tuple[float, float]] = deque(maxlen=WINDOW)
         self._stride: list[float] = []
         self._leads: deque[int] = deque(maxlen=LONG // STRIDE)
-        self._sheets: deque[float] = deque(maxlen=SHEETS)
+        self._sheets: deque[float] = deque(maxlen=ROW)
+        self._overfitting: deque[float] = deque(maxlen=ROW)
         self.active: dict[str, Record] = {}
 
     def __call__(self, record: Record) -> Iterator[Record]:
         """Take a record; give an alarm's record when one is raised or cleared."""
         if record.get("diversity") is not None:
             yield from self._see_sheet(record)
+        elif "equilibrium/r_v" in record:
+            yield from self._see_look(record)
         elif "loss/discriminator" in record and "loss/generator" in record and self._draw_d:
             yield from self._see_losses(record, self._draw_d)
 
     def recall(self, past: Iterable[Record]) -> None:
         """Forget what was seen, and take the past of a run, in whose journal the alarms already stand."""
-        for window in (self._losses, self._stride, self._leads, self._sheets, self.active):
+        for window in (self._losses, self._stride, self._leads, self._sheets, self._overfitting, self.active):
             window.clear()
         for record in past:
             if "alarm" in record:
@@ -142,6 +151,12 @@ class Health:
         worst, best = min(self._sheets), max(self._sheets)
         # A young generator that grows more varied from sheet to sheet is on its way, not collapsed.
         grows = self._sheets[-1] > max(0.1, 1.2 * self._sheets[0])
-        on = len(self._sheets) == SHEETS and best < COLLAPSE and not grows
+        on = len(self._sheets) == ROW and best < COLLAPSE and not grows
         still = "mode-collapse" in self.active and not worst > VARIED
         yield from self._set("mode-collapse", record, on or still, diversity=record["diversity"])
+
+    def _see_look(self, record: Record) -> Iterator[Record]:
+        self._overfitting.append(record["equilibrium/r_v"])
+        on = len(self._overfitting) == ROW and min(self._overfitting) > OVERFITS
+        still = "discriminator-overfits" in self.active and not max(self._overfitting) < FITS
+        yield from self._set("discriminator-overfits", record, on or still, r_v=record["equilibrium/r_v"])

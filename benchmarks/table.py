@@ -209,7 +209,8 @@ def small_data(r: dict[str, Any]) -> tuple[str, str]:
     """Few images, with augmentation and without."""
     sides = [
         f"{name} (`--augment {told['augment']}`): alarms {', '.join(told['raised']) or 'none'}, "
-        f"sheets {told['diversity']:.0%} as varied as the drawings, authenticity {told['authenticity']:.1%}, "
+        f"r_v {told['r_v']:.2f}, sheets {told['diversity']:.0%} as varied as the drawings, "
+        f"FD-lite0 {told['fd']:.0f}, authenticity {told['authenticity']:.1%}, "
         f"precision {told['precision']:.2f}, recall {told['recall']:.2f}"
         for name, told in r["sides"].items()
     ]

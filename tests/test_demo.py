@@ -48,7 +48,7 @@ def test_both_acts_are_on_one_page(played):
     page = played.report.read_text()
     assert "A play in 2 acts" in page
     for said in (
-        "Act 1: quick on mnist5k",
+        "Act 1: auto on mnist5k",
         "Act 2: cnn on mnist5k",
         "Samples",
         "Before and after",

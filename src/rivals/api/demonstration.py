@@ -79,7 +79,7 @@ def demo(
         length = Span.parse(hardening)
     first = str(Span(length.amount * PLAIN, length.unit))
     try:
-        _act(train, folder, resume, until=until, seed=seed, recipe="quick")
+        _act(train, folder, resume, until=until, seed=seed)
         run = DemoRun.open(folder)
         run.update(acts=["hard"], hardening=hardening)
         seed = run.about["seed"]

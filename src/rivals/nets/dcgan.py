@@ -5,13 +5,14 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rivals.base.registry import unknown
 from rivals.nets.canvas import Canvas, channels_last, check_widths
 from rivals.nets.discriminator import Discriminator
 from rivals.nets.generator import Generator
-from rivals.nets.labels import LabelledLatent, ProjectionHead
+from rivals.nets.labels import LabelledBatchNorm2d, ProjectionHead
 
 NORMS = ("batch", "none")
 
@@ -19,8 +20,8 @@ NORMS = ("batch", "none")
 class DCGANGenerator(Generator):
     """A linear layer to the lowest resolution, then a 4x4 transposed convolution of stride 2 per doubling.
 
-    Batch norm and ReLU before each of them, tanh at the end. ``widths`` has one number per doubling, the
-    lowest resolution first, and so says how many there are.
+    Batch norm and ReLU before each of them, tanh at the end. Labels enter the batch norms. ``widths`` has one
+    number per doubling, the lowest resolution first, and so says how many there are.
     """
 
     def __init__(
@@ -30,20 +31,31 @@ class DCGANGenerator(Generator):
         widths = check_widths(f"dcgan's generator at {size} px", widths, _widths(canvas.stages)[::-1])
         super().__init__("dcgan", size=size, channels=channels, classes=classes, latent=latent, widths=widths)
         self.canvas = canvas
-        self.input = LabelledLatent(latent, classes)
-        self.linear = nn.Linear(self.input.out_features, widths[0] * canvas.base**2, bias=False)
-        layers: list[nn.Module] = []
-        for wide, next_wide in pairwise(widths):
-            layers += [nn.BatchNorm2d(wide), nn.ReLU(inplace=True)]
-            layers += [nn.ConvTranspose2d(wide, next_wide, 4, 2, 1, bias=False)]
-        layers += [nn.BatchNorm2d(widths[-1]), nn.ReLU(inplace=True)]
-        self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], channels, 4, 2, 1))
+        # Of the latent alone: batch norm then holds its share of what varies, which a label beside it would take over.
+        self.linear = nn.Linear(latent, widths[0] * canvas.base**2, bias=False)
+        self.layers = nn.ModuleList(UpLayer(wide, next_wide, classes) for wide, next_wide in pairwise(widths))
+        self.layers.append(UpLayer(widths[-1], channels, classes, bias=True))
         _start(self)
         channels_last(self)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        h = self.linear(self.input(z, labels)).unflatten(1, (-1, self.canvas.base, self.canvas.base))
-        return torch.tanh(self.canvas.crop(self.layers(h)))
+        h = self.linear(z).unflatten(1, (-1, self.canvas.base, self.canvas.base))
+        for layer in self.layers:
+            h = layer(h, labels)
+        return torch.tanh(self.canvas.crop(h))
+
+
+class UpLayer(nn.Module):
+    """Batch norm, ReLU, and a transposed convolution to twice the size."""
+
+    def __init__(self, wide: int, next_wide: int, classes: int, *, bias: bool = False) -> None:
+        super().__init__()
+        self.norm = LabelledBatchNorm2d(wide, classes)
+        self.conv = nn.ConvTranspose2d(wide, next_wide, 4, 2, 1, bias=bias)
+
+    def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        h: Tensor = self.conv(F.relu(self.norm(x, labels), inplace=True))
+        return h
 
 
 class DCGANDiscriminator(Discriminator):
@@ -89,7 +101,7 @@ def _start(net: nn.Module) -> None:
     for part in net.modules():
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             nn.init.normal_(part.weight, std=0.02)
-        elif isinstance(part, nn.BatchNorm2d):
+        elif isinstance(part, nn.BatchNorm2d) and part.affine:
             nn.init.normal_(part.weight, mean=1.0, std=0.02)
         else:
             continue

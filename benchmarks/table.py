@@ -215,7 +215,7 @@ def small_data(r: dict[str, Any]) -> tuple[str, str]:
         for name, told in r["sides"].items()
     ]
     return (
-        f"{r['what']}: no collapse and nothing learnt by heart, and without augmentation an alarm",
+        f"{r['what']}: no alarm, and without augmentation one",
         "; ".join(sides),
     )
 

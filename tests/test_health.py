@@ -112,7 +112,8 @@ def test_the_plain_dirac_game_is_said_to_go_in_circles():
     assert "in circles" in next(record["says"] for record in found if record["alarm"] == "oscillation")
 
 
-WIDE = {"recipe": "mlp", "discriminator_widths": (256, 256), "discriminator_lr": 1e-3, "r1": 0.01, "r2": 0.01}
+WIDE = {"recipe": "mlp", "discriminator_widths": (256, 256), "discriminator_lr": 1e-3, "dropout": 0.0}
+WIDE |= {"r1": 0.01, "r2": 0.01}
 
 
 def halves(images, n):
@@ -122,14 +123,14 @@ def halves(images, n):
 
 def test_a_discriminator_of_few_images_learns_them_by_heart(blobs):
     train, held = halves(blobs, 20)
-    _, alarms = watched(train, "1000 steps", held=held, dropout=0.0, **WIDE)
+    _, alarms = watched(train, "1000 steps", held=held, **WIDE)
     alarm = alarms["discriminator-overfits"]
     assert "r_v = " in alarm["says"] and "--augment diff" in alarm["remedy"]
 
 
 def test_a_discriminator_of_many_does_not(blobs):
     train, held = halves(blobs, 200)
-    _, alarms = watched(train, "1000 steps", held=held, dropout=0.0, **WIDE)
+    _, alarms = watched(train, "1000 steps", held=held, **WIDE)
     assert "discriminator-overfits" not in alarms
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rivals.nets.build import build_discriminator
+from rivals.nets.build import build_discriminator, build_generator
 from rivals.nets.labels import LabelledBatchNorm2d, ProjectionHead
 from rivals.nets.resampling import DownConv2d, UpConv2d, downsample, upsample
 
@@ -140,3 +140,17 @@ def test_labelled_batch_norm_scales_and_shifts_by_class():
     torch.nn.init.normal_(norm.shift.weight)
     scale, shift = (table.weight[y][:, :, None, None] for table in (norm.scale, norm.shift))
     torch.testing.assert_close(norm(x, y), plain * scale + shift)
+
+
+def test_the_first_batch_norm_of_dcgan_sees_the_latent_alone():
+    """A label beside it could supply all that varies, and the latent would draw one image a class."""
+    net = build_generator("dcgan", size=16, channels=1, classes=3, latent=8, widths=(8, 4))
+    seen = []
+    net.layers[0].norm.norm.register_forward_hook(lambda layer, given, out: seen.append(out))
+    z = torch.randn(6, 8)
+    images = [net(z, torch.full((6,), y)) for y in (0, 1)]
+    assert torch.equal(*seen) and torch.equal(*images)  # classes start alike
+    with torch.no_grad():
+        net.layers[0].norm.shift.weight[1] += 1
+    assert not torch.equal(net(z, torch.full((6,), 1)), images[0])
+    assert torch.equal(net(z, torch.full((6,), 0)), images[0])

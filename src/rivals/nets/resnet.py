@@ -63,7 +63,11 @@ class ResNet(Classifier):
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions, the first by ``stride``, beside the identity or, where the shape changes, a 1x1 one."""
+    """Two 3x3 convolutions, the first by ``stride``, beside the identity or, where the shape changes, a 1x1 one.
+
+    The 1x1 convolution is handed every ``stride``-th pixel, by a pooling of one pixel each. Told of the stride itself,
+    with fewer than 16 channels, oneDNN's backward pass writes beyond its memory (uxlfoundation/oneDNN issue 6035).
+    """
 
     def __init__(self, wide: int, next_wide: int, stride: int) -> None:
         super().__init__()
@@ -71,10 +75,11 @@ class Block(nn.Module):
         self.norm1 = nn.BatchNorm2d(next_wide)
         self.conv2 = nn.Conv2d(next_wide, next_wide, 3, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(next_wide)
+        self.thinned: nn.Module = nn.Identity() if stride == 1 else nn.AvgPool2d(1, stride)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or wide != next_wide:
-            self.shortcut = nn.Sequential(nn.Conv2d(wide, next_wide, 1, stride, bias=False), nn.BatchNorm2d(next_wide))
+            self.shortcut = nn.Sequential(nn.Conv2d(wide, next_wide, 1, bias=False), nn.BatchNorm2d(next_wide))
 
     def forward(self, x: Tensor) -> Tensor:
         h = F.relu(self.norm1(self.conv1(x)), inplace=True)
-        return F.relu(self.norm2(self.conv2(h)) + self.shortcut(x), inplace=True)
+        return F.relu(self.norm2(self.conv2(h)) + self.shortcut(self.thinned(x)), inplace=True)

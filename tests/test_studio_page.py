@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,6 @@ import pytest
 
 from fake_runs import fake_run
 from rivals.base.spans import Span
-from rivals.studio.serving import free_port
 from test_studio import networks
 
 pytest.importorskip("gradio", reason="the studio's extra is not installed: pip install 'rivals[studio]'")
@@ -32,7 +32,9 @@ def studio(tmp_path_factory):
     home = tmp_path_factory.mktemp("runs")
     networks(home)
     fake_run(home / "made", config={"until": "12800 images", "batch": 64})
-    port = free_port("127.0.0.1", None)
+    with socket.socket() as probe:  # any port: another worker's studio, begun as this one is, takes the first free one
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GRADIO_TEMP_DIR": str(home.parent / "uploads")}
     words = [sys.executable, "-m", "rivals", "studio", str(home), "--port", str(port), "--no-open"]
     server = subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True, cwd=home)
@@ -47,6 +49,7 @@ def studio(tmp_path_factory):
             assert time.monotonic() < end, "the studio does not answer"
             time.sleep(0.2)
     yield address, home
+    assert server.poll() is None, f"the studio ended by itself with {server.returncode}: {server.stderr.read()}"
     server.send_signal(signal.SIGINT)
     said = server.communicate(timeout=30)[1]
     assert "Traceback" not in said, said

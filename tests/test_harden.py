@@ -79,6 +79,20 @@ def test_awp_extra_images_weights_and_a_ramp_go_together(stripes, tmp_path):
     assert run.result()["accuracy/pgd"] > 0.8
 
 
+def test_only_the_average_answers_by_mirror_images(stripes):
+    told = {"method": "fgsm", "ema": "200", "until": "3 epochs", "seed": 3, **TINY}
+    plain = rivals.harden(stripes, Linf(0.1), out="runs/plain", **told).classifier
+    run = rivals.harden(stripes, Linf(0.1), mirror=True, out="runs/mirror", **told)
+    mirrored = run.classifier
+    for name, weight in plain.state_dict().items():  # so learning cost no second pass, and was the same
+        assert torch.equal(weight, mirrored.state_dict()[name]), name
+    x = torch.rand(6, 1, 8, 8)
+    torch.testing.assert_close(mirrored(x), (plain(x) + plain(x.flip(3))) / 2)
+    assert not torch.equal(mirrored(x), plain(x))
+    again = rivals.harden(stripes, Linf(0.1), weights="runs/mirror", out="runs/again", **told).classifier
+    assert not again.spec["mirror"]  # it was not asked for
+
+
 def test_hardening_from_weights_begins_where_they_are(stripes):
     plain = rivals.classify(stripes, until="10 epochs", out="runs/plain", **TINY)
     run = rivals.harden(stripes, Linf(0.05), weights="runs/plain", until="1 steps", out="runs/one", **TINY)

@@ -55,6 +55,23 @@ def test_a_description_and_weights_make_the_same_net(net):
     assert again.spec == built.spec
 
 
+@pytest.mark.parametrize("net", CLASSIFIERS)
+def test_a_mirrored_net_answers_by_the_mean_over_an_image_and_its_mirror_image(net):
+    plain = settled(net)
+    mirrored = rebuild({**plain.spec, "mirror": True})
+    mirrored.load_state_dict(plain.state_dict())
+    mirrored.eval()
+    x = torch.rand(5, 3, 16, 16)
+    torch.testing.assert_close(mirrored(x), (plain(x) + plain(x.flip(3))) / 2)
+    torch.testing.assert_close(mirrored(x), mirrored(x.flip(3)))
+    assert not torch.allclose(plain(x), plain(x.flip(3)), atol=1e-3)
+    with freeze(mirrored, x) as frozen:
+        assert frozen.folded == (net == "resnet")
+        torch.testing.assert_close(frozen.logits(x), mirrored(x).detach(), rtol=1e-4, atol=1e-4)
+    before = {key: value for key, value in plain.spec.items() if key != "mirror"}  # of a file from before there was one
+    assert not rebuild(before).spec["mirror"]
+
+
 def test_an_attack_folds_every_batch_norm_of_a_resnet():
     built = settled("resnet", blocks=2)
     x = torch.rand(4, 3, 16, 16)
@@ -62,6 +79,21 @@ def test_an_attack_folds_every_batch_norm_of_a_resnet():
         assert frozen.folded
         assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in frozen.run.modules())
         torch.testing.assert_close(frozen.logits(x), built(x).detach(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_shortcut_takes_every_other_pixel_without_a_stride_that_onednn_breaks_on():
+    built = settled("resnet", size=13)
+    block = built.blocks[0]
+    conv = block.shortcut[0]
+    assert conv.kernel_size == (1, 1)
+    assert conv.stride == (1, 1)  # with 2 and so few channels, the backward pass corrupts the heap
+    seen = []
+    conv.register_forward_hook(lambda module, given, gave: seen.append(gave))
+    inside = built.stem((torch.rand(2, 3, 13, 13) - built.mean) / built.std)
+    block(inside)
+    strided = torch.nn.functional.conv2d(inside, conv.weight, stride=2)
+    torch.testing.assert_close(seen[-1], strided)
+    assert strided.shape[-1] == 7
 
 
 def test_the_default_sizes():

@@ -237,15 +237,22 @@ def pupil(course: Course[C]) -> Classifier:
     return net.to(course.device)
 
 
-def learner(course: Course[C], net: nn.Module) -> Player:
-    """The classifier as a player, with the optimiser and the average that a configuration asks for."""
+def learner(course: Course[C], net: Classifier) -> Player:
+    """The classifier as a player, with the optimiser and the average that a configuration asks for.
+
+    Where an average is kept, it alone answers by images and mirror images; what learns needs one pass as before.
+    """
     from rivals.base.schedules import Schedule
     from rivals.game.players import Player, adam, muon
 
     config = course.config
     kind = muon if config.optimizer == "muon" else adam
     falling = Schedule(config.lr, config.lr / 1000, course.horizon)
-    return Player(net, kind(falling, weight_decay=config.weight_decay), ema=config.ema)
+    net.spec["mirror"] = config.mirror
+    player = Player(net, kind(falling, weight_decay=config.weight_decay), ema=config.ema)
+    if player.average is not None:
+        net.spec["mirror"] = False
+    return player
 
 
 def looks(course: Course[C]) -> Span:

@@ -94,16 +94,20 @@ def build_classifier(
     widths: tuple[int, ...] = (),
     mean: tuple[float, ...] = (),
     std: tuple[float, ...] = (),
+    mirror: bool = False,
     **knobs: Any,
 ) -> Classifier:
     """A new classifier, as :func:`build_generator`; ``widths`` start at the highest resolution.
 
-    ``mean`` and ``std`` of each channel normalise the images, which come in [0, 1], inside the network.
+    ``mean`` and ``std`` of each channel normalise the images, which come in [0, 1], inside the network; with
+    ``mirror`` it answers by the mean of its logits for an image and for the mirror image.
     """
     cls = CLASSIFIERS[net]
     _check_knobs(net, cls, knobs)
     shape: dict[str, Any] = {"size": size, "channels": channels, "classes": classes}
-    return cls(**shape, widths=tuple(widths), mean=tuple(mean), std=tuple(std), **knobs)
+    built = cls(**shape, widths=tuple(widths), mean=tuple(mean), std=tuple(std), **knobs)
+    built.spec["mirror"] = mirror
+    return built
 
 
 def rebuild(spec: Mapping[str, Any]) -> nn.Module:

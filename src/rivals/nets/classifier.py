@@ -28,7 +28,8 @@ class Classifier(nn.Module):
         knobs: What else the kind was told.
 
     Attributes:
-        spec: How to build the network again, as plain values.
+        spec: How to build the network again, as plain values. Where its ``mirror`` is true, the network answers by the
+            mean of its logits for an image and for the mirror image: the two can only be fooled together.
     """
 
     mean: Tensor
@@ -69,6 +70,7 @@ class Classifier(nn.Module):
             "widths": list(widths),
             "mean": list(mean),
             "std": list(std),
+            "mirror": False,
             **knobs,
         }
 
@@ -78,9 +80,11 @@ class Classifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] to logits (B, classes)."""
-        logits = self.score((x - self.mean) / self.std)
+        x = (x - self.mean) / self.std
+        logits = self.score(x)
         # Under autocast they come in 8 bits of precision, too few for the softmax of a loss.
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return (logits + self.score(x.flip(-1))) / 2 if self.spec["mirror"] else logits
 
 
 def check_stages(what: str, widths: tuple[int, ...], default: tuple[int, ...], size: int) -> tuple[int, ...]:

@@ -30,6 +30,9 @@ class ClassifierConfig(Settings):
     """Mirror images left to right at random."""
     shift: int = 0
     """Move each image by up to this many pixels, across and down, at random."""
+    mirror: bool = False
+    """Answer by the mean of the logits for an image and its mirror image, which are harder to fool together: twice the
+    work for each answer, in training only where no average of the weights (ema) is there to answer."""
     batch: int = 128
     """Images a step."""
     optimizer: str = "adam"

@@ -222,6 +222,7 @@ def pupil(course: Course[C]) -> Classifier:
     config, images = course.config, course.images
     some = torch.from_numpy(images.images[:: max(1, len(images) // 10_000)]).float() / 255
     mean, std = some.mean((0, 2, 3)), some.std((0, 2, 3)).clamp_min(1 / 255)
+    knobs: Record = {} if config.blocks is None else {"blocks": config.blocks}
     with torch.random.fork_rng():
         torch.manual_seed(seeds.derive(course.seed, "weights"))
         net = build_classifier(
@@ -232,7 +233,7 @@ def pupil(course: Course[C]) -> Classifier:
             widths=config.widths,
             mean=tuple(mean.tolist()),
             std=tuple(std.tolist()),
-            **({} if config.blocks is None else {"blocks": config.blocks}),
+            **knobs,
         )
     return net.to(course.device)
 

@@ -29,7 +29,7 @@ class Classifier(nn.Module):
 
     Attributes:
         spec: How to build the network again, as plain values. Where its ``mirror`` is true, the network answers by the
-            mean of its logits for an image and for the mirror image: the two can only be fooled together.
+            mean of its logits for an image and for the mirror image, so an attack has both sides to win over.
     """
 
     mean: Tensor

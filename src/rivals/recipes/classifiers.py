@@ -31,8 +31,7 @@ class ClassifierConfig(Settings):
     shift: int = 0
     """Move each image by up to this many pixels, across and down, at random."""
     mirror: bool = False
-    """Answer by the mean of the logits for an image and its mirror image, which are harder to fool together: twice the
-    work for each answer, in training only where no average of the weights (ema) is there to answer."""
+    """Answer by the mean of the logits for an image and its mirror image: harder to fool, and twice the work."""
     batch: int = 128
     """Images a step."""
     optimizer: str = "adam"

@@ -29,7 +29,8 @@ class Classifier(nn.Module):
 
     Attributes:
         spec: How to build the network again, as plain values. Where its ``mirror`` is true, the network answers by the
-            mean of its logits for an image and for the mirror image, so an attack has both sides to win over.
+            mean of its logits for an image and for the mirror image (as Krizhevsky et al. 2012, sec. 4.1, over more
+            views), so an attack has both sides to win over.
     """
 
     mean: Tensor

@@ -66,7 +66,8 @@ class Block(nn.Module):
     """Two 3x3 convolutions, the first by ``stride``, beside the identity or, where the shape changes, a 1x1 one.
 
     The 1x1 convolution is handed every ``stride``-th pixel, by a pooling of one pixel each. Told of the stride itself,
-    with fewer than 16 channels, oneDNN's backward pass writes beyond its memory (uxlfoundation/oneDNN issue 6035).
+    with fewer channels than a vector register holds (16 at most), oneDNN's backward pass writes beyond its memory
+    (uxlfoundation/oneDNN issue 6035).
     """
 
     def __init__(self, wide: int, next_wide: int, stride: int) -> None:

@@ -236,6 +236,7 @@ CASES = {
             "lr": 3e-3,
             "ema": "20k",
             "widths": (48, 96, 192, 288),
+            "mirror": True,
         },
         file="cifar10-linf-8-255",
     ),

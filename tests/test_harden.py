@@ -18,6 +18,7 @@ from rivals.base.errors import UserError
 from rivals.game.checkpoint import Checkpoints
 from rivals.game.game import Game, Turn
 from rivals.game.guard import Guard, Relapse
+from rivals.game.ledger import NonFinite
 from rivals.game.lesson import Lesson
 from rivals.game.play import Interlude, Moment, Saving, play
 from rivals.game.players import Player, adam
@@ -143,11 +144,12 @@ class Ones:
         return torch.full((4, 1, 2, 2), 255, dtype=torch.uint8), torch.ones(4, dtype=torch.int64)
 
 
-def guarded(tmp_path, course):
+def guarded(tmp_path, course, saves="1 steps"):
     """A game whose looks find, at each step, what ``course`` says of (robust, one-step) accuracy."""
     run = Run.create(tmp_path / "run", {"verb": "test"})
     game = Game({"classifier": Player(Dial(), adam(0.1))}, [Turn("classifier", cross_entropy())], scene=Lesson)
-    guard = Guard(game, Checkpoints(run.folder / "best"), classes=2)
+    own = Checkpoints(run.checkpoints)
+    guard = Guard(game, Checkpoints(run.folder / "best", beside=own), classes=2)
 
     def look(moment: Moment):
         robust, one_step = course(moment.step, game)
@@ -164,7 +166,7 @@ def guarded(tmp_path, course):
             Ones(),
             until="12 steps",
             journal=run,
-            saving=Saving(Checkpoints(run.checkpoints), Span.parse("1 steps")),
+            saving=Saving(own, Span.parse(saves)),
             interludes=[Interlude(Span.parse("1 steps"), look)],
             watch=guard,
             rollback=True,
@@ -205,6 +207,26 @@ def test_robust_overfitting_is_told_and_the_best_state_kept(tmp_path):
     assert alarms[0]["step"] == 7 and "80.0% did at step 5" in alarms[0]["says"]
     assert Checkpoints(run.folder / "best").load()[1]["step"] == 5
     assert list(guard.active) == ["robust-overfitting"]
+
+
+@pytest.mark.parametrize(
+    ("after", "best"),
+    [(lambda step: 0.95 if step == 7 else 0.81, 7), (lambda step: 0.76, 5)],
+    ids=["a better state comes early", "none comes"],
+)
+def test_states_after_the_checkpoint_gone_back_to_are_no_longer_the_best(tmp_path, after, best):
+    """Saved at step 5, ever better up to step 9; there a number bursts, and what comes then is another course."""
+
+    def course(step, game):
+        if game.rate < 1 and step > 5:
+            return after(step), 0.9
+        if step == 9:
+            raise NonFinite("loss/classifier", 9)
+        return 0.8 + step / 1000, 0.9
+
+    run, game, _, go = guarded(tmp_path, course, saves="5 steps")
+    assert go().step == 12 and game.rate == 0.5
+    assert Checkpoints(run.folder / "best").load()[1]["step"] == best
 
 
 def test_losing_to_one_step_too_is_robust_overfitting_and_not_rolled_back(tmp_path):

@@ -418,3 +418,26 @@ def test_an_interrupted_best_is_forgotten_with_its_future(tmp_path):
     assert best.step == 5 and [path.stem for path in best.checkpoints.paths()] == [f"{5:012d}"]
     best.recall([])
     assert best.score == math.inf and best.checkpoints.paths() == []
+
+
+def test_the_best_state_at_a_checkpoint_outlives_better_ones_after_it(tmp_path):
+    from types import SimpleNamespace
+
+    from rivals.game.best import Best
+    from rivals.game.checkpoint import Checkpoints
+    from rivals.game.health import Health
+    from rivals.game.play import Moment
+
+    game = SimpleNamespace(rate=1.0, state=lambda: {"w": torch.ones(1)})
+    own = Checkpoints(tmp_path / "checkpoints")
+    best = Best(game, Checkpoints(tmp_path / "best", beside=own), "score/x", Health({}))
+    past = []
+    for step in range(1, 10):
+        best.see(-step, Moment(step, step, 0.0, 0.0))
+        past.append({"step": step, "images": step, "seconds": 0.0, "score/x": -step})
+        list(best(past[-1]))
+        if step == 5:
+            own.save(step, {"w": torch.ones(1)}, {})
+    assert [int(path.stem) for path in best.checkpoints.paths()] == [5, 8, 9]
+    best.recall(past[:5])
+    assert best.step == 5 and best.checkpoints.load()[1]["step"] == 5

@@ -267,7 +267,7 @@ def _watching(course: Course[HardenConfig], game: Game) -> Watching:
     assert watched.labels is not None
     x = torch.from_numpy(watched.images).to(course.device) / 255
     y = torch.from_numpy(watched.labels).to(course.device)
-    best = Checkpoints(course.folder / "best")
+    best = Checkpoints(course.folder / "best", beside=Checkpoints(course.folder / "checkpoints"))
     guard = Guard(game, best, len(course.images.classes), course.config.ramp * course.horizon)
 
     def standing(net: nn.Module, attacked: Tensor) -> float:

@@ -182,7 +182,8 @@ def train(
         best: Best | None = None
         if live is not None:
             run.update(score=live.about)
-            best = live.best = Best(game, Checkpoints(run.folder / "best"), live.key, health)
+            states = Checkpoints(run.folder / "best", beside=Checkpoints(run.checkpoints))
+            best = live.best = Best(game, states, live.key, health)
         session = Session(
             *(run, game, Batches(images, config.batch, seed=seed, flip=config.flip), length, seed),
             keeps="generator",

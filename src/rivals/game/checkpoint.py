@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,24 @@ KEPT = 2
 
 
 class Checkpoints:
-    """The checkpoints of one run: ``STEP.safetensors`` in ``folder``, the last two kept."""
+    """Checkpoints of one run: ``STEP.safetensors`` in ``folder``, the last two kept.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: Where they are.
+        beside: Those that the game may go back to, if these here are others. What is the newest here at each of them is
+            kept too: once the game has gone back, it is the newest again.
+    """
+
+    def __init__(self, folder: Path, beside: Checkpoints | None = None) -> None:
         self.folder = folder
+        self.beside = beside
 
     def paths(self) -> list[Path]:
         """The checkpoints there are, oldest first."""
         return sorted(self.folder.glob("*.safetensors"))
 
     def save(self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:
-        """Write the checkpoint of ``step``, then drop all but the last two.
+        """Write the checkpoint of ``step``, then drop those no longer needed.
 
         Raises:
             UserError: it cannot be written; the earlier checkpoints are intact.
@@ -39,9 +47,16 @@ class Checkpoints:
         )
         path = self.folder / f"{step:012d}.safetensors"
         write_atomically(path, content)
-        for old in [*self.paths()[:-KEPT], *self.folder.glob(".*.tmp")]:  # the latter a kill left behind
+        for old in [*self._outdated(), *self.folder.glob(".*.tmp")]:  # the latter a kill left behind
             old.unlink(missing_ok=True)
         return path
+
+    def _outdated(self) -> set[Path]:
+        paths = self.paths()
+        names = [path.name for path in paths]
+        marks = [] if self.beside is None else self.beside.paths()
+        behind = [bisect_right(names, mark.name) for mark in marks]  # how many are no later
+        return {*paths} - {*paths[-KEPT:], *(paths[n - 1] for n in behind if n)}
 
     def drop_after(self, step: int) -> None:
         """Remove the checkpoints of later steps."""

@@ -111,8 +111,9 @@ class Guard:
         return robust if robust * self.classes > LEARNT else 0.0
 
     def recall(self, past: Iterable[Record]) -> None:
-        """Forget what was seen, and take the past of a run."""
+        """Forget what was seen, and take the past of a run; states of later steps will come again."""
         self.best, self.step = 0.0, 0
         self.active.clear()
         for record in past:
             list(self(record))
+        self.checkpoints.drop_after(self.step)

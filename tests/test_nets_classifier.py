@@ -103,6 +103,16 @@ def test_the_default_sizes():
     assert sum(p.numel() for p in resnet.parameters()) == 1_210_410
 
 
+@pytest.mark.parametrize("net", sorted(CLASSIFIERS))
+@pytest.mark.parametrize("size", [8, 13, 16, 28, 64])
+def test_the_default_stages_are_as_many_as_the_images_have_room_for(net, size):
+    built = build_classifier(net, size=size, channels=3, classes=2)
+    assert built(torch.rand(2, 3, size, size)).shape == (2, 2)
+    halvings = len(built.spec["widths"]) - (net == "resnet")
+    assert size >> halvings >= 2
+    assert halvings == {"cnn": 2, "resnet": 3 if size >= 16 else 2}[net]
+
+
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [

@@ -88,14 +88,19 @@ class Classifier(nn.Module):
         return (logits + self.score(x.flip(-1))) / 2 if self.spec["mirror"] else logits
 
 
-def check_stages(what: str, widths: tuple[int, ...], default: tuple[int, ...], size: int) -> tuple[int, ...]:
-    """The widths to use, one for each stage; ``default`` where none are given. A stage may halve the images.
+def check_stages(
+    what: str, widths: tuple[int, ...], default: tuple[int, ...], size: int, whole: int = 0
+) -> tuple[int, ...]:
+    """The widths to use, one for each stage; where none are given, as many of ``default`` as the images have room for.
+
+    Each stage halves the images, but for the first ``whole`` ones, down to 2 or 3 px.
 
     Raises:
         UserError: the size is not in 8..1024, a width is below 1, or there are more stages than can be halved.
     """
     Canvas.of(size)
-    chosen, most = tuple(widths) or default, size.bit_length() - 2
+    most = size.bit_length() - 2 + whole
+    chosen = tuple(widths) or default[:most]
     if min(chosen) < 1 or len(chosen) > most:
         raise UserError(
             f"widths {','.join(map(str, chosen))} do not fit {what} at {size} px: give 1 to {most} positive numbers"

@@ -19,7 +19,8 @@ class ResNet(Classifier):
     images' size, and each later one halves it. So most of the work is done on small images, and a batch of 32 px
     images passes quickly on a CPU. Batch norm follows each convolution, where an attack can fold it away.
 
-    The default, (32, 64, 128, 256) with one block each, has 7 convolutions in a row and 1.2M parameters.
+    The default, (32, 64, 128, 256) with one block each, has 7 convolutions in a row and 1.2M parameters; images below
+    16 px have room for the first three only.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class ResNet(Classifier):
         std: tuple[float, ...] = (),
         blocks: int = 1,
     ) -> None:
-        widths = check_stages("resnet", widths, (32, 64, 128, 256), size)
+        widths = check_stages("resnet", widths, (32, 64, 128, 256), size, whole=1)
         if not 1 <= blocks <= 100:
             raise UserError(f"a resnet of {blocks} blocks a stage cannot be built: take 1 to 100")
         super().__init__(

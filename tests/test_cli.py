@@ -378,6 +378,16 @@ def test_another_net_leaves_the_old_ones_knobs_behind(rivals, photos):
         assert status == 0, err
 
 
+def test_a_folder_called_like_a_setting_sets_nothing(rivals, photos):
+    """Colour is for a residual net where no net is asked for; before, the folder's name was asking."""
+    nets = []
+    for out in ("net", "elsewhere"):
+        status, _, err = rivals("classify", photos, "--until", "1 steps", "--batch", "4", "--quiet", "--out", out)
+        assert status == 0, err
+        nets.append(json.loads(Path(out, "run.json").read_text())["config"]["net"])
+    assert nets == ["resnet", "resnet"]
+
+
 def test_a_film_of_a_conditional_generator_shows_its_classes_in_turn(photos, rivals):
     import rivals as package
     from rivals.api.networks import FRAMES, interpolate

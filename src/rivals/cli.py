@@ -222,7 +222,8 @@ def _harden(words: list[str]) -> Any:
 def _flagged(settings: Any, words: list[str]) -> dict[str, Any]:
     """The settings that have a flag among the words. Which recipe they change may depend on the data, so what differs
     from a recipe's values does not tell."""
-    flags = {word.partition("=")[0].removeprefix("--").removeprefix("no-").replace("-", "_") for word in words}
+    said = {word.partition("=")[0] for word in words if word.startswith("--")}
+    flags = {word.removeprefix("--").removeprefix("no-").replace("-", "_") for word in said}
     fields = (field.name for field in dataclasses.fields(settings))
     return {name: getattr(settings, name) for name in fields if name in flags}
 

@@ -179,6 +179,14 @@ def test_palettes(tmp_path, colours, options, pixels):
     assert [tuple(got[:, 0, 0]), tuple(got[:, 0, 1])] == pixels
 
 
+def test_the_grey_that_stands_for_transparent_is_so_in_16_bits_too(tmp_path):
+    values = np.tile(np.uint16([0, 30_000, 30_001, 65_535]), (8, 2))
+    write(tmp_path / "set" / "a.png", Image.fromarray(values), transparency=30_000)
+    got = get(tmp_path / "set").images[0]
+    assert got[0, 0, :4].tolist() == got[2, 0, :4].tolist() == [0, 117, 117, 255]
+    assert got[3, 0, :4].tolist() == [255, 0, 255, 255]
+
+
 @pytest.mark.parametrize("count", [1, 40], ids=["one chunk", "several chunks"])
 def test_mixed_modes_become_the_richest(tmp_path, count):
     for index in range(count):

@@ -128,7 +128,7 @@ class Ada(nn.Module):
         super().__init__()
         self.schedule, self.target, self.pace, self.colour = p, target, pace, colour
         # A buffer: what p has come to is part of the game's state, and survives a kill.
-        self.register_buffer("p", torch.tensor(p.start))
+        self.register_buffer("p", torch.tensor(float(p.start)))
 
     def heed(self, real: Tensor) -> Tensor:
         """Let an adaptive p follow the discriminator's logits of real images, (B,). Returns r_t, a scalar."""

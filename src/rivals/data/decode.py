@@ -191,7 +191,11 @@ def _plain(image: Image.Image) -> Image.Image:
         return Image.fromarray(np.rint(values * 255).astype(np.uint8))
     if mode == "I" or mode.startswith("I;16"):
         values = np.asarray(image).astype(np.int64).clip(0, 65535)
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8))  # the nearest of 0, 257, ... 65535
+        grey = Image.fromarray(((values + 128) // 257).astype(np.uint8))  # the nearest of 0, 257, ... 65535
+        if not alpha:
+            return grey
+        opaque = Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype(np.uint8))
+        return Image.merge("LA", (grey, opaque))
     if mode in ("1", "L", "LA", "La"):
         return image.convert("LA" if alpha or mode != "1" else "L")
     image = image.convert("RGBA" if alpha or mode in ("PA", "RGBA", "RGBa") else "RGB")

@@ -66,8 +66,8 @@ def from_path(path: Path, split: str = "train", only: Callable[[str], bool] = la
     before that: ``{"labels": [[file, class], ...], "classes": [name, ...]}``, StyleGAN's convention; ``labels``
     may be null and ``classes`` absent. Sub-folders called ``train`` and ``test`` (or ``val``, ``valid``,
     ``validation``), if there are no others, are no classes but splits. Hidden files, and files that are no
-    images by their suffix, are passed over. A folder zipped together with its own name counts as if it had
-    been zipped without.
+    images by their suffix, are passed over. A folder of several sub-folders, or with a ``dataset.json``, that was
+    zipped together with its own name counts as if it had been zipped without.
 
     Args:
         path: the folder or zip.

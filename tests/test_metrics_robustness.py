@@ -135,6 +135,24 @@ def test_a_randomised_model_is_judged_by_the_majority():
     assert torch.allclose(logits, torch.tensor([0.4, 0.6]).expand(3, 2))
 
 
+def test_equally_many_votes_go_to_the_higher_mean_whatever_its_number():
+    """Ten passes, five for each class; the one that is said the more surely wins."""
+    for sure in (0, 1):
+        turns = iter([sure, 1 - sure] * 5)
+
+        def fickle(x, sure=sure, turns=turns):
+            turn = next(turns)
+            said = torch.nn.functional.one_hot(torch.full((len(x),), turn), 2)
+            return said * (3.0 if turn == sure else 1.0)
+
+        assert predict(fickle, torch.zeros(3, 1), batch_size=8, draws=10)[0].tolist() == [sure] * 3
+
+
+def test_what_is_no_number_is_still_answered():
+    said, logits = predict(lambda x: x, torch.tensor([[0.0, math.nan], [1.0, 2.0]]), batch_size=8)
+    assert said.tolist() == [1, 1] and logits[0].isnan().any()
+
+
 def fell(*places, n=40):
     fallen = torch.zeros(n, dtype=torch.bool)
     fallen[list(places)] = True

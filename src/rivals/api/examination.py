@@ -201,7 +201,7 @@ class Examination:
         looks = max(LOOKS, int(self.config["eot"]))
         eot = self.config["eot"]
         how = f"attacked by the mean of {eot} draws" if eot > 1 else "attacked one draw at a time"
-        self.note(f"the model is randomised: {how}, and judged by the majority of {looks} passes an image")
+        self.note(f"the model is randomised: {how}, and judged by the class that most of {looks} passes say")
         return looks
 
     def _probe(self, battery: Battery, heard: Sequence[str]) -> Record:

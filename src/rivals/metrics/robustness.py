@@ -255,7 +255,7 @@ class Robustness:
 
 
 def predict(answer: Answer, x: Tensor, *, batch_size: int, draws: int = 1) -> tuple[Tensor, Tensor]:
-    """The class that most passes say (n,), and the mean of the logits (n, K).
+    """The class that most passes say (n,), of several such the one with the highest mean, and the mean logits (n, K).
 
     Args:
         answer: Images to logits, without a graph.
@@ -267,8 +267,9 @@ def predict(answer: Answer, x: Tensor, *, batch_size: int, draws: int = 1) -> tu
     for some in torch.split(x, batch_size):
         logits = torch.stack([answer(some) for _ in range(draws)])
         votes = torch.nn.functional.one_hot(logits.argmax(2), logits.shape[2]).sum(0)
-        said.append(votes.argmax(1))
         means.append(logits.mean(0))
+        # Less than a vote: it decides between classes with equally many.
+        said.append((votes + means[-1].float().softmax(1).nan_to_num() / 2).argmax(1))
     return torch.cat(said), torch.cat(means)
 
 
@@ -284,7 +285,7 @@ def verify(
         x_adv: What an attack made of them (n, ...).
         ball: Where they must lie.
         batch_size: The most images in one pass.
-        draws: Passes for each image; a majority of them must be fooled.
+        draws: Passes for each image; the class that most of them say is what the model says.
 
     Returns:
         Which really fool the model, in ball and box (n,); which of those do so still when rounded to 8 bits (n,), be it

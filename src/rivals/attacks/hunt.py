@@ -3,7 +3,7 @@
 All end alike. The best point is drawn along the straight way to the original up to the boundary; then it slides along
 the boundary, made linear there, towards the original, and is drawn to the boundary again. Then a look from the original
 at all boundaries tells whether that to another class is nearer. What an attack leaves over for its step lengths,
-overshoots or constants is so taken off; on a linear model the result is exact.
+overshoots or constants is so taken off; on a linear model, where no wall of the box is in the way, the result is exact.
 """
 
 from __future__ import annotations

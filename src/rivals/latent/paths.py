@@ -17,7 +17,8 @@ def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
         t: Where, from 0 (start) to 1 (end), broadcast against the latents, as (frames, 1).
 
     Returns:
-        Latents (..., latent). Their length goes evenly from one's to the other's.
+        Latents (..., latent). Their length goes evenly from one's to the other's; between latents that point exactly
+        apart, the way is straight and leads through 0.
     """
     lengths = start.norm(dim=-1, keepdim=True), end.norm(dim=-1, keepdim=True)
     one, other = (each / length.clamp_min(1e-12) for each, length in zip((start, end), lengths, strict=True))

@@ -132,6 +132,9 @@ BAD = {
     "an unknown norm": (["--norm", "l3"], ["l3", "linf"]),
     "no images": (["-n", "0"], ["0 images"]),
     "an unknown attack": (["--attack", "autoatack"], ["unknown attack 'autoatack'", "did you mean autoattack"]),
+    "an attack of no steps": (["--attack", "pgd(steps=0)"], ["steps of 0", "take 1 or more"]),
+    "a bad knob of a later part": (["--attack", "fgsm,square(queries=0)"], ["queries of 0", "take 1 or more"]),
+    "an attack of another norm": (["--attack", "ddn"], ["ddn is an attack in L2", "--norm l2"]),
     "an unknown flag": (["--esp", "0.1"], ["--esp", "--eps"]),
     "a device that is not there": (["--device", "cuda:77"], ["device 'cuda:77'"]),
     "half a normalisation": (["--mean", "0.5", "0.5", "0.5"], ["std"]),
@@ -198,8 +201,8 @@ def test_ctrl_c_leaves_with_130_and_the_run_goes_on(rivals, place, tmp_path):
 def test_another_verbs_run_is_not_resumed(rivals, place, tmp_path):
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "run.json").write_text(json.dumps({"format": 1, "verb": "train", "config": {"batch": 3}}))
-    words = ("attack", place / "classifier.safetensors", place / "photos", "--resume", "--out", "t")
-    refused(rivals(*words), "not a run of 'rivals attack'")
+    for named in ((place / "classifier.safetensors", place / "photos"), ()):
+        refused(rivals("attack", *named, "--resume", "--out", "t"), "not a run of 'rivals attack'")
 
 
 def test_two_attacks_are_compared_on_one_page(rivals, place):

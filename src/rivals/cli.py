@@ -277,7 +277,9 @@ def _examined(name: str, verb: Callable[..., Any], words: list[str]) -> Any:
     kept: dict[str, Any] = {}
     if "--resume" in words and "--out" in named:
         about = Run.open(named["--out"]).about
-        kept = about.get("config", {}) if about.get("verb") == name else {}
+        if about.get("verb") != name:
+            raise UserError(f"'{named['--out']}' is not a run of 'rivals {name}', so it cannot be resumed by it")
+        kept = about["config"]
 
     def call(*args: Any, **options: Any) -> Any:
         return verb(*args, **options)

@@ -62,7 +62,7 @@ def read_attack(text: str, ball: Ball) -> tuple[Part, ...]:
     ``autoattack`` stands for the parts of its standard version, ``autoattack-VERSION`` for those of another.
 
     Raises:
-        UserError: there is no such attack or knob.
+        UserError: there is no such attack or knob, or it cannot work with such a value or in such a ball.
     """
     from rivals.attacks.ensemble import ATTACKS, Part, plan
 
@@ -83,12 +83,23 @@ def read_attack(text: str, ball: Ball) -> tuple[Part, ...]:
         if name not in ATTACKS:
             raise unknown("attack", name, ATTACKS)
         attack = ATTACKS[name]
-        parts.append(Part(word.strip(), partial(attack, **_knobs(name, attack, knobs)) if knobs else attack))
+        part = Part(word.strip(), partial(attack, **_knobs(name, attack, knobs)) if knobs else attack)
+        _rehearse(part, ball)
+        parts.append(part)
     names = [part.name for part in parts]
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated:
         raise UserError(f"the attack {repeated} is named twice: name it once, or with other knobs")
     return tuple(parts)
+
+
+def _rehearse(part: Part, ball: Ball) -> None:
+    """Let it attack no image at all, for what it refuses in any case: known before a model is read or a run begun."""
+    import torch
+    from torch import nn
+
+    pixels_as_logits, x, y = nn.Flatten(), torch.zeros(0, 2, 1, 1), torch.zeros(0, dtype=torch.int64)
+    part.attack(pixels_as_logits, x, y, ball, seed=0, batch_size=1)
 
 
 def named_parts(attack: str | Callable[..., Tensor], ball: Ball) -> tuple[str, tuple[Part, ...]]:

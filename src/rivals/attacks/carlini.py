@@ -58,7 +58,9 @@ def carlini_wagner(
         UserError: bad input, in one line.
     """
     if isinstance(ball, Ball) and not isinstance(ball, L2):
-        raise UserError(f"carlini_wagner is an attack in L2, the ball is {ball}: give L2(eps), or take fmn or fab")
+        raise UserError(
+            f"carlini_wagner is an attack in L2, the ball is {ball}: take one in L2 (--norm l2), or fmn or fab"
+        )
     at_least(steps, 1, "steps")
     at_least(searches, 1, "searches")
     if not (step > 0 and weight > 0):

@@ -56,7 +56,7 @@ def ddn(
         UserError: bad input, in one line.
     """
     if isinstance(ball, Ball) and not isinstance(ball, L2):
-        raise UserError(f"ddn is an attack in L2, the ball is {ball}: give L2(eps), or take fmn or fab")
+        raise UserError(f"ddn is an attack in L2, the ball is {ball}: take one in L2 (--norm l2), or fmn or fab")
     at_least(steps, 1, "steps")
     at_least(radius, 0, "a radius")
     _share(gamma)

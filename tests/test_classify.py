@@ -61,6 +61,20 @@ def test_a_classifier_learns_and_its_file_answers_alike(stripes):
     assert "Accuracy" in page and "on test images" in page
 
 
+def test_a_folder_with_a_test_split_is_judged_by_it(stripes, tmp_path):
+    for kind in ("lie", "stand"):
+        for number, path in enumerate(sorted((tmp_path / "stripes" / kind).iterdir())):
+            place = tmp_path / "split" / ("test" if number < 15 else "train") / kind
+            place.mkdir(parents=True, exist_ok=True)
+            path.rename(place / path.name)
+    run = rivals.classify(tmp_path / "split", until="1 epochs", out="runs/split", **TINY)
+    assert (run.about["data"]["n"], run.about["test"]["split"], run.result()["test_n"]) == (50, "test", 30)
+    (tmp_path / "split" / "test" / "lie").rename(tmp_path / "split" / "test" / "lean")
+    with pytest.raises(UserError, match="the test images of 'split' are 1 x 8 x 8 of the classes lean, stand"):
+        rivals.classify(tmp_path / "split", until="1 epochs", out="runs/other", **TINY)
+    assert not (tmp_path / "runs" / "other").exists()
+
+
 def test_what_is_kept_aside_is_not_learnt_from():
     pixels = np.arange(50 * 64, dtype=np.int64).reshape(50, 1, 8, 8).astype(np.uint8)
     images = ImageSet("ramp", "all", pixels, np.arange(50) % 2, ("even", "odd"))

@@ -188,7 +188,8 @@ def learn(verb: Verb[C], asked: Asked) -> ClassifierRun:
     if not asked.resume:
         course = _planned(verb, course)
     game = verb.build(course)
-    watching = verb.watching(course, game)  # before anything is written: it may refuse what was asked
+    # Before anything is written: they may refuse what was asked.
+    watching, batches = verb.watching(course, game), verb.batches(course)
     if asked.resume:
         run = ClassifierRun.open(folder)
         unchanged(kept, whole)
@@ -200,7 +201,7 @@ def learn(verb: Verb[C], asked: Asked) -> ClassifierRun:
         compared = {"against": against} if against else {}
         run.update(state="running", config=config.written(), pace={"checkpoint_every": pace}, says="", **compared)
         session = Session(
-            *(run, game, verb.batches(course), Span(course.horizon, "images"), seed),
+            *(run, game, batches, Span(course.horizon, "images"), seed),
             keeps="classifier",
             kept={"data": whole.name, "classes": list(whole.classes), **verb.facts(course)},
             interludes=watching.interludes,
@@ -303,18 +304,28 @@ def _with_test(source: Record, quiet: bool, seed: int) -> tuple[ImageSet, ImageS
     """The images to learn from, and those to be judged by."""
     from rivals.data.holdout import hold_out
     from rivals.data.imageset import require_classes
-    from rivals.data.names import NAMES
+    from rivals.data.load import has_split
 
     images = images_of(source, quiet)
     require_classes(images)
-    if source["data"] in NAMES and "test" in NAMES[source["data"]].counts:
-        return images, images_of(source, quiet, "test")
+    if has_split(source["data"], "test"):
+        test = images_of(source, quiet, "test")
+        if (test.classes, test.size, test.channels) != (images.classes, images.size, images.channels):
+            raise UserError(
+                f"the test images of '{images.name}' are {_form(test)}, those to learn from {_form(images)}: "
+                "make them alike, or set the size by --size"
+            )
+        return images, test
     if len(images) < ASIDE:
         raise UserError(
             f"'{images.name}' has {len(images)} images, of which one in {ASIDE} is kept aside as a test: give "
             f"{ASIDE} or more"
         )
     return hold_out(images, min(len(images) // ASIDE, MOST_ASIDE), seed)
+
+
+def _form(images: ImageSet) -> str:
+    return f"{images.channels} x {images.size} x {images.size} of the classes {', '.join(images.classes[:5])}"
 
 
 def _planned(verb: Verb[C], course: Course[C]) -> Course[C]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rivals.base.errors import UserError
 from rivals.base.registry import unknown
 from rivals.data import cache
 from rivals.data.decode import Bad, check_size, decode, strict_limits
@@ -64,6 +65,17 @@ def load(
             on_note(_skipped(listing, bad))
             labels = None if labels is None else np.delete(labels, [each.place for each in bad])
         return ImageSet(name, split, images, labels, listing.classes)
+
+
+def has_split(source: str | Path, split: str) -> bool:
+    """Whether a source has a split of this name; nothing is decoded or fetched for the answer."""
+    if isinstance(source, str) and source in NAMES:
+        return split in NAMES[source].counts
+    try:
+        with _listing(source, split, lambda note: None):
+            return True
+    except UserError:
+        return False
 
 
 def _listing(source: str | Path, split: str, on_note: Callable[[str], None]) -> Listing:

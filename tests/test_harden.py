@@ -270,6 +270,8 @@ def test_what_a_user_gets_wrong_is_said_in_one_line(stripes, capsys, tmp_path):
         (["--eps", "x"], "eps 'x' is no radius"),
         (["--eps", "0"], "an eps of 0 leaves nothing to harden against"),
         (["--method", "noise", "--steps", "3"], "--steps has no meaning for the method noise"),
+        (["--method", "mart", "--steps", "0"], "--steps 0 makes no attack"),
+        (["--extra", "nowhere"], "unknown data set 'nowhere'"),
         (["--method", "pgd", "--beta", "3"], "--beta has no meaning for the method pgd"),
         (["--method", "trades", "--mix", "0.5"], "--mix has no meaning for the method trades"),
         (["--method", "free", "--awp", "0.01"], "--awp does not go with the method free"),
@@ -281,6 +283,7 @@ def test_what_a_user_gets_wrong_is_said_in_one_line(stripes, capsys, tmp_path):
         (["--weights", "nowhere"], "no network at 'nowhere'"),
     ):
         assert says in refused(capsys, "harden", stripes, *quick, *words), words
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["gan"]
 
 
 def test_a_ball_wider_than_half_the_range_is_warned_of(stripes):

@@ -106,6 +106,8 @@ class HardenConfig(ClassifierConfig):
         for name in ("steps", "step", "start"):
             if getattr(self, name) is not None and known.attack != "steps":
                 raise UserError(f"{flag(name)} has no meaning for the method {self.method}: leave it out")
+        if self.steps is not None and self.steps < 1:
+            raise UserError(f"--steps {self.steps} makes no attack: take 1 or more")
         if self.beta is not None and known.beta is None:
             raise UserError(f"--beta has no meaning for the method {self.method}: leave it out")
         if self.mix != 1 and known.loss != "madry":

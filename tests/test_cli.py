@@ -230,6 +230,12 @@ def test_demo_draws_digits_and_writes_its_page(rivals, monkeypatch):
     assert Path("runs/demo-1/report.html").exists()
 
 
+def test_only_a_demo_is_resumed_by_the_demo(rivals, trained):
+    before = sorted(trained.rglob("*"))
+    refused(rivals("demo", "--resume", "--out", trained), "not a run of 'rivals demo'")
+    assert sorted(trained.rglob("*")) == before
+
+
 # Stopping and going on
 
 

@@ -75,7 +75,10 @@ def demo(
     length = Span.parse(hardening)
     folder = Path(out) if out is not None else free(Path("runs"), "demo")
     if resume:
-        hardening = Run.open(folder).about.get("hardening", hardening)
+        begun = Run.open(folder).about
+        if begun.get("verb") != "train" or begun["data"]["source"]["data"] != DATA:
+            raise UserError(f"'{folder}' is not a run of 'rivals demo', so it cannot be resumed by it: choose another")
+        hardening = begun.get("hardening", hardening)
         length = Span.parse(hardening)
     first = str(Span(length.amount * PLAIN, length.unit))
     try:

@@ -120,7 +120,7 @@ def test_a_folder_without_a_network_or_with_a_broken_one_is_refused(tmp_path: Pa
 
 
 class Refused(Exception):
-    """What a hub raises."""
+    """What a hub raises, or what carries its answers: of no kind that is known here."""
 
 
 def hub(store: Path, calls: list[Any]) -> Any:
@@ -143,8 +143,7 @@ def hub(store: Path, calls: list[Any]) -> Any:
             for path in (store / repo_id).glob(pattern):
                 shutil.copy(path, local_dir)
 
-    errors = SimpleNamespace(HfHubHTTPError=Refused)
-    return SimpleNamespace(HfApi=HfApi, snapshot_download=snapshot_download, errors=errors)
+    return SimpleNamespace(HfApi=HfApi, snapshot_download=snapshot_download)
 
 
 def test_a_network_goes_through_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,4 +174,3 @@ def test_the_stand_in_has_the_client_s_signatures() -> None:
         (stand_in.snapshot_download, client.snapshot_download),
     ):
         assert set(inspect.signature(own).parameters) <= set(inspect.signature(real).parameters)
-    assert issubclass(client.errors.HfHubHTTPError, Exception)

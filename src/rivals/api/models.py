@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,7 +171,8 @@ def _timm(name: str) -> Named:
 def _fetched(name: str, make: Any) -> Any:
     """What ``make`` makes; that its weights cannot be fetched becomes one line."""
     try:
-        return make()
+        with contextlib.redirect_stdout(sys.stderr):  # where it says what it downloads
+            return make()
     except (OSError, RuntimeError) as error:  # every refusal of the network is an OSError, but for a broken file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(

@@ -49,7 +49,7 @@ def push(run: str, target: str, *, private: bool = False) -> dict[str, Any]:
             api = hub.HfApi()
             api.create_repo(target, private=private, exist_ok=True)
             api.upload_folder(repo_id=target, folder_path=aside, commit_message="Upload by rivals push")
-        except (hub.errors.HfHubHTTPError, OSError, ValueError) as error:
+        except Exception as error:  # the client's own kinds, and those of whatever carries it
             raise UserError(
                 f"the Hub refuses '{target}': {_reason(error)}: log in with 'hf auth login', or check the name"
             ) from None
@@ -81,7 +81,7 @@ def pull(source: str, *, out: Path | None = None, revision: str | None = None) -
             hub = _hub()
             try:
                 hub.snapshot_download(source, revision=revision, local_dir=aside, allow_patterns=list(WANTED))
-            except (hub.errors.HfHubHTTPError, OSError, ValueError) as error:
+            except Exception as error:  # as above
                 raise UserError(
                     f"the Hub does not give '{source}': {_reason(error)}: check the name, or 'hf auth login'"
                 ) from None

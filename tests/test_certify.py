@@ -361,7 +361,7 @@ BAD = {
     "alpha of one": (["--alpha", "1"], ["alpha of 1"]),
     "too few samples": (["--samples", "9"], ["take 10 or more"]),
     "no images": (["-n", "0"], ["0 images"]),
-    "a radius that is no number": (["--radii", "0,a"], ["'a' is no radius"]),
+    "a radius that is no number": (["--radii", "0,a"], ["--radii 'a' is no radius"]),
     "an unknown flag": (["--sgima", "1"], ["--sgima", "--sigma"]),
     "half a normalisation": (["--mean", "0.5", "0.5", "0.5"], ["std"]),
     "resume without a run": (["--resume"], ["--out"]),

@@ -239,12 +239,13 @@ def test_bad_images_are_skipped_and_counted_the_second_time_too(tmp_path):
     for index in range(3):
         write(tmp_path / "set" / f"c{index}" / "good.png", noise(index))
     (tmp_path / "set" / "c1" / "bad.png").write_text("not an image")
+    (tmp_path / "set" / "c2" / "lost.png").symlink_to(tmp_path / "nowhere.png")
     for _ in range(2):
         notes = []
         images = get(tmp_path / "set", skip_bad=True, on_note=notes.append)
         assert len(notes) == 1
-        assert "skipped 1 of the 4 images" in notes[0]
-        assert "'c1/bad.png' (not an image" in notes[0]
+        assert "skipped 2 of the 5 images" in notes[0]
+        assert "'c1/bad.png' (not an image" in notes[0] and "'c2/lost.png' (No such file" in notes[0]
         assert images.labels.tolist() == [0, 1, 2]
         np.testing.assert_array_equal(images.images[:, 0], [noise(0), noise(1), noise(2)])
 

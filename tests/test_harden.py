@@ -271,6 +271,7 @@ def test_what_a_user_gets_wrong_is_said_in_one_line(stripes, capsys, tmp_path):
         (["--eps", "0"], "an eps of 0 leaves nothing to harden against"),
         (["--method", "noise", "--steps", "3"], "--steps has no meaning for the method noise"),
         (["--method", "mart", "--steps", "0"], "--steps 0 makes no attack"),
+        (["--extra-share", "0.3"], "--extra-share has no meaning without --extra"),
         (["--extra", "nowhere"], "unknown data set 'nowhere'"),
         (["--method", "pgd", "--beta", "3"], "--beta has no meaning for the method pgd"),
         (["--method", "trades", "--mix", "0.5"], "--mix has no meaning for the method trades"),

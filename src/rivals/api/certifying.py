@@ -195,7 +195,7 @@ def _check(sigma: float, alpha: float, counts: dict[str, int], batch_size: int) 
 def _radii(asked: str | Sequence[float]) -> list[float]:
     """The radii, rising, with 0 before them."""
     words = asked.split(",") if isinstance(asked, str) else [str(each) for each in asked]
-    return sorted({0.0, *(read_radius(word) for word in words)})
+    return sorted({0.0, *(read_radius(word, "--radii") for word in words)})
 
 
 def _warn(named: Named, sigma: float, size: int, note: Callable[[str], None]) -> None:

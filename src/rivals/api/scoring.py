@@ -82,8 +82,8 @@ def score(
     run = _run(subject)
     how = {"size": size, "crop": crop, "skip_bad": skip_bad}
     with Passing(quiet=quiet) as passing:
-        real = _real(data, run, how, split, passing)
-        hall = Hall(_subject(subject, n, seed, place, passing), real, n_real or n, seed, place, passing)
+        judged, real = _subject(subject, n, seed, place, passing), _real(data, run, how, split, passing)
+        hall = Hall(judged, real, n_real or n, seed, place, passing)
         _compare_sizes(hall)
         groups: Sequence[Group] = [lambda hall: fidelity(hall, wanted, extractor)]
         found = [group(hall) for group in groups]

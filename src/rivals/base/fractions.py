@@ -9,8 +9,8 @@ from rivals.base.errors import UserError
 _PATTERN = re.compile(r"([\d.eE+-]+?)\s*(?:/\s*([\d.eE+-]+))?")
 
 
-def radius(text: str) -> float:
-    """The value of a radius, 0 or more.
+def radius(text: str, name: str = "eps") -> float:
+    """The value of a radius, 0 or more; ``name`` is what a complaint calls it.
 
     Raises:
         UserError: it is no number and no fraction, or negative, or not finite.
@@ -21,5 +21,5 @@ def radius(text: str) -> float:
     except (ValueError, ZeroDivisionError):
         value = None
     if value is None or not 0 <= value < float("inf"):
-        raise UserError(f"eps '{text.strip()}' is no radius: write a number or a fraction, as 0.03 or 8/255")
+        raise UserError(f"{name} '{text.strip()}' is no radius: write a number or a fraction, as 0.03 or 8/255")
     return value

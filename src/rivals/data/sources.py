@@ -100,15 +100,23 @@ def _from_folder(path: Path, split: str, only: Callable[[str], bool]) -> Listing
     try:
         described = description.read_bytes() if "dataset.json" in others else None
         names, labels, classes = arrange(title, {name: name for name in sorted(images)}, split, described)
-        stats = [(path / name).stat() for name in names]
     except OSError as error:
         raise UserError(f"cannot read '{error.filename}': {error.strerror}") from None
-    content = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in zip(names, stats, strict=True)]
+    content = [(name, *_state(path / name)) for name in names]
 
     def image(index: int) -> Image.Image:
         return _opened((path / names[index]).read_bytes())
 
     return Listing(title, names, labels, classes, repr((str(path.resolve()), content)), image)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Bytes and the time of the last change; zeros for a link to nowhere, which is met again where it is read."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _walk(path: Path) -> list[str]:

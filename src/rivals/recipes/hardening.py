@@ -106,6 +106,8 @@ class HardenConfig(ClassifierConfig):
         for name in ("steps", "step", "start"):
             if getattr(self, name) is not None and known.attack != "steps":
                 raise UserError(f"{flag(name)} has no meaning for the method {self.method}: leave it out")
+        if self.extra_share != HardenConfig.extra_share and not self.extra:
+            raise UserError("--extra-share has no meaning without --extra: name the extra images, or leave it out")
         if self.steps is not None and self.steps < 1:
             raise UserError(f"--steps {self.steps} makes no attack: take 1 or more")
         if self.beta is not None and known.beta is None:

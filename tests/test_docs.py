@@ -137,10 +137,11 @@ def parse(monkeypatch):
         if inspect.isfunction(getattr(api, name)):
             monkeypatch.setattr(api, name, only_parsed(getattr(api, name)))
     monkeypatch.setattr(serving, "studio", only_parsed(serving.studio))
-    monkeypatch.setattr(Run, "open", classmethod(lambda cls, folder: SimpleNamespace(about={"config": {}})))
 
     def call(words):
         given.clear()
+        run = SimpleNamespace(about={"verb": words[0], "config": {}})  # which is resumed
+        monkeypatch.setattr(Run, "open", classmethod(lambda cls, folder: run))
         with pytest.raises(SystemExit) as left:
             cli.main(words)
         assert not left.value.code, f"'rivals {shlex.join(words)}' does not parse"

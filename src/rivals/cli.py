@@ -20,7 +20,7 @@ from rivals import api, recipes
 from rivals.base.errors import Interrupted, UserError
 from rivals.base.registry import unknown
 from rivals.base.schedules import Schedule
-from rivals.reports.run import Run
+from rivals.reports.run import Run, foreign
 
 VERBS = {
     "demo": "draw digits, then fool and harden a classifier, in minutes on this machine",
@@ -278,7 +278,7 @@ def _examined(name: str, verb: Callable[..., Any], words: list[str]) -> Any:
     if "--resume" in words and "--out" in named:
         about = Run.open(named["--out"]).about
         if about.get("verb") != name:
-            raise UserError(f"'{named['--out']}' is not a run of 'rivals {name}', so it cannot be resumed by it")
+            raise foreign(named["--out"], name)
         kept = about["config"]
 
     def call(*args: Any, **options: Any) -> Any:

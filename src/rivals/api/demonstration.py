@@ -17,7 +17,7 @@ from rivals.api.sources import free
 from rivals.api.training import DATA, TrainedRun, train
 from rivals.base.errors import Interrupted, UserError
 from rivals.base.spans import Span
-from rivals.reports.run import Record, Run
+from rivals.reports.run import Record, Run, foreign
 
 NET: Record = {"recipe": "cnn", "widths": (16, 32)}
 PLAIN = 0.5  # of the hardening's length the plain classifier learns
@@ -77,7 +77,7 @@ def demo(
     if resume:
         begun = Run.open(folder).about
         if begun.get("verb") != "train" or begun["data"]["source"]["data"] != DATA:
-            raise UserError(f"'{folder}' is not a run of 'rivals demo', so it cannot be resumed by it: choose another")
+            raise foreign(folder, "demo")
         hardening = begun.get("hardening", hardening)
         length = Span.parse(hardening)
     first = str(Span(length.amount * PLAIN, length.unit))

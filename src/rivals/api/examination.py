@@ -17,7 +17,7 @@ from rivals.api import surroundings
 from rivals.api.orders import is_blind
 from rivals.base.errors import Interrupted, UserError
 from rivals.base.seeds import derive
-from rivals.reports.run import Record, Run
+from rivals.reports.run import Record, Run, foreign
 
 if TYPE_CHECKING:
     import torch
@@ -88,9 +88,7 @@ class Examination:
         run = Run.open(folder)
         kept = run.about
         if kept.get("verb") != self.verb:
-            raise UserError(
-                f"'{folder}' is not a run of 'rivals {self.verb}', so it cannot be resumed by it: choose another"
-            )
+            raise foreign(folder, self.verb)
         for key, value in self.config.items():
             if key in kept["config"] and kept["config"][key] != value:
                 raise UserError(

@@ -24,7 +24,7 @@ from rivals.api.networks import load
 from rivals.base.errors import UserError
 from rivals.base.fractions import radius
 from rivals.recipes import HARDENING, HardenConfig
-from rivals.reports.run import Record
+from rivals.reports.run import Record, Run
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -267,7 +267,7 @@ def _watching(course: Course[HardenConfig], game: Game) -> Watching:
     assert watched.labels is not None
     x = torch.from_numpy(watched.images).to(course.device) / 255
     y = torch.from_numpy(watched.labels).to(course.device)
-    best = Checkpoints(course.folder / "best", beside=Checkpoints(course.folder / "checkpoints"))
+    best = Checkpoints(course.folder / "best", beside=Checkpoints(Run(course.folder).checkpoints))
     guard = Guard(game, best, len(course.images.classes), course.config.ramp * course.horizon)
 
     def standing(net: nn.Module, attacked: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""Writing files so that a crash, a kill or a full disk never leaves half of one behind."""
+"""Files: writing that never leaves half of one behind, and what tells that one has changed."""
 
 from __future__ import annotations
 
@@ -28,6 +28,15 @@ def explained(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, f"{error.strerror or error}: choose another place")
         raise UserError(f"cannot write {path}: {reason}") from error
+
+
+def state(path: Path) -> tuple[int, int]:
+    """Bytes and the time of the last change; zeros if there is no such file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -13,6 +13,7 @@ from types import TracebackType
 from PIL import Image
 
 from rivals.base.errors import UserError
+from rivals.base.files import state
 from rivals.data.arrange import arrange
 from rivals.data.imageset import Labels, Pixels
 
@@ -102,21 +103,13 @@ def _from_folder(path: Path, split: str, only: Callable[[str], bool]) -> Listing
         names, labels, classes = arrange(title, {name: name for name in sorted(images)}, split, described)
     except OSError as error:
         raise UserError(f"cannot read '{error.filename}': {error.strerror}") from None
-    content = [(name, *_state(path / name)) for name in names]
+    # A link to nowhere is met again where it is read, and may be skipped there.
+    content = [(name, *state(path / name)) for name in names]
 
     def image(index: int) -> Image.Image:
         return _opened((path / names[index]).read_bytes())
 
     return Listing(title, names, labels, classes, repr((str(path.resolve()), content)), image)
-
-
-def _state(path: Path) -> tuple[int, int]:
-    """Bytes and the time of the last change; zeros for a link to nowhere, which is met again where it is read."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return 0, 0
-    return stat.st_size, stat.st_mtime_ns
 
 
 def _walk(path: Path) -> list[str]:

@@ -149,3 +149,8 @@ class Run:
         for path in self.samples.glob("*.png"):
             if f"samples/{path.name}" not in sheets:
                 path.unlink()
+
+
+def foreign(folder: str | Path, verb: str) -> UserError:
+    """What to raise where another verb made the run that is to be resumed."""
+    return UserError(f"'{folder}' is not a run of 'rivals {verb}', so it cannot be resumed by it: choose another")

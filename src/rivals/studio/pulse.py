@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
+from rivals.base.files import state
 from rivals.studio.children import Children
 from rivals.studio.shelf import Shelf
 
@@ -56,18 +56,9 @@ class Pulse:
         records = []
         for name in self._shelf.names():
             folder = self._shelf.root / name
-            size, recorded = _state(folder / "metrics.jsonl")
+            size, recorded = state(folder / "metrics.jsonl")
             # A sheet is written before the record that tells of it.
-            drawn = 0 < _state(folder / "samples")[1] <= recorded
-            news.append((name, _state(folder / "run.json"), drawn, _state(folder / "equilibrium.json")))
+            drawn = 0 < state(folder / "samples")[1] <= recorded
+            news.append((name, state(folder / "run.json"), drawn, state(folder / "equilibrium.json")))
             records.append((name, size, recorded))
         return {"news": f"{hash(str(news)):x}", "records": f"{hash(str(records)):x}"}
-
-
-def _state(path: Path) -> tuple[int, int]:
-    """Bytes and the time of the last change; zeros if there is no such file."""
-    try:
-        found = path.stat()
-    except OSError:
-        return 0, 0
-    return found.st_size, found.st_mtime_ns

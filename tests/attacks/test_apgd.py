@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from rivals.attacks import apgd, freeze
-from rivals.attacks.autopgd import windows
-from rivals.attacks.objectives import cross_entropy, dlr, margin, runners_up
-from rivals.base.balls import L1, L2, Linf
-from rivals.base.seeds import generator, streams
+from rivals.attacks.apgd import checkpoints
+from rivals.attacks.attack_losses import cross_entropy, dlr, margin, strongest_others
+from rivals.base.norm_balls import L1, L2, Linf
+from rivals.base.rng import generator, streams
 
 CHECKS = [22, 41, 57, 70, 80, 87, 93, 99]
 
@@ -24,7 +24,7 @@ def net(classes=5):
     return model, x, model(x).argmax(1)
 
 
-def look(model, x, y, loss):
+def evaluate(model, x, y, loss):
     x = x.detach().requires_grad_()
     logits = model(x)
     value = loss(logits, y).sum()
@@ -37,7 +37,7 @@ class Best:
     def __init__(self):
         self.key, self.x = (False, -math.inf), None
 
-    def offer(self, fools, value, x):
+    def keep_best(self, fools, value, x):
         if (fools, value) > self.key:
             self.key, self.x = (fools, value), x
 
@@ -45,20 +45,20 @@ class Best:
 def by_the_book(model, x, y, ball, loss):
     """Croce & Hein 2020, algorithm 1, for one image and 100 steps."""
     eta = 2 * float(ball.eps)
-    here = before = ball.edge(x, streams(x, [0], 0, "apgd"))
-    fools, value, gradient = look(model, here, y, loss)
+    here = before = ball.sample_sphere(x, streams(x, [0], 0, "apgd"))
+    fools, value, gradient = evaluate(model, here, y, loss)
     kept, history = Best(), [value]
-    kept.offer(fools, value, here)
+    kept.keep_best(fools, value, here)
     top, top_value, top_gradient = here, value, gradient
     last, halved, best_at_last = 0, True, value
     halvings = 0
     for step in range(1, 101):
-        aim = ball.project(here + eta * ball.dual(gradient), x)
+        aim = ball.project(here + eta * ball.steepest_direction(gradient), x)
         keep = 0.75 if step > 1 else 1.0
         there = ball.project(here + keep * (aim - here) + (1 - keep) * (here - before), x)
         before, here = here, there
-        fools, value, gradient = look(model, here, y, loss)
-        kept.offer(fools, value, here)
+        fools, value, gradient = evaluate(model, here, y, loss)
+        kept.keep_best(fools, value, here)
         history.append(value)
         if value > top_value:
             top, top_value, top_gradient = here, value, gradient
@@ -75,7 +75,7 @@ def by_the_book(model, x, y, ball, loss):
 
 @pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(reduction="none"), dlr], ids=["ce", "dlr"])
 @pytest.mark.parametrize("ball", [Linf(0.02), L2(0.3)], ids=str)
-def test_the_search_is_the_published_one(ball, loss):
+def test_apgd_matches_algorithm_1(ball, loss):
     model, x, y = net()
     found = apgd(model, x, y, ball, loss="dlr" if loss is dlr else "ce", stop_when_fooled=False, batch_size=3)
     halvings = set()
@@ -91,15 +91,15 @@ def sparse_by_the_book(model, x, y, eps):
     kept, top = Best(), None
     for factor, steps in ((3, 30), (2, 30), (1, 40)):
         ball = L1(factor * eps)
-        here = ball.edge(x, streams(x, [0], 0, "apgd")) if top is None else ball.project(top, x)
-        fools, value, gradient = look(model, here, y, cross_entropy)
+        here = ball.sample_sphere(x, streams(x, [0], 0, "apgd")) if top is None else ball.project(top, x)
+        fools, value, gradient = evaluate(model, here, y, cross_entropy)
         top, top_value, top_gradient = here, value, gradient
         eta, support = factor * eps, (here != x).sum().item()
         for step in range(steps + 1):
             if step:
                 count = torch.tensor([max(1, int(support / 1.5))])
-                here = ball.project(here + eta * ball.dual(gradient, count=count), x)
-                fools, value, gradient = look(model, here, y, cross_entropy)
+                here = ball.project(here + eta * ball.steepest_direction(gradient, count=count), x)
+                fools, value, gradient = evaluate(model, here, y, cross_entropy)
                 if value > top_value:
                     top, top_value, top_gradient = here, value, gradient
                 now = (top != x).sum().item()
@@ -111,12 +111,12 @@ def sparse_by_the_book(model, x, y, eps):
             else:
                 here_next = here
             if factor == 1:
-                kept.offer(fools, value, here)
+                kept.keep_best(fools, value, here)
             here = here_next
     return kept.x
 
 
-def test_the_sparse_search_is_the_published_one():
+def test_apgd_l1_matches_the_published_algorithm():
     model, x, y = net()
     found = apgd(model, x, y, L1(1.5), stop_when_fooled=False, batch_size=3)
     for i in range(len(x)):
@@ -124,12 +124,12 @@ def test_the_sparse_search_is_the_published_one():
         assert torch.allclose(found[i : i + 1], expected, atol=1e-7)
 
 
-def test_windows():
-    ends = windows(100)
+def test_checkpoints_are_the_published_ones():
+    ends = checkpoints(100)
     assert [end for end, window in enumerate(ends) if window] == CHECKS
     assert [ends[end] for end in CHECKS] == [22, 19, 16, 13, 10, 7, 6, 6]
     for steps in (1, 2, 10, 33):
-        assert len(windows(steps)) == steps + 1
+        assert len(checkpoints(steps)) == steps + 1
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 7])
@@ -138,19 +138,19 @@ def test_few_steps(ball, steps):
     model, x, y = net()
     with freeze(model, x) as frozen:
         x_adv = apgd(frozen, x, y, ball, steps=steps, stop_when_fooled=False)
-        extra = 3 if isinstance(ball, L1) else 1  # each of the three stages begins with a look
+        extra = 3 if isinstance(ball, L1) else 1  # each of the three stages begins with an evaluation
         assert frozen.forwards == 8 * (steps + extra)
     assert ball.contains(x_adv, x).all()
 
 
-def test_rivals_are_tried_in_turn_and_any_wrong_class_counts():
+def test_targets_are_tried_in_turn_and_any_wrong_class_counts():
     model, x, y = net()
     ball = Linf(0.03)
-    ranks = runners_up(model(x), y, 3)
+    ranks = strongest_others(model(x), y, 3)
     assert not (ranks == y[:, None]).any()
     assert torch.equal(ranks[:, 0], model(x).scatter(1, y[:, None], -math.inf).argmax(1))
     for count in (1, 3):
-        x_adv = apgd(model, x, y, ball, loss="dlr", rivals=count)
+        x_adv = apgd(model, x, y, ball, loss="dlr", n_targets=count)
         said = model(x_adv).argmax(1)
         aimed = [apgd(model, x, y, ball, loss="dlr", targets=ranks[:, k]) for k in range(count)]
         reached = torch.stack([model(z).argmax(1) != y for z in aimed]).any(0)

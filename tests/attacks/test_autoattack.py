@@ -6,12 +6,24 @@ import pytest
 import torch
 from torch import nn
 
-from rivals.attacks import ATTACKS, Part, apgd, assault, autoattack, freeze, noise, pgd, plan, relay, square
-from rivals.attacks.objectives import OBJECTIVES
-from rivals.base.balls import L1, L2, Linf
+from helpers.models import conv_model, uniform
+from rivals.attacks import (
+    ATTACKS,
+    Stage,
+    apgd,
+    autoattack,
+    autoattack_stages,
+    freeze,
+    noise,
+    pgd,
+    run_ensemble,
+    square,
+    square_pgd,
+)
+from rivals.attacks.attack_losses import LOSSES
 from rivals.base.errors import UserError
-from rivals.base.seeds import generator
-from test_attacks_steps import conv, draws
+from rivals.base.norm_balls import L1, L2, Linf
+from rivals.base.rng import generator
 
 NARROW = Linf(0.012)
 
@@ -21,148 +33,151 @@ def recorded(attack, calls):
         calls.append({"x": x, "y": y, "ball": ball, "clean": clean, "targets": targets, "seed": seed})
         return attack(model, x, y, ball, targets=targets, seed=seed, batch_size=batch_size)
 
-    return Part(f"part {len(calls)}", part)
+    return Stage(f"part {len(calls)}", part)
 
 
-def stay(model, x, y, ball, **knobs):
+def stay(model, x, y, ball, **options):
     return x.clone()
 
 
-def test_each_part_attacks_the_originals_of_those_still_standing():
-    model, x, y = conv()
+def test_each_stage_attacks_the_images_still_classified_correctly():
+    model, x, y = conv_model()
     y[:3] = (y[:3] + 1) % 5  # three are wrong from the start
     radii = torch.linspace(0.001, 0.03, 16, dtype=torch.float64)
     calls = []
-    few = recorded(lambda *args, **knobs: apgd(*args, steps=1, **knobs), calls)
+    few = recorded(lambda *args, **options: apgd(*args, steps=1, **options), calls)
     with freeze(model, x) as frozen:
-        clean, first, second, third = assault(
+        clean, first, second, third = run_ensemble(
             frozen, x, y, Linf(radii), [few, recorded(stay, calls), recorded(apgd, calls)], seed=7
         )
-    assert clean.part == "clean"
-    assert clean.points.tolist() == list(range(16))
+    assert clean.stage == "clean"
+    assert clean.indices.tolist() == list(range(16))
     assert clean.fooled.tolist() == [True] * 3 + [False] * 13
     assert torch.equal(clean.x_adv, x)
-    assert first.points.tolist() == list(range(3, 16))
+    assert first.indices.tolist() == list(range(3, 16))
     assert 0 < first.fooled.sum() < 13
     assert not second.fooled.any()
-    assert torch.equal(second.points, first.points[~first.fooled])
-    assert torch.equal(third.points, second.points)
+    assert torch.equal(second.indices, first.indices[~first.fooled])
+    assert torch.equal(third.indices, second.indices)
     assert third.fooled.any()
     for call, outcome in zip(calls, (first, second, third), strict=True):
-        assert torch.equal(call["x"], x[outcome.points])
-        assert torch.equal(call["y"], y[outcome.points])
-        assert torch.equal(call["ball"].eps, radii[outcome.points])
-        assert torch.allclose(call["clean"], model(x)[outcome.points])
+        assert torch.equal(call["x"], x[outcome.indices])
+        assert torch.equal(call["y"], y[outcome.indices])
+        assert torch.equal(call["ball"].eps, radii[outcome.indices])
+        assert torch.allclose(call["clean"], model(x)[outcome.indices])
         assert call["targets"] is None
         assert call["seed"] == 7
-        assert torch.equal(model(outcome.x_adv).argmax(1) != y[outcome.points], outcome.fooled)
+        assert torch.equal(model(outcome.x_adv).argmax(1) != y[outcome.indices], outcome.fooled)
 
 
-def test_it_ends_when_none_stands():
-    model, x, y = conv()
+def test_ensemble_ends_when_all_images_are_misclassified():
+    model, x, y = conv_model()
     calls = []
     parts = [recorded(apgd, calls), recorded(apgd, calls)]
     with freeze(model, x) as frozen:
-        assert [outcome.part for outcome in assault(frozen, x, y, Linf(0.3), parts)] == ["clean", parts[0].name]
-        assert [outcome.part for outcome in assault(frozen, x, (y + 1) % 5, Linf(0.3), parts)] == ["clean"]
-        assert [len(outcome.points) for outcome in assault(frozen, x[:0], y[:0], Linf(0.3), parts)] == [0]
+        assert [outcome.stage for outcome in run_ensemble(frozen, x, y, Linf(0.3), parts)] == ["clean", parts[0].name]
+        assert [outcome.stage for outcome in run_ensemble(frozen, x, (y + 1) % 5, Linf(0.3), parts)] == ["clean"]
+        assert [len(outcome.indices) for outcome in run_ensemble(frozen, x[:0], y[:0], Linf(0.3), parts)] == [0]
     assert len(calls) == 1
 
 
-def test_a_part_is_not_believed():
-    model, x, y = conv()
+def test_results_of_a_stage_are_verified():
+    model, x, y = conv_model()
     inside = apgd(model, x, y, Linf(0.3))
     cheats = {
-        "too far": lambda *args, **knobs: inside,
-        "out of the box": lambda model, x, y, ball, **knobs: x - 2,
-        "no image": lambda model, x, y, ball, **knobs: x * float("nan"),
+        "too far": lambda *args, **options: inside,
+        "out of the box": lambda model, x, y, ball, **options: x - 2,
+        "no image": lambda model, x, y, ball, **options: x * float("nan"),
         "right after all": stay,
     }
     with freeze(model, x) as frozen:
-        outcomes = list(assault(frozen, x, y, Linf(0.1), [Part(*cheat) for cheat in cheats.items()]))
-        assert [outcome.part for outcome in outcomes] == ["clean", *cheats]
+        outcomes = list(run_ensemble(frozen, x, y, Linf(0.1), [Stage(*cheat) for cheat in cheats.items()]))
+        assert [outcome.stage for outcome in outcomes] == ["clean", *cheats]
         assert not any(outcome.fooled.any() for outcome in outcomes)
-        honest = list(assault(frozen, x, y, Linf(0.3), [Part("too far", cheats["too far"])]))
+        honest = list(run_ensemble(frozen, x, y, Linf(0.3), [Stage("too far", cheats["too far"])]))
     assert honest[1].fooled.all()
 
 
-def test_targets_are_handed_on_and_judged_by():
-    model, x, y = conv()
+def test_targets_are_passed_on_and_decide_success():
+    model, x, y = conv_model()
     targets, calls = (y + 2) % 5, []
     with freeze(model, x) as frozen:
-        outcomes = list(assault(frozen, x, y, L2(0.6), [recorded(apgd, calls), recorded(apgd, calls)], targets=targets))
+        outcomes = list(
+            run_ensemble(frozen, x, y, L2(0.6), [recorded(apgd, calls), recorded(apgd, calls)], targets=targets)
+        )
     assert 0 < outcomes[1].fooled.sum() < 16
     for outcome, call in zip(outcomes[1:], calls, strict=True):
-        assert torch.equal(call["targets"], targets[outcome.points])
-        assert torch.equal(model(outcome.x_adv).argmax(1) == targets[outcome.points], outcome.fooled)
+        assert torch.equal(call["targets"], targets[outcome.indices])
+        assert torch.equal(model(outcome.x_adv).argmax(1) == targets[outcome.indices], outcome.fooled)
     x, targets = x[:6], targets[:6]
     x_adv = autoattack(model, x, y[:6], L2(3.0), targets=targets, version="swift")
     assert (model(x_adv).argmax(1) == targets).sum() >= 5
 
 
-def test_passes_and_seconds_are_counted_by_part():
-    model, x, y = conv()
-    parts = [Part("noise", lambda *args, **knobs: noise(*args, trials=4, **knobs)), Part("apgd", apgd)]
+def test_passes_and_seconds_are_counted_per_stage():
+    model, x, y = conv_model()
+    parts = [Stage("noise", lambda *args, **options: noise(*args, trials=4, **options)), Stage("apgd", apgd)]
     with freeze(model, x) as frozen:
-        outcomes = list(assault(frozen, x, y, Linf(1e-7), parts))
+        outcomes = list(run_ensemble(frozen, x, y, Linf(1e-7), parts))
         assert [outcome.forwards for outcome in outcomes] == [16, 16 * (1 + 4 + 1), 16 * (101 + 1)]
         assert [outcome.backwards for outcome in outcomes] == [0, 0, 16 * 100]
         assert sum(outcome.forwards for outcome in outcomes) == frozen.forwards
         assert all(outcome.seconds > 0 for outcome in outcomes)
         before = frozen.forwards
-        next(assault(frozen, x, y, Linf(1e-7), parts, clean=model(x).detach()))
+        next(run_ensemble(frozen, x, y, Linf(1e-7), parts, clean=model(x).detach()))
         assert frozen.forwards == before
 
 
-def test_nothing_is_held_open_while_the_caller_looks():
-    model, x, y = conv()
+def test_nothing_is_held_open_between_stages():
+    model, x, y = conv_model()
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
     drawn = []
     with freeze(model, x) as frozen:
-        for _ in assault(frozen, x, y, NARROW, plan("standard", NARROW)[:2]):
+        for _ in run_ensemble(frozen, x, y, NARROW, autoattack_stages("standard", NARROW)[:2]):
             assert torch.is_grad_enabled()
             drawn.append(torch.rand(1))
     assert torch.equal(torch.cat(drawn), expected[: len(drawn)])
 
 
 def test_standard_is_as_published():
-    """Passes of an image that nothing fells, in ten classes; K - 1 targets where there are fewer."""
-    model, x, y = conv(10)
+    """Passes of an image that nothing fools, in ten classes; K - 1 targets where there are fewer."""
+    model, x, y = conv_model(10)
     x, y = x[:1], y[:1]
     with freeze(model, x) as frozen:
         spent = {
-            o.part: (o.forwards, o.backwards) for o in assault(frozen, x, y, Linf(1e-9), plan("standard", Linf(1)))
+            o.stage: (o.forwards, o.backwards)
+            for o in run_ensemble(frozen, x, y, Linf(1e-9), autoattack_stages("standard", Linf(1)))
         }
         assert list(spent) == ["clean", "apgd-ce", "apgd-t", "fab-t", "square"]
         assert spent["apgd-ce"] == (101 + 1, 100)
         assert spent["apgd-t"] == (9 * 101 + 1, 9 * 100)
         assert 9 * 100 <= spent["fab-t"][1] < 9 * 102
         assert spent["square"] == (5001 + 1, 0)
-        two = plan("standard", L1(1))[:2]
-        spent = {o.part: (o.forwards, o.backwards) for o in assault(frozen, x, y, L1(1e-9), two)}
+        two = autoattack_stages("standard", L1(1))[:2]
+        spent = {o.stage: (o.forwards, o.backwards) for o in run_ensemble(frozen, x, y, L1(1e-9), two)}
         assert spent["apgd-ce"] == (5 * 103 + 1, 5 * 102)
         assert spent["apgd-t"] == (5 * 103 + 1, 5 * 102)
-    model, x, y = conv(3)
+    model, x, y = conv_model(3)
     with freeze(model, x[:1]) as frozen:
-        *_, last = assault(frozen, x[:1], y[:1], Linf(1e-9), plan("standard", Linf(1))[1:2])
+        *_, last = run_ensemble(frozen, x[:1], y[:1], Linf(1e-9), autoattack_stages("standard", Linf(1))[1:2])
         assert last.backwards == 2 * 100
 
 
 @pytest.mark.parametrize(("ball", "classes"), [(Linf(0.012), 5), (L2(0.16), 2)])
-def test_autoattack_is_as_strong_as_its_parts_together(ball, classes):
-    model, x, y = conv(classes)
+def test_autoattack_is_as_strong_as_its_stages_together(ball, classes):
+    model, x, y = conv_model(classes)
     x, y = x[:10], y[:10]
     parts = ["apgd-ce", "apgd-t", "fab-t"]
-    x_adv = autoattack(model, x, y, ball, parts=parts)
-    felled = model(x_adv).argmax(1) != y
+    x_adv = autoattack(model, x, y, ball, stages=parts)
+    fooled = model(x_adv).argmax(1) != y
     assert ball.contains(x_adv, x).all()
-    assert torch.equal(x_adv[~felled], x[~felled])
-    alone = [model(autoattack(model, x, y, ball, parts=[part])).argmax(1) != y for part in parts]
-    assert torch.equal(felled, torch.stack(alone).any(0))
+    assert torch.equal(x_adv[~fooled], x[~fooled])
+    alone = [model(autoattack(model, x, y, ball, stages=[part])).argmax(1) != y for part in parts]
+    assert torch.equal(fooled, torch.stack(alone).any(0))
     assert torch.equal(alone[0], model(apgd(model, x, y, ball)).argmax(1) != y)
-    assert 0 < felled.sum() < 10
+    assert 0 < fooled.sum() < 10
 
 
 class Silent(nn.Module):
@@ -177,60 +192,60 @@ class Silent(nn.Module):
 
 
 @pytest.mark.parametrize("version", ["standard", "swift"])
-def test_what_hides_its_gradient_falls_nonetheless(version):
-    model, x, y = conv()
+def test_a_model_with_masked_gradients_is_fooled(version):
+    model, x, y = conv_model()
     model, x = Silent(model), x[:6]
     y = model(x).argmax(1)
-    blind = model(autoattack(model, x, y, Linf(0.06), parts=["apgd-ce", "apgd-t"])).argmax(1) != y
-    felled = model(autoattack(model, x, y, Linf(0.06), version=version)).argmax(1) != y
-    assert felled.sum() > blind.sum() + 2
+    gradients_only = model(autoattack(model, x, y, Linf(0.06), stages=["apgd-ce", "apgd-t"])).argmax(1) != y
+    fooled = model(autoattack(model, x, y, Linf(0.06), version=version)).argmax(1) != y
+    assert fooled.sum() > gradients_only.sum() + 2
 
 
 @pytest.mark.parametrize("version", ["standard", "swift"])
 def test_autoattack_depends_on_neither_batch_size_nor_order_and_leaves_the_model_alone(version):
-    model, x, y = conv()
+    model, x, y = conv_model()
     x, y = x[:8], y[:8]
     model.train()
-    knobs = {"version": version, "seed": 2}
+    options = {"version": version, "seed": 2}
     if version == "standard":
-        knobs["parts"] = ["apgd-ce", "apgd-t"]
+        options["stages"] = ["apgd-ce", "apgd-t"]
     state = torch.get_rng_state()
-    together = autoattack(model, x, y, NARROW, **knobs)
+    together = autoattack(model, x, y, NARROW, **options)
     assert torch.equal(torch.get_rng_state(), state)
     assert model.training
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
     order = torch.randperm(8, generator=generator("order"))
-    shuffled = autoattack(model, x[order], y[order], NARROW, batch_size=3, **knobs)
+    shuffled = autoattack(model, x[order], y[order], NARROW, batch_size=3, **options)
     assert torch.allclose(shuffled, together[order], atol=1e-9)
 
 
-def test_each_part_is_handed_the_best_before_it():
-    model, x, y = conv()
+def test_each_stage_gets_the_best_iterates_before_it():
+    model, x, y = conv_model()
     x, y = x[:6], y[:6]
     gains, seen = [0.5, 0.9, 0.2, 0.0], []
     far = apgd(model, x, y, Linf(1e-4), stop_when_fooled=False)
 
-    def part(gain, model, x, y, ball, *, found, **knobs):
-        seen.append(found)
+    def part(gain, model, x, y, ball, *, best, **options):
+        seen.append(best)
         return x + gain * (far - x)
 
     with freeze(model, x) as frozen:
-        list(assault(frozen, x, y, Linf(0.01), [Part("part", partial(part, gain)) for gain in gains]))
+        list(run_ensemble(frozen, x, y, Linf(0.01), [Stage("part", partial(part, gain)) for gain in gains]))
     assert torch.equal(seen[0], x)
     assert torch.allclose(seen[1], x + 0.5 * (far - x))
     assert torch.allclose(seen[2], x + 0.9 * (far - x))
     assert torch.equal(seen[3], seen[2])
 
 
-def test_relay_gets_where_neither_of_its_attacks_gets_alone():
-    """Class 1 wins past a plateau without a gradient: only search crosses it, and only gradients climb what follows."""
+def test_square_pgd_succeeds_where_neither_attack_does_alone():
+    """Class 1 wins past a plateau without a gradient: only search crosses it, and only gradients succeed after it."""
     x = torch.full((8, 1, 8, 9), 0.5, dtype=torch.float64)
-    x[..., 0] = draws(8, 1, 8)  # the model does not look there, so that images differ and are all as hard
+    x[..., 0] = uniform(8, 1, 8)  # the model ignores these pixels, so that images differ and are all as hard
     model, y = Plateau(), torch.zeros(8, dtype=torch.int64)
     ball = Linf(0.1)
     for alone in (partial(pgd, steps=200, restarts=2), partial(square, queries=1000)):
         assert (model(alone(model, x, y, ball)).argmax(1) == 0).all()
-    x_adv = relay(model, x, y, ball, turns=4)
+    x_adv = square_pgd(model, x, y, ball, turns=4)
     assert ball.contains(x_adv, x).all()
     assert (model(x_adv).argmax(1) == 1).all()
 
@@ -246,33 +261,33 @@ class Plateau(nn.Module):
         return torch.stack([3 - upper - lower, 0 * lower + 1.3], 1)
 
 
-def test_relay_starts_from_what_was_found_and_is_never_worse():
-    model, x, y = conv()
+def test_square_pgd_starts_from_the_best_and_is_never_worse():
+    model, x, y = conv_model()
     found = pgd(model, x, y, NARROW, loss="margin", seed=3)
     start = (model(found).argmax(1) != y).sum()
     with freeze(model, x) as frozen:
-        x_adv = relay(frozen, x, y, NARROW, turns=2, queries=10, steps=3, found=found)
-        stands = 16 - int(start)
+        x_adv = square_pgd(frozen, x, y, NARROW, turns=2, queries=10, steps=3, best=found)
+        n_robust = 16 - int(start)
         most = (
-            16 + 16 + stands * (11 + 4 + 1 + 21 + 7 + 1)
-        )  # the originals, what was found, and two turns of search and climb
+            16 + 16 + n_robust * (11 + 4 + 1 + 21 + 7 + 1)
+        )  # the originals, what was found, and two turns of Square and PGD
         assert frozen.forwards <= most
-    felled = model(x_adv).argmax(1) != y
-    assert felled[model(found).argmax(1) != y].all()
-    loss = OBJECTIVES["margin"]
-    assert (loss(model(x_adv), y) >= loss(model(found), y))[~felled].all()
+    fooled = model(x_adv).argmax(1) != y
+    assert fooled[model(found).argmax(1) != y].all()
+    loss = LOSSES["margin"]
+    assert (loss(model(x_adv), y) >= loss(model(found), y))[~fooled].all()
 
 
-def test_relay_gives_up_on_what_does_not_stir():
+def test_square_pgd_gives_up_without_progress():
     """A tiny ball takes next to nothing off the lead: one turn, where ten are due."""
-    model, x, y = conv()
+    model, x, y = conv_model()
     with freeze(model, x) as frozen:
-        relay(frozen, x, y, Linf(1e-6), queries=20, steps=5)
+        square_pgd(frozen, x, y, Linf(1e-6), queries=20, steps=5)
         assert frozen.forwards == 16 * (1 + 21 + 6 + 1)
 
 
 def test_a_start_must_lie_in_the_ball():
-    model, x, y = conv()
+    model, x, y = conv_model()
     for attack in (partial(pgd, steps=1), partial(square, queries=5)):
         with pytest.raises(UserError, match="outside of ball or box in 16 of 16 images"):
             attack(model, x, y, NARROW, start=1 - x)
@@ -281,13 +296,13 @@ def test_a_start_must_lie_in_the_ball():
         begun = attack(model, x, y, Linf(0.0), start=x, stop_when_fooled=False)
         assert torch.equal(begun, x)
     with pytest.raises(UserError, match="turns of 0"):
-        relay(model, x, y, NARROW, turns=0)
+        square_pgd(model, x, y, NARROW, turns=0)
 
 
 def test_every_attack_has_a_name():
-    model, x, y = conv()
+    model, x, y = conv_model()
     assert set(ATTACKS) >= {"noise", "fgsm", "bim", "pgd", "mifgsm", "apgd", "fab", "square", "autoattack"}
-    quick = {"square": {"queries": 20}, "relay": {"turns": 1}, "autoattack": {"parts": ["apgd-ce"]}}
+    quick = {"square": {"queries": 20}, "relay": {"turns": 1}, "autoattack": {"stages": ["apgd-ce"]}}
     for name, attack in ATTACKS.items():
         x_adv = attack(model, x, y, L2(0.3), seed=1, batch_size=8, targets=None, **quick.get(name, {}))
         assert L2(0.3).contains(x_adv, x).all()
@@ -296,11 +311,11 @@ def test_every_attack_has_a_name():
 
 
 def test_bad_input_gives_one_line():
-    model, x, y = conv()
+    model, x, y = conv_model()
     with pytest.raises(UserError, match="unknown version of autoattack 'standart': did you mean standard"):
         autoattack(model, x, y, NARROW, version="standart")
-    with pytest.raises(UserError, match="unknown part of autoattack standard 'apgd-c': did you mean apgd-ce"):
-        autoattack(model, x, y, NARROW, parts=["apgd-c"])
+    with pytest.raises(UserError, match="unknown stage of autoattack standard 'apgd-c': did you mean apgd-ce"):
+        autoattack(model, x, y, NARROW, stages=["apgd-c"])
     with pytest.raises(UserError, match="the ball is a float"):
         autoattack(model, x, y, 0.1)
     with pytest.raises(UserError, match="divide them by 255"):

@@ -1,16 +1,19 @@
 """What a model is before an attack it is after it; and what is folded into it answers as it does."""
 
 import copy
+import gc
+import sys
 
 import pytest
 import torch
 from torch import nn
 
-from rivals.attacks import Reach, apgd, augment, bim, fgsm, freeze, mifgsm, noise, pgd
-from rivals.attacks.folding import fold_batch_norm
-from rivals.base.balls import L2, Linf
+from helpers.model_states import same, setting, state
+from rivals.attacks import AugmentRanges, apgd, augment, bim, fgsm, freeze, mifgsm, noise, pgd
+from rivals.attacks.bn_folding import fold_batch_norm
 from rivals.base.errors import UserError
-from rivals.base.seeds import generator
+from rivals.base.norm_balls import L2, Linf
+from rivals.base.rng import generator
 
 BALL = Linf(0.05)
 ATTACKS = {
@@ -20,66 +23,8 @@ ATTACKS = {
     "mifgsm": lambda model, x, y: mifgsm(model, x, y, BALL, steps=3),
     "apgd": lambda model, x, y: apgd(model, x, y, BALL, steps=3),
     "noise": lambda model, x, y: noise(model, x, y, BALL, trials=3),
-    "augment": lambda model, x, y: augment(model, x, y, Reach(), trials=3),
+    "augment": lambda model, x, y: augment(model, x, y, AugmentRanges(), trials=3),
 }
-
-
-class Residual(nn.Module):
-    """Batch-norms that can be folded, one that cannot (before the convolution), and one in a branch."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem = nn.Conv2d(3, 8, 3, padding=1)
-        self.stem_norm = nn.BatchNorm2d(8)
-        self.before = nn.BatchNorm2d(8)
-        self.conv = nn.Conv2d(8, 8, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(8)
-        self.drop = nn.Dropout(0.5)
-        self.head = nn.Linear(8, 10)
-        self.head_norm = nn.BatchNorm1d(10)
-
-    def forward(self, x):
-        x = torch.relu(self.stem_norm(self.stem(x)))
-        x = x + self.norm(self.conv(torch.relu(self.before(x))))
-        return self.head_norm(self.head(self.drop(x).mean((2, 3))))
-
-
-def setting(dtype=torch.float32):
-    """A net with running statistics that matter, in a state of which every part is odd."""
-    model = Residual().to(dtype)
-    rng = generator("frozen")
-    with torch.no_grad():
-        for name, value in model.state_dict().items():
-            if value.is_floating_point():
-                value.copy_(torch.rand(value.shape, generator=rng) + (0.5 if "var" in name else -0.5))
-    model.train()
-    model.norm.eval()
-    model.stem.weight.requires_grad_(False)
-    x = torch.rand(9, 3, 8, 8, generator=rng).to(dtype)
-    y = torch.randint(10, (9,), generator=rng)
-    model(x).sum().backward()
-    return model, x, y
-
-
-def state(model):
-    """All that an attack might have changed."""
-    return {
-        "modes": [module.training for module in model.modules()],
-        "wanted": [parameter.requires_grad for parameter in model.parameters()],
-        "gradients": [None if p.grad is None else p.grad.clone() for p in model.parameters()],
-        "values": [value.clone() for value in model.state_dict().values()],
-        "random": torch.get_rng_state(),
-        "switches": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
-    }
-
-
-def same(a, b):
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, (list, dict)):
-        pairs = zip(a.values(), b.values(), strict=True) if isinstance(a, dict) else zip(a, b, strict=True)
-        return all(same(one, other) for one, other in pairs)
-    return a == b
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -125,7 +70,7 @@ class Restless(nn.Module):
         return self.head(pooled - self.mean) + 0.1 * draws
 
 
-def test_a_randomised_model_draws_by_the_seed_and_leaves_no_trace():
+def test_a_randomized_model_draws_by_the_seed_and_leaves_no_trace():
     model = Restless()
     x, y = torch.rand(6, 3, 5, 5, generator=generator("restless")), torch.zeros(6, dtype=torch.int64)
     before = state(model)
@@ -172,7 +117,7 @@ def test_the_attack_meets_the_model_in_evaluation_mode():
     assert torch.equal(pgd(model, x, y, BALL, steps=3), expected)
 
 
-def test_batch_norm_is_folded_where_it_can_be_and_answers_the_same():
+def test_batch_norm_is_folded_where_possible_without_changing_the_logits():
     model, x, _ = setting(torch.float64)
     model.eval()
     with freeze(model, x) as frozen:
@@ -215,7 +160,7 @@ class Baked(Twice):
         return super().forward(x) * torch.rand(1)
 
 
-class Shared(Twice):
+class CommonOptions(Twice):
     """The convolution's own output is used beside its batch-norm."""
 
     def forward(self, x):
@@ -235,7 +180,7 @@ class Statless(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("kind", "folds"), [(Twice, True), (Branching, False), (Baked, False), (Shared, False), (Statless, False)]
+    ("kind", "folds"), [(Twice, True), (Branching, False), (Baked, False), (CommonOptions, False), (Statless, False)]
 )
 def test_folding_falls_back_where_it_is_not_allowed(kind, folds):
     model = kind().eval()
@@ -283,7 +228,7 @@ def test_channels_last_where_the_model_takes_it():
     assert torch.allclose(pgd(model, x.to(memory_format=torch.channels_last), y, L2(0.5), steps=4), plain, atol=1e-5)
 
 
-def test_a_frozen_model_still_looks_at_its_images():
+def test_a_frozen_model_still_checks_its_images():
     model, x, y = setting()
     with freeze(model, x) as frozen, pytest.raises(UserError, match="images of float64"):
         fgsm(frozen, x.double(), y, BALL)
@@ -294,7 +239,7 @@ def test_passes_are_counted_in_images():
     with freeze(model, x) as frozen:
         frozen.logits(x)
         leaf, logits = frozen.trace(x[:4])
-        frozen.gradient(logits.sum(1), leaf, again=True)
+        frozen.gradient(logits.sum(1), leaf, retain_graph=True)
         frozen.gradient(logits[:, 0], leaf)
         assert (frozen.forwards, frozen.backwards, frozen.classes) == (13, 8, 10)
 
@@ -307,8 +252,8 @@ def test_passes_are_counted_in_images():
         lambda net, x: net(x.mul(255).round().div(255).detach()) + torch.zeros(1, requires_grad=True),
     ],
 )
-def test_a_model_without_gradient_says_so(forward):
-    class Blind(nn.Module):
+def test_a_model_without_gradient_is_an_error(forward):
+    class NoGradient(nn.Module):
         def __init__(self):
             super().__init__()
             self.net = nn.Linear(4, 3)
@@ -317,9 +262,9 @@ def test_a_model_without_gradient_says_so(forward):
             return forward(self.net, x)
 
     with pytest.raises(UserError, match="no gradient for its images") as refusal:
-        pgd(Blind(), torch.rand(3, 4), torch.tensor([0, 1, 2]), BALL, stop_when_fooled=False)
+        pgd(NoGradient(), torch.rand(3, 4), torch.tensor([0, 1, 2]), BALL, stop_when_fooled=False)
     assert "\n" not in str(refusal.value)
-    noise(Blind(), torch.rand(3, 4), torch.tensor([0, 1, 2]), BALL)
+    noise(NoGradient(), torch.rand(3, 4), torch.tensor([0, 1, 2]), BALL)
 
 
 def test_a_compiled_model_is_attacked_alike(monkeypatch):
@@ -328,9 +273,9 @@ def test_a_compiled_model_is_attacked_alike(monkeypatch):
     compile_ = torch.compile
     asked = []
 
-    def quick(module, **knobs):
-        asked.append(knobs)
-        return compile_(module, backend="eager", **knobs)
+    def quick(module, **options):
+        asked.append(options)
+        return compile_(module, backend="eager", **options)
 
     monkeypatch.setattr(torch, "compile", quick)
     plain = pgd(model, x, y, Linf(0.05), steps=5)
@@ -338,3 +283,20 @@ def test_a_compiled_model_is_attacked_alike(monkeypatch):
         assert asked == [{"dynamic": True}]
         torch.testing.assert_close(pgd(frozen, x, y, Linf(0.05), steps=5), plain)
         assert frozen.forwards and frozen.backwards
+
+
+def test_freezing_leaves_nothing_behind():
+    """As fx does, which keeps the source of what it has traced: two strings and more each time."""
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 2)).eval()
+    x = torch.rand(2, 1, 4, 4)
+
+    def held_after(times: int) -> int:
+        for _ in range(times):
+            with freeze(model, x) as frozen:
+                assert frozen.folded
+        del frozen
+        gc.collect()
+        return sys.getallocatedblocks()
+
+    held_after(5)
+    assert held_after(50) - held_after(1) < 50

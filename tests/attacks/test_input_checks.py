@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from rivals.attacks import Reach, apgd, augment, bim, fgsm, mifgsm, noise, pgd
-from rivals.base.balls import L2, Linf
+from rivals.attacks import AugmentRanges, apgd, augment, bim, fgsm, mifgsm, noise, pgd
 from rivals.base.errors import UserError
+from rivals.base.norm_balls import L2, Linf
 
 X = torch.rand(4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
 Y = torch.tensor([0, 1, 2, 0])
@@ -26,8 +26,8 @@ class Says(nn.Module):
         return self.answer(x)
 
 
-def attack(model=NET, x=X, y=Y, ball=None, **knobs):
-    return pgd(model, x, y, Linf(0.1) if ball is None else ball, **knobs)
+def attack(model=NET, x=X, y=Y, ball=None, **options):
+    return pgd(model, x, y, Linf(0.1) if ball is None else ball, **options)
 
 
 def with_one(value):
@@ -40,7 +40,7 @@ MISTAKES = {
     "bytes": (lambda: attack(x=(X * 255).byte()), "uint8: divide by 255"),
     "0..255": (lambda: attack(x=X * 255), r"from .* to 25\d.*divide them by 255"),
     "-1..1": (lambda: attack(x=(X * 2 - 1) / (X * 2 - 1).abs().max()), r"\(x \+ 1\) / 2"),
-    "normalised": (lambda: attack(x=(X - 0.45) / 0.25), "deviation inside the model"),
+    "normalized": (lambda: attack(x=(X - 0.45) / 0.25), "deviation inside the model"),
     "nan": (lambda: attack(x=with_one(torch.nan)), "NaN or infinity, in 1 of 4"),
     "infinity": (lambda: attack(x=with_one(torch.inf)), "NaN or infinity, in 1 of 4"),
     "no tensor": (lambda: attack(x=X.numpy()), "ndarray: give a tensor"),
@@ -58,25 +58,23 @@ MISTAKES = {
     "no model": (lambda: attack(model=lambda x: x), "a function: give an nn.Module"),
     "no ball": (lambda: attack(ball=0.03), "ball is a float"),
     "eps of another batch": (lambda: attack(ball=L2(torch.ones(3))), "3 entries for 4 images"),
-    "logits of one class": (lambda: attack(model=Says(lambda x: x.sum((1, 2, 3)))), r"shape \(2,\)"),
-    "one logit": (lambda: attack(model=Says(lambda x: x.sum((2, 3))[:, :1])), "two classes or more"),
     "logits of maps": (lambda: attack(model=Says(lambda x: x)), r"shape \(2, 3, 5, 5\)"),
-    "logits of another batch": (lambda: attack(model=Says(lambda x: x.sum((2, 3))[:1])), r"2 images.*\(1, 3\)"),
-    "a tuple": (lambda: attack(model=Says(lambda x: (x, x))), "answers with a tuple"),
+    "logits of another batch": (lambda: attack(model=Says(lambda x: x.sum((2, 3))[:1])), r"\(1, 3\) for 2 images"),
+    "a tuple": (lambda: attack(model=Says(lambda x: (x, x))), r"shape \(2, 3, 5, 5\)"),
     "class numbers": (lambda: attack(model=Says(lambda x: x.sum((2, 3)).long())), "int64: let it return logits"),
     "nan in logits": (lambda: attack(model=Says(lambda x: x.sum((2, 3)) * torch.nan)), "logits hold NaN"),
     "unknown loss": (lambda: attack(loss="dlrr"), "did you mean dlr"),
     "no steps": (lambda: attack(steps=0), "steps of 0"),
     "no restarts": (lambda: attack(restarts=0), "restarts of 0"),
-    "step back": (lambda: attack(step=-0.1), "a step of -0.1"),
+    "step back": (lambda: attack(step_size=-0.1), "a step size of -0.1"),
     "no batch": (lambda: attack(batch_size=0), "batch size of 0"),
-    "targets and rivals": (lambda: apgd(NET, X, Y, Linf(0.1), targets=Y, rivals=2), "leave one of them out"),
+    "targets and rivals": (lambda: apgd(NET, X, Y, Linf(0.1), targets=Y, n_targets=2), "leave one out"),
     "clean logits of others": (lambda: attack(clean=torch.rand(4, 5)), r"shape \(4, 5\)"),
     "unknown noise": (lambda: noise(NET, X, Y, Linf(0.1), kind="gauss"), "did you mean gaussian"),
     "no draws": (lambda: noise(NET, X, Y, Linf(0.1), trials=0), "trials of 0"),
     "flat pictures": (lambda: augment(nn.Linear(75, 3), X.flatten(1), Y), r"must be \(n, C, H, W\)"),
-    "a ball for a reach": (lambda: augment(NET, X, Y, Linf(0.1)), "reach is a Linf"),
-    "a reach too far": (lambda: Reach(turn=400), "turn of 400"),
+    "a ball for a reach": (lambda: augment(NET, X, Y, Linf(0.1)), "ranges are a Linf"),
+    "a reach too far": (lambda: AugmentRanges(turn=400), "turn of 400"),
     "negative momentum": (lambda: mifgsm(NET, X, Y, Linf(0.1), decay=-1.0), "decay of -1"),
 }
 
@@ -112,7 +110,7 @@ def test_no_image_and_one_image(attack):
     assert one.shape == (1, 3, 5, 5)
 
 
-def test_an_empty_batch_does_not_ask_the_model():
+def test_an_empty_batch_does_not_call_the_model():
     assert attack(model=Says(None), x=X[:0], y=Y[:0]).shape == (0, 3, 5, 5)
 
 

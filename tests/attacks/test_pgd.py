@@ -4,37 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from helpers.models import BALLS, conv_model, linear_model, uniform
 from rivals.attacks import apgd, augment, bim, fgsm, freeze, mifgsm, noise, pgd
-from rivals.base.balls import L1, L2, Linf
-from rivals.base.seeds import generator
+from rivals.base.norm_balls import L1, L2, Linf
+from rivals.base.rng import generator
 
 EVERY = {"fgsm": fgsm, "bim": bim, "pgd": pgd, "mifgsm": mifgsm, "apgd": apgd, "noise": noise}
 CLIMBERS = {name: EVERY[name] for name in ("fgsm", "bim", "pgd", "mifgsm", "apgd")}
-KINDS = {"Linf": Linf(0.03), "L2": L2(0.4), "L1": L1(1.5)}
-
-
-def draws(*shape, seed="x"):
-    return torch.rand(*shape, generator=generator(seed), dtype=torch.float64)
-
-
-def linear(classes, shape=(3, 4, 4), seed="weights"):
-    """A linear classifier, and the labels it gives to 12 images."""
-    layer = nn.Linear(torch.Size(shape).numel(), classes).double()
-    with torch.no_grad():
-        layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator(seed), dtype=torch.float64))
-    model = nn.Sequential(nn.Flatten(), layer)
-    x = draws(12, *shape)
-    return model, x, model(x).argmax(1)
-
-
-def conv(classes=5):
-    """A small trained-looking net: smooth, curved, with every class reachable."""
-    model = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(6 * 36, classes)).double()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator("conv"), dtype=torch.float64) * 0.3)
-    x = draws(16, 3, 6, 6)
-    return model, x, model(x).argmax(1)
 
 
 def gains(model, x, y, x_adv):
@@ -48,7 +24,7 @@ def gains(model, x, y, x_adv):
 @pytest.mark.parametrize("name", CLIMBERS)
 def test_the_optimum_of_a_linear_model_away_from_the_walls(name, kind, loss):
     """The largest gain is eps times the dual norm of the difference of the weights."""
-    model, x, y = linear(2)
+    model, x, y = linear_model(2)
     x = 0.3 + 0.4 * x
     y = model(x).argmax(1)
     ball = kind(0.2)
@@ -63,17 +39,17 @@ def test_the_optimum_of_a_linear_model_away_from_the_walls(name, kind, loss):
 @pytest.mark.parametrize("ball", [Linf(0.3), L2(0.5), L2(1.5), L1(2.0), L1(5.0)], ids=str)
 @pytest.mark.parametrize("name", ["fgsm", "pgd"])
 def test_the_optimum_of_a_linear_model_between_walls(name, ball):
-    model, x, y = linear(2)
+    model, x, y = linear_model(2)
     weights = model[1].weight.detach()
-    best = ball.maximise(x, (weights[1 - y] - weights[y]).view_as(x))
-    knobs = {} if name == "fgsm" else {"steps": 100}
-    x_adv = CLIMBERS[name](model, x, y, ball, stop_when_fooled=False, **knobs)
+    best = ball.linear_max(x, (weights[1 - y] - weights[y]).view_as(x))
+    options = {} if name == "fgsm" else {"steps": 100}
+    x_adv = CLIMBERS[name](model, x, y, ball, stop_when_fooled=False, **options)
     assert torch.allclose(gains(model, x, y, x_adv), gains(model, x, y, best), rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", CLIMBERS)
 def test_the_smallest_ball_that_fools_a_linear_model_is_found_to_one_in_a_thousand(name):
-    model, x, y = linear(2)
+    model, x, y = linear_model(2)
     x = 0.3 + 0.4 * x
     y = model(x).argmax(1)
     logits, weights = model(x).detach(), model[1].weight.detach()
@@ -85,38 +61,38 @@ def test_the_smallest_ball_that_fools_a_linear_model_is_found_to_one_in_a_thousa
     assert (model(enough).argmax(1) != y).all()
 
 
-@pytest.mark.parametrize("ball", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("ball", BALLS.values(), ids=BALLS)
 @pytest.mark.parametrize("name", EVERY)
 def test_results_lie_in_ball_and_box_and_are_like_the_images(name, ball):
-    model, x, y = conv()
+    model, x, y = conv_model()
     x_adv = EVERY[name](model, x, y, ball)
     assert ball.contains(x_adv, x).all()
     assert (x_adv.shape, x_adv.dtype, x_adv.requires_grad) == (x.shape, x.dtype, False)
     assert x_adv.data_ptr() != x.data_ptr()
 
 
-@pytest.mark.parametrize("ball", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("ball", BALLS.values(), ids=BALLS)
 @pytest.mark.parametrize("name", ["pgd", "apgd", "noise", "augment"])
-def test_neither_batch_size_nor_order_nor_company_matters(name, ball):
+def test_neither_batch_size_nor_order_nor_other_images_matter(name, ball):
     """In double precision, where sums over other batch sizes differ by 1e-16 and no sign turns on that."""
-    model, x, y = conv()
-    attack = {**EVERY, "augment": lambda model, x, y, ball, **knobs: augment(model, x, y, **knobs)}[name]
-    knobs = {"pgd": {"steps": 7, "restarts": 2}, "apgd": {"steps": 20, "rivals": 2}}.get(name, {"trials": 3})
-    together = attack(model, x, y, ball, batch_size=100, seed=5, **knobs)
+    model, x, y = conv_model()
+    attack = {**EVERY, "augment": lambda model, x, y, ball, **options: augment(model, x, y, **options)}[name]
+    options = {"pgd": {"steps": 7, "restarts": 2}, "apgd": {"steps": 20, "n_targets": 2}}.get(name, {"trials": 3})
+    together = attack(model, x, y, ball, batch_size=100, seed=5, **options)
     for size in (1, 3):
-        assert torch.allclose(attack(model, x, y, ball, batch_size=size, seed=5, **knobs), together, atol=1e-9)
+        assert torch.allclose(attack(model, x, y, ball, batch_size=size, seed=5, **options), together, atol=1e-9)
     order = torch.randperm(16, generator=generator("order"))
-    shuffled = attack(model, x[order], y[order], ball, batch_size=5, seed=5, **knobs)
+    shuffled = attack(model, x[order], y[order], ball, batch_size=5, seed=5, **options)
     assert torch.allclose(shuffled, together[order], atol=1e-9)
-    few = attack(model, x[3:6], y[3:6], ball, seed=5, **knobs)
+    few = attack(model, x[3:6], y[3:6], ball, seed=5, **options)
     assert torch.allclose(few, together[3:6], atol=1e-9)
-    assert not torch.allclose(attack(model, x, y, ball, seed=6, **knobs), together, atol=1e-3)
+    assert not torch.allclose(attack(model, x, y, ball, seed=6, **options), together, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("kind", [Linf, L2, L1])
 def test_one_call_with_many_eps_is_the_same_as_many_calls(name, kind):
-    model, x, y = conv()
+    model, x, y = conv_model()
     radii = torch.tensor([0.0, 0.01, 0.05, 0.3], dtype=torch.float64) * (1 if kind is Linf else 5)
     eps = radii.repeat_interleave(len(x))
     together = EVERY[name](model, x.repeat(4, 1, 1, 1), y.repeat(4), kind(eps), batch_size=10)
@@ -126,14 +102,14 @@ def test_one_call_with_many_eps_is_the_same_as_many_calls(name, kind):
 
 @pytest.mark.parametrize("name", EVERY)
 def test_a_ball_of_radius_zero_gives_the_images_back(name):
-    model, x, y = conv()
+    model, x, y = conv_model()
     for kind in (Linf, L2, L1):
         assert torch.equal(EVERY[name](model, x, y, kind(0.0), stop_when_fooled=False), x)
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_images_that_fool_already_are_left_alone_unless_asked(name):
-    model, x, y = conv()
+    model, x, y = conv_model()
     wrong = (y + 1) % 5
     assert torch.equal(EVERY[name](model, x, wrong, Linf(0.1)), x)
     assert not torch.equal(EVERY[name](model, x, wrong, Linf(0.1), stop_when_fooled=False), x)
@@ -142,7 +118,7 @@ def test_images_that_fool_already_are_left_alone_unless_asked(name):
 @pytest.mark.parametrize("name", CLIMBERS)
 @pytest.mark.parametrize("loss", ["ce", "dlr", "margin"])
 def test_targeted_attacks_reach_their_class(name, loss):
-    model, x, y = conv()
+    model, x, y = conv_model()
     targets = (y + 2) % 5
     x_adv = CLIMBERS[name](model, x, y, L2(3.0), targets=targets, loss=loss)
     reached = (model(x_adv).argmax(1) == targets).double().mean()
@@ -155,17 +131,17 @@ def test_targeted_attacks_reach_their_class(name, loss):
 @pytest.mark.parametrize("loss", ["ce", "dlr", "margin"])
 @pytest.mark.parametrize("name", CLIMBERS)
 def test_few_classes(name, loss, classes):
-    model, x, y = conv(classes)
+    model, x, y = conv_model(classes)
     x_adv = CLIMBERS[name](model, x, y, Linf(0.2), loss=loss)
     assert (model(x_adv).argmax(1) != y).all()
     x_adv = CLIMBERS[name](model, x, y, Linf(0.5), loss=loss, targets=(y + 1) % classes)
     assert (model(x_adv).argmax(1) == (y + 1) % classes).all()
 
 
-def test_apgd_with_more_rivals_than_there_are_wrong_classes():
-    model, x, y = conv(3)
-    x_adv = apgd(model, x, y, Linf(0.02), loss="dlr", rivals=9, steps=10)
-    few = apgd(model, x, y, Linf(0.02), loss="dlr", rivals=2, steps=10)
+def test_apgd_with_more_targets_than_wrong_classes():
+    model, x, y = conv_model(3)
+    x_adv = apgd(model, x, y, Linf(0.02), loss="dlr", n_targets=9, steps=10)
+    few = apgd(model, x, y, Linf(0.02), loss="dlr", n_targets=2, steps=10)
     assert torch.equal(x_adv, few)
 
 
@@ -177,16 +153,16 @@ class Flat(nn.Module):
 
 
 @pytest.mark.parametrize("name", CLIMBERS)
-@pytest.mark.parametrize("ball", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("ball", BALLS.values(), ids=BALLS)
 def test_a_zero_gradient_yields_no_nan(name, ball):
-    x, y = draws(4, 3, 5, 5).float(), torch.zeros(4, dtype=torch.int64)
+    x, y = uniform(4, 3, 5, 5).float(), torch.zeros(4, dtype=torch.int64)
     x_adv = CLIMBERS[name](Flat(), x, y, ball, stop_when_fooled=False)
     assert ball.contains(x_adv, x).all()
 
 
 @pytest.mark.parametrize("name", CLIMBERS)
 def test_a_model_so_sure_that_its_cross_entropy_has_no_gradient(name):
-    model, x, y = conv()
+    model, x, y = conv_model()
     model[3].weight.data.mul_(1e4)
     model[3].bias.data.mul_(1e4)
     model, x = model.float(), x.float()
@@ -209,14 +185,14 @@ class Trap(nn.Module):
 def test_the_best_iterate_is_kept_not_the_last(stop):
     """Steps of 0.099 from 0.5: the first lands on the ridge, the second beyond it, and so on."""
     x, y = torch.full((3, 1, 2, 2), 0.5), torch.zeros(3, dtype=torch.int64)
-    for attack in (bim, mifgsm, lambda *args, **knobs: pgd(*args, random_start=False, **knobs)):
-        x_adv = attack(Trap(), x, y, Linf(0.3), steps=4, step=0.33, stop_when_fooled=stop)
+    for attack in (bim, mifgsm, lambda *args, **options: pgd(*args, random_start=False, **options)):
+        x_adv = attack(Trap(), x, y, Linf(0.3), steps=4, step_size=0.33, stop_when_fooled=stop)
         assert (Trap()(x_adv).argmax(1) == 1).all()
         assert torch.allclose(x_adv, torch.full_like(x_adv, 0.599))
 
 
-def test_without_stopping_the_loss_goes_on_rising():
-    model, x, y = conv()
+def test_without_stopping_the_loss_keeps_rising():
+    model, x, y = conv_model()
     loss = nn.CrossEntropyLoss(reduction="none")
     first = pgd(model, x, y, L2(1.0))
     most = pgd(model, x, y, L2(1.0), stop_when_fooled=False)
@@ -226,16 +202,16 @@ def test_without_stopping_the_loss_goes_on_rising():
     assert (loss(model(most), y) > loss(model(first), y))[fooled].all()
 
 
-def test_restarts_go_on_where_the_first_trial_failed():
-    model, x, y = conv()
+def test_restarts_attack_only_where_the_first_trial_failed():
+    model, x, y = conv_model()
     one, twenty = (pgd(model, x, y, Linf(0.016), steps=1, restarts=restarts) for restarts in (1, 20))
-    felled, more = (model(x_adv).argmax(1) != y for x_adv in (one, twenty))
-    assert torch.equal(one[felled], twenty[felled])
-    assert more.sum() > felled.sum()
+    fooled, more = (model(x_adv).argmax(1) != y for x_adv in (one, twenty))
+    assert torch.equal(one[fooled], twenty[fooled])
+    assert more.sum() > fooled.sum()
 
 
 def test_clean_logits_save_the_pass_and_change_nothing():
-    model, x, y = conv()
+    model, x, y = conv_model()
     passes, found = [], []
     for clean in (None, model(x).detach()):
         with freeze(model, x) as frozen:
@@ -245,8 +221,8 @@ def test_clean_logits_save_the_pass_and_change_nothing():
     assert passes[0] == passes[1] + 16
 
 
-def test_no_pass_is_wasted_where_none_falls_and_few_where_all_do():
-    model, x, y = conv()
+def test_no_pass_is_wasted_where_none_is_fooled_and_few_where_all_are():
+    model, x, y = conv_model()
     with freeze(model, x) as frozen:
         pgd(frozen, x, y, Linf(1e-6), steps=5)
         assert (frozen.forwards, frozen.backwards) == (16 * (1 + 6), 16 * 5)
@@ -254,7 +230,7 @@ def test_no_pass_is_wasted_where_none_falls_and_few_where_all_do():
         apgd(frozen, x, y, Linf(1e-6), steps=100)
         assert (frozen.forwards, frozen.backwards) == (16 * (1 + 101), 16 * 100)
     with freeze(model, x) as frozen:
-        apgd(frozen, x, y, L1(1e-6), steps=100)  # looks once more at each of two changes of radius, by full passes
+        apgd(frozen, x, y, L1(1e-6), steps=100)  # one more evaluation at each of two changes of radius, by full passes
         assert (frozen.forwards, frozen.backwards) == (16 * (1 + 103), 16 * 102)
     with freeze(model, x) as frozen:
         pgd(frozen, x, (y + 1) % 5, Linf(1e-6), steps=5)
@@ -265,8 +241,8 @@ def test_no_pass_is_wasted_where_none_falls_and_few_where_all_do():
 
 
 def test_momentum_of_zero_is_bim():
-    model, x, y = conv()
-    knobs = {"steps": 6, "stop_when_fooled": False}
-    same = bim(model, x, y, L2(0.3), **knobs)
-    assert torch.allclose(mifgsm(model, x, y, L2(0.3), decay=0.0, **knobs), same, atol=1e-9)
-    assert not torch.allclose(mifgsm(model, x, y, L2(0.3), **knobs), same, atol=1e-3)
+    model, x, y = conv_model()
+    options = {"steps": 6, "stop_when_fooled": False}
+    same = bim(model, x, y, L2(0.3), **options)
+    assert torch.allclose(mifgsm(model, x, y, L2(0.3), decay=0.0, **options), same, atol=1e-9)
+    assert not torch.allclose(mifgsm(model, x, y, L2(0.3), **options), same, atol=1e-3)

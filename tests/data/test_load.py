@@ -1,4 +1,4 @@
-"""Folders and zips become the right pixels, labels and classes, by way of the cache or not."""
+"""Loading of folders and zips: pixels, labels, classes and the cache."""
 
 import io
 import json
@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rivals.data import cache
+from rivals.data import decode_cache
 from rivals.data.imageset import ImageSet, require_classes
 from rivals.data.load import load
+from rivals.data.mapped_pixels import MappedPixels
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +48,7 @@ def get(source, **options):
     return load(str(source), on_note=options.pop("on_note", fail), **options)
 
 
-def test_a_flat_folder_is_a_set_without_classes_in_the_order_of_names(tmp_path):
+def test_a_flat_folder_has_no_classes_and_is_sorted_by_name(tmp_path):
     for index in (2, 0, 1):
         write(tmp_path / "set" / f"{index}.png", noise(index))
     images = get(tmp_path / "set")
@@ -56,14 +57,16 @@ def test_a_flat_folder_is_a_set_without_classes_in_the_order_of_names(tmp_path):
     np.testing.assert_array_equal(images.images[:, 0], [noise(0), noise(1), noise(2)])
 
 
-def test_sub_folders_are_classes_and_deeper_files_count_to_the_uppermost(tmp_path):
+def test_top_level_sub_folders_are_classes(tmp_path):
     write(tmp_path / "set" / "dogs" / "a.PNG", noise(0))
     write(tmp_path / "set" / "cats" / "deep" / "er" / "b.bmp", noise(1))
     write(tmp_path / "set" / "cats" / "z.gif", noise(2))
     write(tmp_path / "set" / "cats" / ".hidden.png", noise(3))
     write(tmp_path / "set" / ".thumbnails" / "a.png", noise(3))
     (tmp_path / "set" / "notes.txt").write_text("not an image")
-    images = get(tmp_path / "set")
+    notes = []
+    images = get(tmp_path / "set", on_note=notes.append)
+    assert notes == [f"'{tmp_path / 'set'}' holds 1 file that is not an image, left out: 1 .txt, such as 'notes.txt'"]
     assert images.classes == ("cats", "dogs")
     assert images.labels.dtype == np.int64
     assert images.labels.tolist() == [0, 0, 1]
@@ -86,7 +89,7 @@ def test_train_and_test_sub_folders_are_splits(tmp_path):
     np.testing.assert_array_equal(test.images[:, 0], [noise(3), noise(2)])
 
 
-def test_a_zip_with_sub_folders_and_one_with_a_folder_around_it_are_the_same_set(tmp_path):
+def test_a_zip_of_a_folder_equals_a_zip_of_its_contents(tmp_path):
     files = {"b/1.png": noise(1), "a/2.png": noise(2)}
     plain = write_zip(tmp_path / "plain.zip", files)
     around = write_zip(tmp_path / "around.zip", {f"pets/{name}": pixels for name, pixels in files.items()})
@@ -96,7 +99,7 @@ def test_a_zip_with_sub_folders_and_one_with_a_folder_around_it_are_the_same_set
     assert first.hash == second.hash
 
 
-def test_one_class_only_loads(tmp_path):
+def test_a_single_class_loads(tmp_path):
     write(tmp_path / "set" / "cats" / "a.png", noise(0))
     archive = write_zip(tmp_path / "set.zip", {"cats/a.png": noise(0)})
     for source in (tmp_path / "set", archive):
@@ -112,7 +115,7 @@ def test_one_class_only_loads(tmp_path):
         ({"labels": None}, None, ()),
     ],
 )
-def test_dataset_json_goes_before_sub_folders(tmp_path, description, labels, classes):
+def test_dataset_json_takes_precedence_over_sub_folders(tmp_path, description, labels, classes):
     images = get(
         write_zip(tmp_path / "x.zip", {"a.png": noise(0), "b.png": noise(1), "dataset.json": json.dumps(description)})
     )
@@ -120,26 +123,26 @@ def test_dataset_json_goes_before_sub_folders(tmp_path, description, labels, cla
     assert images.classes == classes
 
 
-GREY = noise(7)
-COLOUR = noise(8, (8, 8, 3))
-ALPHA = np.dstack([COLOUR, GREY])
-OPAQUE = np.dstack([COLOUR, np.full((8, 8), 255, np.uint8)])
+GRAY = noise(7)
+COLOR = noise(8, (8, 8, 3))
+ALPHA = np.dstack([COLOR, GRAY])
+OPAQUE = np.dstack([COLOR, np.full((8, 8), 255, np.uint8)])
 
 
 @pytest.mark.parametrize(
     ("image", "expected"),
     [
-        (Image.fromarray(GREY), GREY),
-        (Image.fromarray(COLOUR), COLOUR),
+        (Image.fromarray(GRAY), GRAY),
+        (Image.fromarray(COLOR), COLOR),
         (Image.fromarray(ALPHA), ALPHA),
-        (Image.fromarray(OPAQUE), COLOUR),
-        (Image.fromarray(np.dstack([GREY, GREY[::-1]])), np.dstack([GREY, GREY, GREY, GREY[::-1]])),
-        (Image.fromarray(np.dstack([GREY, GREY | 255])), GREY),
-        (Image.fromarray(GREY > 127), np.where(GREY > 127, 255, 0)),
-        (Image.fromarray(GREY.astype(np.uint16) * 257), GREY),
+        (Image.fromarray(OPAQUE), COLOR),
+        (Image.fromarray(np.dstack([GRAY, GRAY[::-1]])), np.dstack([GRAY, GRAY, GRAY, GRAY[::-1]])),
+        (Image.fromarray(np.dstack([GRAY, GRAY | 255])), GRAY),
+        (Image.fromarray(GRAY > 127), np.where(GRAY > 127, 255, 0)),
+        (Image.fromarray(GRAY.astype(np.uint16) * 257), GRAY),
         (Image.fromarray(np.full((8, 8), 65535 * 2 // 3, np.uint16)), np.full((8, 8), 170)),
     ],
-    ids=["grey", "colour", "alpha", "opaque alpha", "grey alpha", "grey opaque", "bits", "16 bits", "16 bits rounded"],
+    ids=["gray", "color", "alpha", "opaque alpha", "gray alpha", "gray opaque", "bits", "16 bits", "16 bits rounded"],
 )
 def test_modes(tmp_path, image, expected):
     write(tmp_path / "set" / "a.png", image)
@@ -147,15 +150,15 @@ def test_modes(tmp_path, image, expected):
     np.testing.assert_array_equal(got, expected[None] if expected.ndim == 2 else expected.transpose(2, 0, 1))
 
 
-def test_floating_point_is_taken_as_0_to_1(tmp_path):
+def test_floating_point_images_are_in_0_to_1(tmp_path):
     write(tmp_path / "set" / "a.tiff", Image.fromarray(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)))
     np.testing.assert_array_equal(get(tmp_path / "set").images.ravel(), np.rint(np.linspace(0, 255, 64)))
 
 
-def palette(colours, **options):
+def palette(colors, **options):
     image = Image.fromarray(np.tile(np.arange(2, dtype=np.uint8), (8, 4)), "L")
     image = image.convert("P")
-    image.putpalette([value for colour in colours for value in colour])
+    image.putpalette([value for color in colors for value in color])
     buffer = io.BytesIO()
     image.save(buffer, "png", **options)
     return Image.open(buffer)
@@ -163,7 +166,7 @@ def palette(colours, **options):
 
 @pytest.mark.filterwarnings("ignore:'mode' parameter")
 @pytest.mark.parametrize(
-    ("colours", "options", "pixels"),
+    ("colors", "options", "pixels"),
     [
         ([(9, 9, 9), (70, 70, 70)], {}, [(9,), (70,)]),
         ([(9, 8, 7), (70, 70, 70)], {}, [(9, 8, 7), (70, 70, 70)]),
@@ -172,14 +175,14 @@ def palette(colours, **options):
         ([(9, 9, 9), (70, 70, 70)], {"transparency": 0}, [(9, 9, 9, 0), (70, 70, 70, 255)]),
     ],
 )
-def test_palettes(tmp_path, colours, options, pixels):
-    source = palette(colours, **options)
+def test_palettes(tmp_path, colors, options, pixels):
+    source = palette(colors, **options)
     write(tmp_path / "set" / "a.png", source, **options)
     got = get(tmp_path / "set").images[0]
     assert [tuple(got[:, 0, 0]), tuple(got[:, 0, 1])] == pixels
 
 
-def test_the_grey_that_stands_for_transparent_is_so_in_16_bits_too(tmp_path):
+def test_a_transparent_gray_in_16_bits(tmp_path):
     values = np.tile(np.uint16([0, 30_000, 30_001, 65_535]), (8, 2))
     write(tmp_path / "set" / "a.png", Image.fromarray(values), transparency=30_000)
     got = get(tmp_path / "set").images[0]
@@ -188,35 +191,35 @@ def test_the_grey_that_stands_for_transparent_is_so_in_16_bits_too(tmp_path):
 
 
 @pytest.mark.parametrize("count", [1, 40], ids=["one chunk", "several chunks"])
-def test_mixed_modes_become_the_richest(tmp_path, count):
+def test_mixed_modes_get_the_largest_number_of_channels(tmp_path, count):
     for index in range(count):
-        write(tmp_path / "set" / f"0-{index:03d}.png", GREY)
-    write(tmp_path / "set" / "1.png", COLOUR)
+        write(tmp_path / "set" / f"0-{index:03d}.png", GRAY)
+    write(tmp_path / "set" / "1.png", COLOR)
     images = get(tmp_path / "set")
     assert images.images.shape == (count + 1, 3, 8, 8)
-    np.testing.assert_array_equal(images.images[0], [GREY] * 3)
-    np.testing.assert_array_equal(images.images[-1], COLOUR.transpose(2, 0, 1))
+    np.testing.assert_array_equal(images.images[0], [GRAY] * 3)
+    np.testing.assert_array_equal(images.images[-1], COLOR.transpose(2, 0, 1))
     write(tmp_path / "set" / "2.png", ALPHA)
     images = get(tmp_path / "set")
-    np.testing.assert_array_equal(images.images[0], [GREY] * 3 + [GREY | 255])
+    np.testing.assert_array_equal(images.images[0], [GRAY] * 3 + [GRAY | 255])
     np.testing.assert_array_equal(images.images[-2], OPAQUE.transpose(2, 0, 1))
     np.testing.assert_array_equal(images.images[-1], ALPHA.transpose(2, 0, 1))
 
 
-def test_the_camera_was_held_upright(tmp_path):
+def test_exif_orientation_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned a quarter clockwise
-    write(tmp_path / "set" / "a.png", GREY, exif=exif)
-    np.testing.assert_array_equal(get(tmp_path / "set").images[0, 0], np.rot90(GREY, -1))
+    write(tmp_path / "set" / "a.png", GRAY, exif=exif)
+    np.testing.assert_array_equal(get(tmp_path / "set").images[0, 0], np.rot90(GRAY, -1))
 
 
-def test_the_first_frame_of_an_animation(tmp_path):
+def test_an_animation_is_its_first_frame(tmp_path):
     frames = [Image.fromarray(np.full((8, 8), value, np.uint8)) for value in (40, 200)]
     write(tmp_path / "set" / "a.gif", frames[0], save_all=True, append_images=frames[1:])
     assert np.unique(get(tmp_path / "set").images).tolist() == [40]
 
 
-def test_size_resizes_and_averages(tmp_path):
+def test_size_resizes_with_antialiasing(tmp_path):
     board = np.indices((64, 64)).sum(0) % 2 * 255
     write(tmp_path / "set" / "a.png", board.astype(np.uint8))
     write(tmp_path / "set" / "b.png", np.full((16, 16), 90, np.uint8))
@@ -226,7 +229,7 @@ def test_size_resizes_and_averages(tmp_path):
     assert (images.images[1] == 90).all()
 
 
-def test_crop_takes_the_centre(tmp_path):
+def test_crop_takes_the_center(tmp_path):
     wide, tall = noise(1, (8, 20)), noise(2, (13, 8))
     write(tmp_path / "set" / "a.png", wide)
     write(tmp_path / "set" / "b.png", tall)
@@ -235,7 +238,7 @@ def test_crop_takes_the_centre(tmp_path):
     assert get(tmp_path / "set", crop=True, size=16).size == 16
 
 
-def test_bad_images_are_skipped_and_counted_the_second_time_too(tmp_path):
+def test_skipped_images_are_reported_from_the_cache_too(tmp_path):
     for index in range(3):
         write(tmp_path / "set" / f"c{index}" / "good.png", noise(index))
     (tmp_path / "set" / "c1" / "bad.png").write_text("not an image")
@@ -250,7 +253,7 @@ def test_bad_images_are_skipped_and_counted_the_second_time_too(tmp_path):
         np.testing.assert_array_equal(images.images[:, 0], [noise(0), noise(1), noise(2)])
 
 
-def test_the_second_time_nothing_is_decoded_until_something_changes(tmp_path, monkeypatch):
+def test_nothing_is_decoded_again_until_something_changes(tmp_path, monkeypatch):
     write(tmp_path / "set" / "a.png", noise(0))
     first = get(tmp_path / "set")
     with monkeypatch.context() as patched:
@@ -262,21 +265,24 @@ def test_the_second_time_nothing_is_decoded_until_something_changes(tmp_path, mo
     assert get(tmp_path / "set").size == 16
 
 
-def test_a_damaged_cache_is_made_again(tmp_path):
+def test_a_damaged_cache_is_rebuilt(tmp_path):
     write(tmp_path / "set" / "a.png", noise(0))
     first = get(tmp_path / "set")
     for name, content in (("images.u8", b"short"), ("about.json", b"{")):
-        (file,) = cache.folder().glob(f"*/{name}")
+        (file,) = decode_cache.folder().glob(f"*/{name}")
         file.write_bytes(content)
-        assert get(tmp_path / "set").hash == first.hash
+        notes = []
+        assert get(tmp_path / "set", on_note=notes.append).hash == first.hash
         assert file.read_bytes() != content
-    assert [path.name for path in cache.folder().iterdir()] == [file.parent.name]
+        (note,) = notes
+        assert file.parent.name in note and note.endswith("are damaged: they are decoded again")
+    assert [path.name for path in decode_cache.folder().iterdir()] == [file.parent.name]
 
 
-def test_without_a_place_for_the_cache_the_set_is_decoded_in_memory(tmp_path, monkeypatch):
+def test_without_a_writable_cache_images_are_decoded_in_memory(tmp_path, monkeypatch):
     for index in range(40):
         write(tmp_path / "set" / f"{index:02d}.png", noise(index))
-    write(tmp_path / "set" / "colour.png", COLOUR)
+    write(tmp_path / "set" / "color.png", COLOR)
     (tmp_path / "file").touch()
     expected = get(tmp_path / "set")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
@@ -288,24 +294,24 @@ def test_without_a_place_for_the_cache_the_set_is_decoded_in_memory(tmp_path, mo
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-def test_a_large_set_is_mapped(tmp_path, monkeypatch, mixed):
+def test_large_data_are_memory_mapped(tmp_path, monkeypatch, mixed):
     for index in range(40):
         write(tmp_path / "set" / f"{index:02d}.png", noise(index))
     if mixed:
-        write(tmp_path / "set" / "colour.png", COLOUR)
+        write(tmp_path / "set" / "color.png", COLOR)
     small = get(tmp_path / "set")
-    assert not isinstance(small.images, np.memmap)
-    monkeypatch.setattr(cache, "memory_limit", lambda: 100)
+    assert isinstance(small.images, np.ndarray)
+    monkeypatch.setattr(decode_cache, "memory_limit", lambda: 100)
     for _ in range(2):
         large = get(tmp_path / "set")
-        assert isinstance(large.images, np.memmap)
+        assert isinstance(large.images, MappedPixels)
         assert large.hash == small.hash
-    large.images[0] = 0  # a copy in memory: the file stays as it is
+    large.images[:][0] = 0  # a copy in memory: the file stays as it is
     assert get(tmp_path / "set").hash == small.hash
 
 
-def test_the_memory_limit_is_a_sane_number():
-    assert 1 << 26 < cache.memory_limit() < 1 << 50
+def test_the_memory_limit_is_plausible():
+    assert 1 << 26 < decode_cache.memory_limit() < 1 << 50
 
 
 def test_hash_depends_on_pixels_shape_and_labels():
@@ -337,6 +343,6 @@ def test_hash_depends_on_pixels_shape_and_labels():
         ((np.zeros((2, 1, 8, 8), np.uint8), np.zeros(3, np.int64), ("a",)), r"\(3,\)"),
     ],
 )
-def test_an_image_set_is_checked(arguments, says):
+def test_an_invalid_image_set_is_refused(arguments, says):
     with pytest.raises(ValueError, match=says):
         ImageSet("x", "train", *arguments)

@@ -1,4 +1,4 @@
-"""Extractors: exact resize rules, graphs that equal the published ones, bits that do not depend on batches."""
+"""Extractors: exact resize rules, networks equal to the published ones, bit-identical features for any batch."""
 
 import functools
 import importlib.util
@@ -13,16 +13,14 @@ from torch import nn
 
 from rivals.base.errors import UserError
 from rivals.extractors import inception, weights
-from rivals.extractors.catalogue import EXTRACTORS
-from rivals.extractors.extractor import BATCH, Extractor, fingerprint
+from rivals.extractors.base import BATCH, Extractor
+from rivals.extractors.efficientnet_lite0 import PACKAGE, open_lite0
 from rivals.extractors.inception import Inception, open_inception
-from rivals.extractors.lite0 import PACKAGE, open_lite0
-from rivals.extractors.penultimate import open_classifier
-from rivals.extractors.resize import colour, pillow_bicubic, smooth, tf1_bilinear
-from rivals.extractors.transformers import ViT, clip_weights
+from rivals.extractors.registry import EXTRACTORS
+from rivals.extractors.resize import antialiased_bilinear, pillow_bicubic, tf1_bilinear, to_rgb
 from rivals.extractors.vgg16 import VGG16
-from rivals.extractors.weights import Missing, Published
-from rivals.nets.build import build_classifier
+from rivals.extractors.vit import ViT, clip_weights
+from rivals.extractors.weights import MissingWeights, PublishedWeights
 
 WHITE = 30.3601, 644  # the sum of the features, and the class
 
@@ -39,8 +37,8 @@ def drawn(n, size=32, channels=3, seed=0):
     return torch.randint(0, 256, (n, channels, size, size), dtype=torch.uint8, generator=source)
 
 
-def test_tf1_resize_gives_the_numbers_of_its_definition():
-    # Pixel i comes from i * in / out, not from centres; past the last pixel is the last pixel.
+def test_tf1_bilinear_equals_its_definition():
+    # Pixel i comes from i * in / out, not from centers; past the last pixel is the last pixel.
     row = torch.tensor([[0.0, 100.0]]).expand(2, 2)[None, None]
     assert tf1_bilinear(row, 5)[0, 0, 0].tolist() == pytest.approx([0, 40, 80, 100, 100], abs=1e-4)
     assert tf1_bilinear(row.mT, 5)[0, 0, :, 3].tolist() == pytest.approx([0, 40, 80, 100, 100], abs=1e-4)
@@ -54,7 +52,7 @@ def test_tf1_resize_gives_the_numbers_of_its_definition():
     assert {i: large[7, i].item() for i in stored} == pytest.approx(stored, abs=1e-4)
 
 
-def test_pillow_resize_is_pillows():
+def test_pillow_bicubic_equals_pillow():
     for before, after in ((50, 75), (32, 224), (100, 64)):
         (image,) = drawn(1, before)
         ours = pillow_bicubic(image[None].float(), after)[0].permute(1, 2, 0).numpy()
@@ -63,21 +61,21 @@ def test_pillow_resize_is_pillows():
         assert apart.max() <= 1 and (apart > 0).mean() < 0.005  # Pillow sums in fixed point
 
 
-def test_smooth_averages_where_images_shrink():
+def test_antialiased_bilinear_averages_when_downsampling():
     checks = (torch.arange(8)[:, None] + torch.arange(8)) % 2 * 255.0
-    assert smooth(checks[None, None], 4)[0, 0, 1:-1, 1:-1].sub(127.5).abs().max() < 1e-3
+    assert antialiased_bilinear(checks[None, None], 4)[0, 0, 1:-1, 1:-1].sub(127.5).abs().max() < 1e-3
 
 
-def test_grey_is_repeated_and_what_is_clear_is_white():
-    assert colour(drawn(2, channels=1)).shape == (2, 3, 32, 32)
+def test_gray_is_repeated_and_alpha_composited_on_white():
+    assert to_rgb(drawn(2, channels=1)).shape == (2, 3, 32, 32)
     clear = torch.zeros(1, 4, 8, 8, dtype=torch.uint8)
-    assert colour(clear).unique().tolist() == [255]
+    assert to_rgb(clear).unique().tolist() == [255]
     with pytest.raises(UserError, match="float32"):
-        colour(torch.rand(1, 3, 8, 8))
+        to_rgb(torch.rand(1, 3, 8, 8))
 
 
 @needs_lite0
-def test_lite0_gives_the_same_bits_whatever_the_batch(lite0):
+def test_lite0_features_are_bit_identical_for_any_batch(lite0):
     images = drawn(BATCH + 3)
     whole = lite0(images)
     assert whole.shape == (BATCH + 3, 1280) == (BATCH + 3, lite0.dim) and lite0.classes == 1000
@@ -86,8 +84,8 @@ def test_lite0_gives_the_same_bits_whatever_the_batch(lite0):
 
 
 @needs_lite0
-def test_lite0_sees_what_is_there(lite0):
-    seen = lite0.look(torch.zeros(1, 1, 28, 28, dtype=torch.uint8).fill_(255))
+def test_lite0_tells_different_images_apart(lite0):
+    seen = lite0.extract(torch.zeros(1, 1, 28, 28, dtype=torch.uint8).fill_(255))
     assert lite0.hash == "97a821455b596789"
     # Of a white image, once checked against the package efficientnet-lite-pytorch.
     assert seen.features.sum().item() == pytest.approx(WHITE[0], rel=1e-4)
@@ -95,7 +93,7 @@ def test_lite0_sees_what_is_there(lite0):
 
 
 @needs_lite0
-def test_lite0_equals_the_published_graph(lite0):
+def test_lite0_equals_the_published_network(lite0):
     peer = pytest.importorskip("efficientnet_lite_pytorch", reason="efficientnet-lite-pytorch is not installed")
     blocks, settings = peer.utils.get_model_params("efficientnet-lite0", {"image_size": lite0.size})
     net = peer.model.EfficientNet(blocks, settings).eval()
@@ -106,7 +104,7 @@ def test_lite0_equals_the_published_graph(lite0):
         torch.testing.assert_close(lite0.net(x)[1], net(x), rtol=1e-4, atol=1e-4)
 
 
-def randomised(net, seed=0):
+def randomized(net, seed=0):
     torch.manual_seed(seed)
     for layer in net.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -125,9 +123,9 @@ def torchvisions():
     from torchvision.models import inception as theirs
 
     with torch.random.fork_rng():
-        net = randomised(theirs.Inception3(num_classes=1008, aux_logits=False, init_weights=False))
+        net = randomized(theirs.Inception3(num_classes=1008, aux_logits=False, init_weights=False))
 
-    def look(x):
+    def features_of(x):
         pools = iter([*[functools.partial(F.avg_pool2d, count_include_pad=False)] * 8, F.max_pool2d])
         fake = SimpleNamespace(**{name: getattr(F, name) for name in ("relu", "max_pool2d")})
         fake.avg_pool2d = lambda x, kernel_size, stride, padding: next(pools)(x, kernel_size, stride, padding)
@@ -136,32 +134,32 @@ def torchvisions():
             patch.setattr(theirs, "F", fake)
             return net(x)
 
-    return {name: value.clone() for name, value in net.state_dict().items()}, look
+    return {name: value.clone() for name, value in net.state_dict().items()}, features_of
 
 
-def test_the_inception_graph_is_torchvisions_but_for_its_pools(torchvisions):
-    state, look = torchvisions
+def test_inception_equals_torchvision_except_for_its_pools(torchvisions):
+    state, features_of = torchvisions
     x = torch.rand(2, 3, 139, 139, generator=torch.Generator().manual_seed(1)) * 2 - 1
     with torch.no_grad():
         features, logits = Inception(state)(x)
-    torch.testing.assert_close(features, look(x), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(features, features_of(x), rtol=1e-4, atol=1e-5)
     assert features.std() > 1e-3
     torch.testing.assert_close(logits, features @ state["fc.weight"].T, rtol=1e-4, atol=1e-5)  # without the bias
 
 
-def test_other_weights_than_the_published_ones_are_told_apart(torchvisions, tmp_path):
+def test_unofficial_weights_are_recognized(torchvisions, tmp_path):
     path = tmp_path / "inception.pth"
     torch.save(torchvisions[0], path)
-    assert not inception.PUBLISHED.genuine(path)
+    assert not inception.PUBLISHED.is_official(path)
     extractor = open_inception(path)
     assert (extractor.dim, extractor.classes, extractor.official) == (2048, 1008, False)
     assert extractor.resize == "TF1 bilinear to 299 px"
 
 
-def test_inception_equals_torch_fidelitys_where_its_weights_are():
+def test_inception_equals_torch_fidelity():
     try:
         path = inception.PUBLISHED.find(None)
-    except Missing as missing:
+    except MissingWeights as missing:
         pytest.skip(str(missing))
     peer = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
     if path.suffix != ".pth":
@@ -170,12 +168,12 @@ def test_inception_equals_torch_fidelitys_where_its_weights_are():
     ours = open_inception(path)
     assert ours.official
     images = drawn(8)
-    seen, (features, logits) = ours.look(images), theirs(images)
+    seen, (features, logits) = ours.extract(images), theirs(images)
     torch.testing.assert_close(seen.features, features, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(seen.logits, logits, rtol=1e-4, atol=1e-4)
 
 
-def test_the_vgg16_graph_is_torchvisions():
+def test_vgg16_equals_torchvision():
     from torchvision.models.vgg import VGG, make_layers
 
     cfg = [4, 4, "M", 4, 4, "M", 4, 4, 4, "M", 4, 4, 4, "M", 4, 4, 4, "M"]
@@ -184,7 +182,7 @@ def test_the_vgg16_graph_is_torchvisions():
         first, second, last = nn.Linear(4 * 49, 8), nn.Linear(8, 8), nn.Linear(8, 5)
         drop = nn.Identity()
         net.classifier = nn.Sequential(first, nn.ReLU(), drop, second, nn.ReLU(), drop, last)
-        randomised(net)
+        randomized(net)
     x = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         features, logits = VGG16(net.state_dict())(x)
@@ -225,7 +223,7 @@ def transformer(clip):
     def norm(x, name):
         return F.layer_norm(x, (width,), found[f"{name}.weight"], found[f"{name}.bias"], eps)
 
-    def look(x):
+    def features_of(x):
         tokens = F.conv2d(x, found["patch_embed.proj.weight"], found["patch_embed.proj.bias"], patch).flatten(2).mT
         tokens = torch.cat([found["cls_token"].expand(len(x), 1, width), tokens], 1) + found["pos_embed"]
         tokens = norm(tokens, "norm_pre") if clip else tokens
@@ -235,19 +233,19 @@ def transformer(clip):
         first = norm(tokens[:, 0], "norm")
         return F.normalize(first @ found["projection"].T) if clip else first
 
-    return found, look
+    return found, features_of
 
 
 @pytest.mark.parametrize("clip", [False, True])
-def test_the_transformers_are_pytorchs(clip):
+def test_vit_equals_pytorch_transformer_layers(clip):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        found, look = transformer(clip)
+        found, features_of = transformer(clip)
     x = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(ViT(found)(x)[0], look(x), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ViT(found)(x)[0], features_of(x), rtol=1e-4, atol=1e-4)
 
 
-def test_clips_names_on_hugging_faces_hub_are_understood():
+def test_clip_weights_from_hugging_face_are_renamed():
     with torch.random.fork_rng():
         found, _ = transformer(clip=True)
     names = {"cls_token": "embeddings.class_embedding", "pos_embed": "embeddings.position_embedding.weight"}
@@ -272,33 +270,16 @@ def test_clips_names_on_hugging_faces_hub_are_understood():
     assert all(torch.equal(ours[name], found[name]) for name in ours)
 
 
-def test_dinov2s_places_are_resized_as_by_its_own_code():
+def test_dinov2_position_embedding_is_interpolated_as_in_its_code():
     with torch.random.fork_rng():
         net = ViT(transformer(clip=False)[0])
-    grid = net.places[1:].T.reshape(1, -1, 3, 3)
+    grid = net.pos_embed[1:].T.reshape(1, -1, 3, 3)
     wanted = F.interpolate(grid, scale_factor=(2.1 / 3, 2.1 / 3), mode="bicubic")
-    assert net._placed(3) is net.places
-    torch.testing.assert_close(net._placed(2)[1:], wanted[0].flatten(1).T)
+    assert net._position_embedding(3) is net.pos_embed
+    torch.testing.assert_close(net._position_embedding(2)[1:], wanted[0].flatten(1).T)
 
 
-def test_a_classifier_tells_what_goes_into_its_last_layer():
-    with torch.random.fork_rng():
-        net = build_classifier("cnn", size=16, channels=1, classes=3, widths=(4,)).eval()
-    extractor = open_classifier(net, size=16, channels=1)
-    images = drawn(3, 16, 1)
-    seen = extractor.look(images)
-    with torch.no_grad():
-        x = images.float() / 255
-        hidden = net.head[:-1](net.stages(x).flatten(1))
-        torch.testing.assert_close(seen.features, hidden)
-        torch.testing.assert_close(seen.logits, net(x))
-    with pytest.raises(UserError, match=r"made for images of 1 channels, and these have 3"):
-        extractor(drawn(1))
-    with pytest.raises(UserError, match="no linear layer"):
-        open_classifier(nn.Conv2d(1, 1, 1), size=8, channels=1)
-
-
-def test_features_that_are_no_numbers_are_refused():
+def test_features_that_are_not_finite_are_refused():
     class Broken(nn.Module):
         def forward(self, x):
             return x.mean((2, 3)) / (x.mean() - x.mean()), None
@@ -308,18 +289,18 @@ def test_features_that_are_no_numbers_are_refused():
         extractor(drawn(2, 8))
 
 
-def test_missing_weights_say_what_to_fetch_and_where_to_put_it(tmp_path, monkeypatch):
+def test_missing_weights_name_url_and_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     for name in ("inception", "dinov2", "clip", "vgg16"):
         with pytest.raises(
-            Missing, match=rf"^{name} has no weights here: fetch https://\S+ and put it into {tmp_path}"
+            MissingWeights, match=rf"^{name} has no weights here: fetch https://\S+ and put it into {tmp_path}"
         ):
             EXTRACTORS[name](None)
-    with pytest.raises(Missing, match=r"no file of weights 'nowhere\.pth': fetch https"):
+    with pytest.raises(MissingWeights, match=r"no file of weights 'nowhere\.pth': fetch https"):
         EXTRACTORS["vgg16"](tmp_path.joinpath("x").relative_to(tmp_path).with_name("nowhere.pth"))
-    published = Published("some", "https://x/some.pth", ("some.pth",), ("a/b",))
+    published = PublishedWeights("some", "https://x/some.pth", ("some.pth",), ("a/b",))
     for place in ("rivals/weights/some.pth", "torch/hub/checkpoints/some.pth", "hf/hub/models--a--b/snapshots/1"):
         file = tmp_path / place if place.endswith("pth") else tmp_path / place / "model.safetensors"
         file.parent.mkdir(parents=True)
@@ -334,7 +315,7 @@ class Trap:
 
 
 @pytest.mark.parametrize("content", [b"not weights", b"", {"w": Trap()}, {"w": 3}, [torch.ones(1)]])
-def test_files_that_hold_no_weights_are_refused_and_nothing_is_unpickled(content, tmp_path, capsys):
+def test_files_without_weights_are_refused_and_nothing_is_unpickled(content, tmp_path, capsys):
     path = tmp_path / "weights.pth"
     path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
     with pytest.raises(UserError, match=r"weights\.pth' (cannot be read|holds more)") as error:
@@ -343,15 +324,8 @@ def test_files_that_hold_no_weights_are_refused_and_nothing_is_unpickled(content
 
 
 @pytest.mark.parametrize("name", ["inception", "lite0", "dinov2", "clip", "vgg16"])
-def test_another_networks_weights_are_refused(name, tmp_path):
+def test_weights_of_another_network_are_refused(name, tmp_path):
     path = tmp_path / "weights.pth"
     torch.save({"layer.weight": torch.ones(2, 2)}, path)
     with pytest.raises(UserError, match=r"weights\.pth' (holds no|does not hold) .*, as it lacks '"):
         EXTRACTORS[name](path)
-
-
-def test_a_fingerprint_is_of_the_weights():
-    one, other = nn.Linear(2, 2), nn.Linear(2, 2)
-    assert fingerprint(one) != fingerprint(other)
-    other.load_state_dict(one.state_dict())
-    assert fingerprint(one) == fingerprint(other) and len(fingerprint(one)) == 16

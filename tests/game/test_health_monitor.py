@@ -7,15 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from rivals.api.assemble import build_game
-from rivals.api.judging import looks
-from rivals.base.spans import Span
+from rivals.api.common.game_factory import build_game
+from rivals.api.equilibrium.discriminator_eval import equilibrium_probe
+from rivals.base.duration import Duration
+from rivals.data.batches import Batches
 from rivals.data.imageset import ImageSet
-from rivals.data.stream import Batches
+from rivals.game.callbacks import Every, OnLog
 from rivals.game.game import Game, Turn
-from rivals.game.health import LONG, STRIDE, WINDOW, YOUNG, Health
-from rivals.game.play import Interlude, play
-from rivals.game.players import Player, adam
+from rivals.game.health_monitor import LONG, STRIDE, WINDOW, YOUNG, HealthMonitor
+from rivals.game.loop import play
+from rivals.game.player import Player, adam
 from rivals.losses.gan import make_loss, minimax
 from rivals.metrics.diversity import Diversity
 from rivals.recipes import RECIPES
@@ -36,57 +37,57 @@ def blobs():
 def watched(images, until, recipe="mlp-classic", every="40 steps", held=None, **settings):
     """Play a small game and return its health and the alarms it raised, each with its record."""
     config = RECIPES[recipe]().changed(
-        **{"batch": 16, "latent": 8, "generator_widths": (32,), "discriminator_widths": (32,), **settings}
+        **{"batch_size": 16, "latent_dim": 8, "generator_widths": (32,), "discriminator_widths": (32,), **settings}
     )
     game = build_game(config, size=8, channels=1, classes=0, device=torch.device("cpu"), seed=0)
-    health = Health(make_loss(config.loss, config.smoothing).equilibrium)
+    health = HealthMonitor(make_loss(config.loss, config.label_smoothing).equilibrium)
     diversity = Diversity(images.images, 32)
-    generator = game.players["generator"].shown
+    generator = game.players["generator"].eval_net
 
-    def sheet(moment):
-        drawn = diversity(generator.sample(32))
-        yield {"images": moment.images, "step": moment.step, "seconds": 0.0, "sheet": "", "diversity": drawn}
+    def sample_grid(progress):
+        measured = diversity(generator.sample(32))
+        yield progress.record(sample_grid="", diversity=measured)
 
     alarms = []
     play(
         game,
-        Batches(images, config.batch, seed=0),
+        Batches(images, config.batch_size, seed=0),
         until=until,
-        interludes=[
-            Interlude(Span.parse(every), sheet),
-            *([Interlude(Span.parse(every), looks(game, images, held, seed=0))] if held is not None else []),
+        callbacks=[
+            Every(Duration.parse(every), sample_grid),
+            *(
+                [Every(Duration.parse(every), equilibrium_probe(game, images, held, seed=0))]
+                if held is not None
+                else []
+            ),
+            health,
+            OnLog(lambda record: alarms.append(record) if "alarm" in record else None),
         ],
-        watch=health,
-        show=lambda record: alarms.append(record) if "alarm" in record else None,
     )
     return health, {record["alarm"]: record for record in alarms if record["raised"]}
 
 
 def test_a_generator_that_hardly_learns_lets_the_discriminator_win(blobs):
-    health, alarms = watched(blobs, "500 steps", generator_lr=1e-6, discriminator_lr=5e-3)
+    health, alarms = watched(blobs, "300 steps", generator_lr=1e-6, discriminator_lr=5e-3)
     alarm = alarms["discriminator-wins"]
-    assert "discriminator wins" in alarm["says"]
+    assert "discriminator wins" in alarm["message"]
     assert "--discriminator-lr" in alarm["remedy"]
     assert "discriminator-wins" in health.active
 
 
-def test_a_discriminator_that_hardly_learns_lets_the_generator_win(blobs):
+def test_a_discriminator_that_hardly_learns_lets_the_generator_win_and_collapse(blobs):
+    """The best answer to a fixed D is one image. A game of two that learn would collapse by chance only."""
     _, alarms = watched(blobs, "500 steps", generator_lr=5e-3, discriminator_lr=1e-6)
-    assert "generator wins" in alarms["generator-wins"]["says"]
+    assert "generator wins" in alarms["generator-wins"]["message"]
+    assert "as diverse as real images" in alarms["mode-collapse"]["message"]
     assert "discriminator-wins" not in alarms
 
 
-def test_a_generator_whose_rival_stands_still_repeats_itself(blobs):
-    """It has one thing to draw: what that rival likes best. A game of two that learn would collapse by chance only."""
-    _, alarms = watched(blobs, "600 steps", generator_lr=0.01, discriminator_lr=1e-6)
-    assert "repeats itself" in alarms["mode-collapse"]["says"]
-
-
-def test_the_plain_dirac_game_is_said_to_go_in_circles():
+def test_the_dirac_gan_without_penalty_raises_the_alarm_of_oscillation():
     class Point(nn.Module):
         """Dirac-GAN (Mescheder et al. 2018): G draws one point, D is a line through the origin."""
 
-        classes, latent = 0, 1
+        classes, latent_dim = 0, 1
 
         def __init__(self, start):
             super().__init__()
@@ -104,12 +105,12 @@ def test_the_plain_dirac_game_is_said_to_go_in_circles():
     loss = minimax()
     game = Game(players, [Turn("discriminator", loss.discriminator), Turn("generator", loss.generator)])
     zeros = ImageSet("dirac", "train", np.full((8, 1, 1, 1), 127, np.uint8))
-    health = Health(loss.equilibrium)
+    health = HealthMonitor(loss.equilibrium)
     found = []
     show = lambda record: found.append(record) if "alarm" in record else None  # noqa: E731
-    play(game, Batches(zeros, 4, seed=0), until="3000 steps", watch=health, show=show)
+    play(game, Batches(zeros, 4, seed=0), until="800 steps", callbacks=[health, OnLog(show)])
     assert "oscillation" in {record["alarm"] for record in found}
-    assert "in circles" in next(record["says"] for record in found if record["alarm"] == "oscillation")
+    assert "oscillates" in next(record["message"] for record in found if record["alarm"] == "oscillation")
 
 
 WIDE = {"recipe": "mlp", "discriminator_widths": (256, 256), "discriminator_lr": 1e-3, "dropout": 0.0}
@@ -121,21 +122,21 @@ def halves(images, n):
     return (dataclasses.replace(images, images=images.images[part]) for part in (slice(n), slice(200, 400)))
 
 
-def test_a_discriminator_of_few_images_learns_them_by_heart(blobs):
+def test_a_discriminator_memorizes_few_images(blobs):
     train, held = halves(blobs, 20)
-    _, alarms = watched(train, "1000 steps", held=held, **WIDE)
+    _, alarms = watched(train, "640 steps", held=held, **WIDE)
     alarm = alarms["discriminator-overfits"]
-    assert "r_v = " in alarm["says"] and "--augment diff" in alarm["remedy"]
+    assert "r_v = " in alarm["message"] and "--augment diff" in alarm["remedy"]
 
 
 def test_a_discriminator_of_many_does_not(blobs):
     train, held = halves(blobs, 200)
-    _, alarms = watched(train, "1000 steps", held=held, **WIDE)
+    _, alarms = watched(train, "640 steps", held=held, **WIDE)
     assert "discriminator-overfits" not in alarms
 
 
-def test_a_game_that_is_well_raises_no_alarm(blobs):
-    _, alarms = watched(blobs, "900 steps", recipe="mlp", dropout=0.0, generator_lr=1e-3, discriminator_lr=1e-3)
+def test_a_healthy_game_raises_no_alarm(blobs):
+    _, alarms = watched(blobs, "640 steps", recipe="mlp", dropout=0.0, generator_lr=1e-3, discriminator_lr=1e-3)
     assert alarms == {}
 
 
@@ -147,11 +148,11 @@ def batch(step, loss_d, loss_g):
 
 
 def feed(health, records):
-    return [found for record in records for found in health(record)]
+    return [found for record in records for found in health.on_record(record)]
 
 
 def test_an_alarm_is_raised_once_and_cleared_when_it_is_over():
-    health = Health(BCE)
+    health = HealthMonitor(BCE)
     wins = [batch(i, 0.01, 9.0) for i in range(2 * WINDOW)]
     fair = [batch(i, 1.2, 0.8) for i in range(2 * WINDOW, 4 * WINDOW)]
     found = feed(health, wins + fair)
@@ -163,15 +164,15 @@ def test_an_alarm_is_raised_once_and_cleared_when_it_is_over():
     assert not health.active
 
 
-def test_a_health_that_recalls_the_journal_is_the_one_that_lived_through_it():
-    lived = Health(BCE)
-    journal = []
+def test_a_monitor_restored_from_the_log_equals_the_one_that_was_never_stopped():
+    lived = HealthMonitor(BCE)
+    records = []
     for i in range(3 * WINDOW):
         record = batch(i, 0.01 if i > WINDOW else 1.3, 5.0)
-        journal += [record, *lived(record)]
-    recalled = Health(BCE)
-    feed(recalled, journal[: WINDOW * 2])  # what it saw of a part that a kill undid
-    recalled.recall(journal)
+        records += [record, *lived.on_record(record)]
+    recalled = HealthMonitor(BCE)
+    feed(recalled, records[: WINDOW * 2])  # what it saw of a part that a kill undid
+    recalled.on_restore(records)
     assert recalled.active.keys() == lived.active.keys() == {"discriminator-wins"}
     more = [batch(i, 1.2, 0.8) for i in range(2 * WINDOW)]
     assert feed(lived, more) == feed(recalled, more)
@@ -180,40 +181,48 @@ def test_a_health_that_recalls_the_journal_is_the_one_that_lived_through_it():
 def test_swings_of_the_lead_are_counted_and_small_ones_are_not():
     levels = [0.5 if (i // 100) % 2 else 1.9 for i in range(LONG)]
     assert "oscillation" in {
-        each["alarm"] for each in feed(Health(BCE), [batch(i, v, 1) for i, v in enumerate(levels)])
+        each["alarm"] for each in feed(HealthMonitor(BCE), [batch(i, v, 1) for i, v in enumerate(levels)])
     }
     levels = [1.1 if (i // 100) % 2 else 1.5 for i in range(LONG)]
-    assert feed(Health(BCE), [batch(i, v, 1) for i, v in enumerate(levels)]) == []
+    assert feed(HealthMonitor(BCE), [batch(i, v, 1) for i, v in enumerate(levels)]) == []
     noise = np.random.default_rng(0).normal(1.2, 0.8, 5 * LONG)  # single batches scatter; strides of 20 do not
-    assert feed(Health(BCE), [batch(i, abs(v), 1) for i, v in enumerate(noise)]) == []
+    assert feed(HealthMonitor(BCE), [batch(i, abs(v), 1) for i, v in enumerate(noise)]) == []
     assert LONG % STRIDE == 0
 
 
-def sheet(step, diversity):
-    return {"images": step, "step": step, "seconds": 0.0, "sheet": "x", "diversity": diversity}
+def sample_grid(step, diversity):
+    return {"images": step, "step": step, "seconds": 0.0, "sample_grid": "x", "diversity": diversity}
 
 
-def test_collapse_needs_several_sheets_and_not_the_untrained_one():
+def test_mode_collapse_needs_several_sample_grids_and_ignores_the_untrained_one():
     values = [0.0, 0.1, 0.1, 0.6, 0.1, 0.1, 0.1, 0.4, 0.6, 0.7, 0.8]
-    found = feed(Health(BCE), [sheet(step * YOUNG, value) for step, value in enumerate(values)])
+    found = feed(HealthMonitor(BCE), [sample_grid(step * YOUNG, value) for step, value in enumerate(values)])
     assert [(each["step"] // YOUNG, each["raised"]) for each in found] == [(6, True), (10, False)]
-    assert feed(Health(BCE), [sheet(step, 0.0) for step in range(YOUNG)]) == []
-    growing = [sheet(step * YOUNG, 0.06 * step) for step in range(12)]
-    assert feed(Health(BCE), growing) == []
+    assert feed(HealthMonitor(BCE), [sample_grid(step, 0.0) for step in range(YOUNG)]) == []
+    growing = [sample_grid(step * YOUNG, 0.06 * step) for step in range(12)]
+    assert feed(HealthMonitor(BCE), growing) == []
 
 
-def look(step, r_v):
+def evaluation(step, r_v):
     return {"images": step, "step": step, "seconds": 0.0, "equilibrium/r_v": r_v}
 
 
-def test_overfitting_needs_several_looks_and_is_over_after_as_many():
+def test_overfitting_needs_several_evaluations_and_clears_after_as_many():
     values = [0.6, 0.9, 0.45, 0.55, 0.9, 0.6, 0.4, 0.3, 0.3, 0.4, 0.3, 0.3, 0.3, 0.6]
-    found = feed(Health(BCE), [look(step, value) for step, value in enumerate(values)])
+    found = feed(HealthMonitor(BCE), [evaluation(step, value) for step, value in enumerate(values)])
     assert [(each["step"], each["raised"]) for each in found] == [(5, True), (12, False)]
 
 
+@pytest.mark.parametrize(("d_real", "d_fake", "alarms"), [(-2.0, 3.0, ["generator-wins"]), (3.0, 2.0, [])])
+def test_with_hinge_the_generator_wins_only_if_its_images_score_higher(d_real, d_fake, alarms):
+    """D's loss is 2 at the equilibrium, and G's has no level; a D that is merely bad is no win of G."""
+    records = [batch(step, 5.0, -d_fake) | {"d_real": d_real, "d_fake": d_fake} for step in range(WINDOW)]
+    found = feed(HealthMonitor(make_loss("hinge").equilibrium), records)
+    assert [each["alarm"] for each in found] == alarms
+
+
 def test_a_loss_without_a_level_has_no_alarm_of_balance():
-    health = Health(make_loss("wasserstein").equilibrium)
+    health = HealthMonitor(make_loss("wasserstein").equilibrium)
     assert feed(health, [batch(i, -50.0, 3.0) for i in range(2 * WINDOW)]) == []
 
 

@@ -10,20 +10,23 @@ import torch
 from torch import nn
 
 from rivals import Game, Player, Turn, UserError, adam, build_classifier
-from rivals.attacks.inner import Inner
+from rivals.attacks.training_attack import TrainingPGD
 from rivals.base import devices
-from rivals.base.balls import Linf
-from rivals.game.lesson import Lesson
-from rivals.losses.robust import madry, readings, trades
+from rivals.base.norm_balls import Linf
+from rivals.base.schedules import Clock, Schedule
+from rivals.data.augment import ADA
+from rivals.game.classifier_step import ClassifierStep
+from rivals.game.gan_step import GanStep
+from rivals.losses.adversarial import madry, readings, trades
 from rivals.recipes import HardenConfig
 
 
 class Two:
     """Batches of two kinds of images that a classifier tells apart by their brightness."""
 
-    n, batch, world = 64, 16, 1
+    n, batch_size, micro_batches = 64, 16, 1
 
-    def draw(self, index: int, lane: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    def draw(self, index: int, stream: int = 0, part: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
         generator = torch.Generator().manual_seed(index)
         y = torch.randint(2, (16,), generator=generator)
         noise = torch.randint(0, 60, (16, 1, 8, 8), generator=generator)
@@ -33,10 +36,10 @@ class Two:
 def game(precision: str, loss: object = None) -> Game:
     torch.manual_seed(0)
     net = build_classifier("resnet", size=8, channels=1, classes=2, widths=(4, 8))
-    inner = Inner(2, 0.7)
-    attack = partial(Lesson, attack=lambda net, x, y, images: inner(net, x, y, Linf(0.05)))
+    inner = TrainingPGD(2, 0.7)
+    attack = partial(ClassifierStep, attack=lambda net, x, y, images: inner(net, x, y, Linf(0.05)))
     turn = Turn("classifier", loss or madry(), readings=readings)  # type: ignore[arg-type]
-    return Game({"classifier": Player(net, adam(5e-3))}, [turn], scene=attack, precision=precision)
+    return Game({"classifier": Player(net, adam(5e-3))}, [turn], make_step=attack, precision=precision)
 
 
 def test_convolutions_run_in_bf16_and_logits_weights_and_losses_do_not() -> None:
@@ -53,7 +56,7 @@ def test_convolutions_run_in_bf16_and_logits_weights_and_losses_do_not() -> None
     assert {weight.dtype for weight in net.parameters()} == {torch.float32}
     seen.clear()
     game("fp32").round(0, Two(), seed=0)
-    net(torch.rand(1, 1, 8, 8))  # a look, outside of a round
+    net(torch.rand(1, 1, 8, 8))  # an evaluation, outside of a round
     assert set(seen) == {torch.float32}
 
 
@@ -63,9 +66,32 @@ def test_a_classifier_learns_in_bf16_as_in_float32(loss: object) -> None:
     for precision in ("fp32", "bf16"):
         played = game(precision, loss)
         values = [played.round(step, Two(), seed=0) for step in range(60)]
-        ends[precision] = values[-1]["accuracy/attacked"].item()
+        ends[precision] = values[-1]["accuracy/train_adversarial"].item()
         assert all(bool(each["loss/classifier"].isfinite()) for each in values)
     assert min(ends.values()) > 0.9
+
+
+@pytest.mark.parametrize("size", [20, 33])
+def test_ada_moves_pixels_by_the_same_coordinates_in_bf16_as_in_float32(size: int) -> None:
+    """Pixels are counted row by row: beyond 256 of them, bf16 does not hold the index."""
+    images = torch.rand(6, 1, size, size) * 2 - 1
+    nets = {"generator": nn.Identity(), "discriminator": lambda x, labels: x.flatten(1)}
+    seen = []
+    for bf16 in (False, True):
+        torch.manual_seed(0)
+        step = GanStep(
+            nets,  # type: ignore[arg-type]
+            "generator",
+            lambda: (images, None),
+            batch_size=6,
+            clock=Clock(0),
+            augment=ADA(Schedule.parse(0.8)),
+            needs_input_grad=False,
+        )
+        step.__dict__["labels"] = None
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            seen.append(step.critic(images))
+    torch.testing.assert_close(seen[1], seen[0])
 
 
 def test_double_precision_stays_double() -> None:
@@ -77,12 +103,12 @@ def test_auto_takes_bf16_only_where_it_is_built_in(monkeypatch: pytest.MonkeyPat
     for capabilities, wanted in (({"avx512_bf16": True}, "bf16"), ({"avx512_bf16": False}, "fp32"), ({}, "fp32")):
         found = SimpleNamespace(get_capabilities=lambda found=capabilities: found)
         monkeypatch.setattr(torch, "cpu", found)
-        assert devices.precision(torch.device("cpu")) == wanted
+        assert devices.fastest_precision(torch.device("cpu")) == wanted
     monkeypatch.setattr(torch, "cpu", SimpleNamespace())  # a PyTorch that cannot tell
-    assert devices.precision(torch.device("cpu")) == "fp32"
+    assert devices.fastest_precision(torch.device("cpu")) == "fp32"
 
 
-def test_what_cannot_be_is_refused() -> None:
+def test_impossible_input_is_refused() -> None:
     with pytest.raises(UserError, match="unknown precision 'bf61': did you mean bf16"):
         HardenConfig().changed(precision="bf61")
     with pytest.raises(UserError, match="unknown optimizer 'moon'"):

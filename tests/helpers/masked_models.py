@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from rivals.base.seeds import generator
+from rivals.base.rng import generator
+from rivals.data.imageset import ImageSet
 
 SIDE, CLASSES = 8, 4
 
@@ -22,17 +23,21 @@ def honest():
     """A convolutional net with batch norm, trained in a blink; in evaluation mode."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = nn.Sequential(
-            *(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten()),
-            nn.Linear(8 * SIDE * SIDE, CLASSES),
-        )
+        layers = nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten()
+        head = nn.Linear(8 * SIDE * SIDE, CLASSES)
+    return trained(*layers, head)
+
+
+def trained(*layers):
+    """The layers in sequence, trained on the patterns; in evaluation mode."""
+    model = nn.Sequential(*layers)
     x, y = patterns(512, "training")
-    optimiser = torch.optim.Adam(model.parameters(), 1e-2)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for i in range(40):
         some = slice(64 * (i % 8), 64 * (i % 8 + 1))
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         nn.functional.cross_entropy(model(x[some]), y[some]).backward()
-        optimiser.step()
+        optimizer.step()
     return model.eval()
 
 
@@ -63,6 +68,66 @@ class Rounded(Around):
         return self.model((x * 8).round() / 8)
 
 
+class FlatOnBytes(Around):
+    """Has no gradient at images of 8 bits, and an honest one elsewhere."""
+
+    def forward(self, x):
+        on_grid = ((255 * x).round() - 255 * x).abs() < 1e-3
+        return self.model(torch.where(on_grid, x.detach(), x))
+
+
+class Small(Around):
+    """Logits so small that the cross-entropy weighs all classes alike."""
+
+    def forward(self, x):
+        return self.model(x) / 100
+
+
+class Squashed(Around):
+    """Squashes its logits, which leaves no gradient where it is confident."""
+
+    def forward(self, x):
+        return torch.tanh(2 * self.model(x))
+
+
+class Staircase(Around):
+    """Smooth steps on the input: their gradient vanishes on the flat parts, and is exact."""
+
+    def forward(self, x):
+        flat = (8 * x).detach().floor()
+        return self.model((flat + 0.5 + 0.5 * torch.tanh(40 * (8 * x - flat - 0.5))) / 8)
+
+
+class Reversed(Around):
+    """Gives minus its gradient."""
+
+    def forward(self, x):
+        return self.model(2 * x.detach() - x)
+
+
+class BatchStatistics(Around):
+    """Normalizes its logits over the batch."""
+
+    def forward(self, x):
+        logits = self.model(x)
+        return (logits - logits.mean(0)) / (logits.var(0, unbiased=False) + 0.01).sqrt()
+
+
+class ByPlace(Around):
+    """Another defense for each place in the batch."""
+
+    def forward(self, x):
+        logits = self.model(x)
+        return logits + 3 * torch.eye(CLASSES)[torch.arange(len(x)) % CLASSES]
+
+
+class NeedsCompany(Around):
+    """Fails on one image."""
+
+    def forward(self, x):
+        return self.model(nn.functional.batch_norm(x.flatten(1), None, None, training=True).view_as(x))
+
+
 class Detached(Around):
     """Gives no gradient at all."""
 
@@ -77,8 +142,26 @@ class Rippled(Around):
         return self.model(x + 0.02 * torch.sin(400 * x))
 
 
+class FinelyRippled(Around):
+    """A ripple much finer than any step of an attack."""
+
+    def forward(self, x):
+        return self.model(x + 0.1 * torch.sin(1e4 * x))
+
+
 class Noisy(Around):
     """Adds noise to its input, anew at each pass."""
 
     def forward(self, x):
         return self.model(x + 0.25 * torch.randn_like(x))
+
+
+QUIET = {"quiet": True, "alarms": False}
+
+
+def image_set(n=120, classes=CLASSES):
+    """The patterns as a data set, sorted by class."""
+    x, y = patterns(n)
+    order = y.argsort(stable=True)
+    pixels = (x[order] * 255).round().byte().numpy()
+    return ImageSet("patterns", "test", pixels, y[order].numpy(), tuple(f"kind {i}" for i in range(classes)))

@@ -1,10 +1,9 @@
-"""Paths, directions and inversion: against what a linear generator gives exactly, and through the command line."""
+"""Interpolation, directions and inversion: closed forms of a linear generator, and the command line."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,14 +13,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import rivals
+from helpers.commands import RunRivals, assert_refused
 from rivals import UserError
-from rivals.api.networks import keep
+from rivals.api.common.network_io import save_network
 from rivals.latent.directions import pca, sefa
+from rivals.latent.interpolation import lerp, slerp, walk
 from rivals.latent.inversion import invert
-from rivals.latent.paths import lerp, slerp, walk
-from rivals.nets.build import NETS, build_generator
-
-Command = Callable[[list[str]], tuple[int, str, str]]
+from rivals.nets.factory import GAN_NETS, build_generator
 
 WIDTHS = {"mlp": (16,), "dcgan": (6, 5), "sngan": (6, 5, 4), "r3": (8, 8, 8)}
 
@@ -31,14 +29,19 @@ class Linear(nn.Module):
 
     def __init__(self, matrix: Tensor, classes: int = 0) -> None:
         super().__init__()
-        self.latent, self.classes, self.channels, self.size = matrix.shape[1], classes, 1, math.isqrt(matrix.shape[0])
+        self.latent_dim, self.classes, self.channels, self.size = (
+            matrix.shape[1],
+            classes,
+            1,
+            math.isqrt(matrix.shape[0]),
+        )
         self.first = nn.Linear(matrix.shape[1], matrix.shape[0])
         self.bend = nn.PReLU(init=0.5)
         with torch.no_grad():
             self.first.weight.copy_(matrix)
 
     def latents(self, n: int, seed: int = 0, truncation: float = 1.0) -> Tensor:
-        return truncation * torch.randn(n, self.latent, generator=torch.Generator().manual_seed(seed % 2**31))
+        return truncation * torch.randn(n, self.latent_dim, generator=torch.Generator().manual_seed(seed % 2**31))
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         return self.bend(self.first(z)).view(len(z), 1, self.size, self.size)
@@ -54,7 +57,7 @@ def stretched(scales: list[float], rows: int = 64) -> tuple[Linear, Tensor]:
 
 def small(net: str, classes: int = 0) -> rivals.nets.generator.Generator:  # type: ignore[name-defined]
     torch.manual_seed(0)
-    made = build_generator(net, size=16, channels=3, classes=classes, latent=6, widths=WIDTHS[net])
+    made = build_generator(net, size=16, channels=3, classes=classes, latent_dim=6, widths=WIDTHS[net])
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)
@@ -63,7 +66,7 @@ def small(net: str, classes: int = 0) -> rivals.nets.generator.Generator:  # typ
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(2, 20), st.floats(0, 1), st.integers(0, 1000))
-def test_on_the_sphere_lengths_and_angles_go_evenly(size: int, t: float, seed: int) -> None:
+def test_slerp_interpolates_lengths_and_angles_linearly(size: int, t: float, seed: int) -> None:
     start, end = torch.randn(2, size, dtype=torch.double, generator=torch.Generator().manual_seed(seed))
     point = slerp(start, end, torch.tensor([t], dtype=torch.double))
     assert point.norm().item() == pytest.approx((1 - t) * start.norm().item() + t * end.norm().item(), rel=1e-6)
@@ -75,19 +78,19 @@ def test_on_the_sphere_lengths_and_angles_go_evenly(size: int, t: float, seed: i
         assert angle(start, point) == pytest.approx(t * angle(start, end), abs=1e-5)
 
 
-def test_paths_meet_their_corners_and_bad_ones_are_refused() -> None:
-    corners = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
-    for way in ("sphere", "line"):
-        closed, opened = walk(corners, 4, way), walk(corners, 4, way, closed=False)
+def test_walks_pass_their_waypoints_and_invalid_ones_are_refused() -> None:
+    waypoints = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+    for interpolation in ("sphere", "line"):
+        closed, opened = walk(waypoints, 4, interpolation), walk(waypoints, 4, interpolation, closed=False)
         assert closed.shape == (12, 5) and opened.shape == (9, 5)
-        assert torch.allclose(closed[::4], corners, atol=1e-6) and torch.allclose(opened[::4], corners, atol=1e-6)
+        assert torch.allclose(closed[::4], waypoints, atol=1e-6) and torch.allclose(opened[::4], waypoints, atol=1e-6)
     twins = torch.ones(2, 5)
     assert torch.allclose(walk(twins, 3), torch.ones(6, 5))
-    assert torch.allclose(lerp(corners[0], corners[1], torch.tensor(0.5)), corners[:2].mean(0), atol=1e-6)
-    with pytest.raises(UserError, match="unknown way 'arc'"):
-        walk(corners, 4, "arc")
+    assert torch.allclose(lerp(waypoints[0], waypoints[1], torch.tensor(0.5)), waypoints[:2].mean(0), atol=1e-6)
+    with pytest.raises(UserError, match="unknown interpolation 'arc'"):
+        walk(waypoints, 4, "arc")
     with pytest.raises(UserError, match="make no path"):
-        walk(corners[:1], 4, closed=False)
+        walk(waypoints[:1], 4, closed=False)
 
 
 def test_sefa_finds_the_singular_vectors_of_the_first_layer() -> None:
@@ -97,7 +100,7 @@ def test_sefa_finds_the_singular_vectors_of_the_first_layer() -> None:
     assert torch.allclose((found.vectors * vectors[:3]).sum(1).abs(), torch.ones(3), atol=1e-4)
 
 
-def test_pca_of_the_first_layer_finds_them_too() -> None:
+def test_pca_of_the_first_layer_finds_the_singular_vectors_too() -> None:
     generator, vectors = stretched([5.0, 3.0, 1.0, 0.5])
     found = pca(generator, 3, depth=0, samples=4000)
     assert torch.allclose(found.strengths, torch.tensor([5.0, 3.0, 1.0]), rtol=0.05)
@@ -105,9 +108,9 @@ def test_pca_of_the_first_layer_finds_them_too() -> None:
     assert torch.equal(found.vectors, pca(generator, 3, depth=0, samples=4000).vectors)
 
 
-@pytest.mark.parametrize("net", list(NETS))
+@pytest.mark.parametrize("net", list(GAN_NETS))
 @pytest.mark.parametrize("classes", [0, 3])
-def test_every_generator_has_directions_and_is_left_as_it_was(net: str, classes: int) -> None:
+def test_directions_of_every_generator_leave_it_unchanged(net: str, classes: int) -> None:
     generator = small(net, classes)
     before = {key: value.clone() for key, value in generator.state_dict().items()}
     for found in (sefa(generator, 4), pca(generator, 4, samples=64)):
@@ -127,21 +130,21 @@ def test_every_generator_has_directions_and_is_left_as_it_was(net: str, classes:
 
 
 @pytest.mark.parametrize("net", ["mlp", "dcgan"])
-def test_images_of_a_generator_are_found_again(net: str) -> None:
+def test_generated_images_are_inverted(net: str) -> None:
     generator = small(net)
     with torch.no_grad():
         images = (generator(generator.latents(2, 5)) + 1) / 2
     found = invert(generator, images, starts=4, steps=150)
-    assert found.latents.shape == (2, 6) and found.starts.shape == (2, 4)
+    assert found.latents.shape == (2, 6) and found.start_errors.shape == (2, 4)
     spread = (images - images.mean(0)).square().mean().sqrt()
     assert found.errors.max() < 0.2 * spread
-    assert torch.equal(found.errors, found.starts.amin(1))
+    assert torch.equal(found.errors, found.start_errors.amin(1))
     alone = invert(generator, images[:1], starts=4, steps=150)
     assert torch.allclose(alone.errors, found.errors[:1], atol=1e-5)
     assert all(weight.grad is None for weight in generator.parameters())
 
 
-def test_a_search_keeps_latents_as_long_as_the_generator_knows() -> None:
+def test_inversion_limits_the_length_of_latents() -> None:
     generator, _ = stretched([1.0] * 4)
     found = invert(generator, torch.full((1, 1, 8, 8), 40.0), starts=2, steps=50)
     assert found.latents.norm() <= 2 + 2.2 + 1e-4
@@ -151,9 +154,9 @@ def test_a_search_keeps_latents_as_long_as_the_generator_knows() -> None:
         invert(generator, torch.zeros(1, 1, 8, 8), starts=0)
 
 
-def test_through_the_command_line(tmp_path: Path, command: Command) -> None:
+def test_explore_on_the_command_line(tmp_path: Path, run_rivals: RunRivals) -> None:
     file = tmp_path / "generator.safetensors"
-    keep(small("dcgan", 3), file, {"classes": ["a", "b", "c"]})
+    save_network(small("dcgan", 3), file, {"classes": ["a", "b", "c"]})
     wanted = {
         "walk": ["walk.gif", "walk.png"],
         "classes": ["classes.png"],
@@ -162,15 +165,18 @@ def test_through_the_command_line(tmp_path: Path, command: Command) -> None:
     }
     for what, files in wanted.items():
         count = ["--count", "2"] if what in ("sefa", "pca") else []
-        status, out, _ = command(["explore", str(file), what, "-n", "2", *count, "--json"])
-        told = json.loads(out)
-        assert status == 0 and told["files"] == files
-        assert all((Path(told["folder"]) / name).stat().st_size > 100 for name in files)
+        status, out, _ = run_rivals("explore", str(file), what, "-n", "2", *count, "--json")
+        result = json.loads(out)
+        assert status == 0 and result["files"] == files
+        assert all((Path(result["folder"]) / name).stat().st_size > 100 for name in files)
     rivals.explore(str(file), "walk", n=2, out=tmp_path / "w")
     images = tmp_path / "pictures"
     rivals.sample(str(file), n=2, folder=images)
+    (images / "broken.png").write_bytes(b"half")
     words = ["explore", str(file), "invert", "--images", str(images), "--steps", "20", "--label", "b", "--json"]
-    status, out, _ = command(words)
+    assert "broken.png" in assert_refused(run_rivals(*words), "--skip-bad")
+    words.append("--skip-bad")
+    status, out, _ = run_rivals(*words)
     assert status == 0 and len(json.loads(out)["errors"]) == 2
 
 
@@ -183,14 +189,15 @@ def test_through_the_command_line(tmp_path: Path, command: Command) -> None:
         (["sefa", "--count", "7"], "7 directions"),
         (["walk", "--out", "."], "exists already"),
         (["twist"], "twist"),
+        (["walk", "--skip-bad"], "--skip-bad has no meaning for walk: leave it out"),
         (["walk", "--depth", "2"], "--depth has no meaning for walk: leave it out"),
         (["invert", "--images", ".", "--reach", "1"], "--reach has no meaning for invert"),
     ],
 )
-def test_bad_wishes_get_one_line(
-    words: list[str], said: str, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+def test_invalid_requests_are_refused_in_one_line(
+    words: list[str], said: str, tmp_path: Path, run_rivals: RunRivals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    keep(small("mlp"), tmp_path / "generator.safetensors", {})
-    status, out, err = command(["explore", "generator.safetensors", *words])
+    save_network(small("mlp"), tmp_path / "generator.safetensors", {})
+    status, out, err = run_rivals("explore", "generator.safetensors", *words)
     assert status == 2 and said in err and len(err.strip().splitlines()) == 1 and out == ""

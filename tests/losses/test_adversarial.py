@@ -1,4 +1,4 @@
-"""Robust losses against their definitions, term by term."""
+"""Losses of adversarial training against their definitions, term by term."""
 
 from types import SimpleNamespace
 
@@ -7,116 +7,157 @@ import torch
 from torch import nn
 
 from rivals.base.errors import UserError
-from rivals.base.seeds import generator
-from rivals.game.lesson import Lesson
+from rivals.base.rng import generator
+from rivals.base.schedules import Clock
+from rivals.game.classifier_step import ClassifierStep
+from rivals.losses.adversarial import awp, madry, mart, readings, trades
 from rivals.losses.classification import cross_entropy
-from rivals.losses.robust import awp, madry, mart, readings, trades
 
 
-def answers(n=6, classes=4):
-    draw = [torch.randn(n, classes, generator=generator(part), dtype=torch.float64) * 2 for part in ("clean", "adv")]
+def random_output(n=6, classes=4):
+    logits = [torch.randn(n, classes, generator=generator(part), dtype=torch.float64) * 2 for part in ("clean", "adv")]
     y = torch.arange(n) % classes
-    return SimpleNamespace(logits=draw[0], logits_adv=draw[1], y=y)
+    return SimpleNamespace(logits=logits[0], logits_adv=logits[1], y=y)
 
 
 def ce(logits, y):
     return -torch.stack([row.softmax(0)[label].log() for row, label in zip(logits, y, strict=True)]).mean()
 
 
-def divergences(given):
-    p, q = given.logits.softmax(1), given.logits_adv.softmax(1)
+def divergences(output):
+    p, q = output.logits.softmax(1), output.logits_adv.softmax(1)
     return (p * (p / q).log()).sum(1)
 
 
-def test_madry_is_cross_entropy_on_attacked_images_and_a_share_of_the_plain():
-    given = answers()
-    assert set(madry()(given)) == {"adv"}
-    torch.testing.assert_close(madry()(given)["adv"], ce(given.logits_adv, given.y))
-    parts = madry(0.3)(given)
-    torch.testing.assert_close(parts["adv"], 0.3 * ce(given.logits_adv, given.y))
-    torch.testing.assert_close(parts["clean"], 0.7 * ce(given.logits, given.y))
+def test_madry_is_cross_entropy_on_adversarial_examples_and_with_a_weight_on_clean_images():
+    output = random_output()
+    assert set(madry()(output)) == {"adv"}
+    torch.testing.assert_close(madry()(output)["adv"], ce(output.logits_adv, output.y))
+    terms = madry(0.3)(output)
+    torch.testing.assert_close(terms["adv"], 0.3 * ce(output.logits_adv, output.y))
+    torch.testing.assert_close(terms["clean"], 0.7 * ce(output.logits, output.y))
 
 
-def test_madry_with_attacked_images_alone_never_passes_the_plain_ones():
-    given = SimpleNamespace(logits_adv=answers().logits_adv, y=answers().y)
-    assert madry()(given)["adv"] > 0
+def test_madry_without_a_clean_term_never_computes_clean_logits():
+    output = SimpleNamespace(logits_adv=random_output().logits_adv, y=random_output().y)
+    assert madry()(output)["adv"] > 0
 
 
-def test_trades_is_cross_entropy_and_a_divergence():
-    given = answers()
-    parts = trades(6)(given)
-    torch.testing.assert_close(parts["clean"], ce(given.logits, given.y))
-    torch.testing.assert_close(parts["divergence"], 6 * divergences(given).mean())
-    given.logits_adv = given.logits
-    assert trades()(given)["divergence"].abs() < 1e-12
+def test_trades_is_cross_entropy_plus_beta_times_kl():
+    output = random_output()
+    terms = trades(6)(output)
+    torch.testing.assert_close(terms["clean"], ce(output.logits, output.y))
+    torch.testing.assert_close(terms["divergence"], 6 * divergences(output).mean())
+    output.logits_adv = output.logits
+    assert trades()(output)["divergence"].abs() < 1e-12
 
 
-def test_mart_is_boosted_cross_entropy_and_a_divergence_weighed_by_doubt():
-    given = answers()
-    q = given.logits_adv.softmax(1)
-    own = q.gather(1, given.y[:, None])[:, 0]
-    rival = q.scatter(1, given.y[:, None], 0).amax(1)
-    doubt = 1 - given.logits.softmax(1).gather(1, given.y[:, None])[:, 0]
-    parts = mart(5)(given)
-    torch.testing.assert_close(parts["boosted"], (-own.log() - (1 - rival).log()).mean())
-    torch.testing.assert_close(parts["divergence"], 5 * (divergences(given) * doubt).mean())
+def test_mart_is_boosted_cross_entropy_plus_kl_weighted_by_one_minus_the_label_probability():
+    output = random_output()
+    q = output.logits_adv.softmax(1)
+    true_class = q.gather(1, output.y[:, None])[:, 0]
+    other = q.scatter(1, output.y[:, None], 0).amax(1)
+    weight = 1 - output.logits.softmax(1).gather(1, output.y[:, None])[:, 0]
+    terms = mart(5)(output)
+    torch.testing.assert_close(terms["boosted"], (-true_class.log() - (1 - other).log()).mean())
+    torch.testing.assert_close(terms["divergence"], 5 * (divergences(output) * weight).mean())
 
 
-def test_mart_stays_finite_where_the_rival_is_certain():
+def test_mart_stays_finite_where_another_class_has_probability_one():
     logits = torch.tensor([[0.0, 200.0, 0.0]], requires_grad=True)
-    given = SimpleNamespace(logits=logits * 1, logits_adv=logits, y=torch.tensor([0]))
-    total = sum(mart()(given).values())
+    output = SimpleNamespace(logits=logits * 1, logits_adv=logits, y=torch.tensor([0]))
+    total = sum(mart()(output).values())
     total.backward()
     assert total.isfinite() and logits.grad.isfinite().all()
 
 
-def test_readings_count_what_stands():
-    given = answers()
-    assert readings(given)["accuracy/attacked"] == (given.logits_adv.argmax(1) == given.y).float().mean()
+def test_readings_are_the_accuracy_on_adversarial_examples():
+    output = random_output()
+    assert readings(output)["accuracy/train_adversarial"] == (output.logits_adv.argmax(1) == output.y).float().mean()
 
 
-def lesson(net, x, y):
-    return Lesson({"c": net}, "c", lambda: (x * 255, y), batch=len(x), images=0, view=None, slopes=False)
+def step(net, x, y):
+    return ClassifierStep(
+        {"c": net}, "c", lambda: (x * 255, y), batch_size=len(x), clock=Clock(0), augment=None, needs_input_grad=False
+    )
 
 
-def test_awp_learns_from_the_gradient_at_the_worst_weights_nearby():
-    """Against the definition: move each matrix by gamma |w| along its normalised gradient, take the gradient there."""
+def test_awp_takes_the_gradient_at_the_perturbed_weights():
+    """Against the definition: move each matrix by gamma |w| along its normalized gradient, take the gradient there."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
     x, y = torch.rand(8, 1, 2, 2, dtype=torch.float64), torch.arange(8) % 3
     loss, gamma = cross_entropy(), 0.05
     before = {name: weight.detach().clone() for name, weight in net.named_parameters()}
 
-    value = awp(loss, gamma)(lesson(net, x, y))["ce"]
+    value = awp(loss, gamma)(step(net, x, y))["ce"]
     value.backward()
     found = {name: weight.grad.clone() for name, weight in net.named_parameters()}
     assert all(torch.equal(before[name], weight) for name, weight in net.named_parameters())
 
     net.zero_grad()
-    loss(lesson(net, x, y))["ce"].backward()
+    loss(step(net, x, y))["ce"].backward()
     with torch.no_grad():
         for weight in net.parameters():
             if weight.ndim > 1:
                 weight += gamma * weight.norm() * weight.grad / weight.grad.norm()
     net.zero_grad()
-    worst = loss(lesson(net, x, y))["ce"]
+    worst = loss(step(net, x, y))["ce"]
     worst.backward()
     torch.testing.assert_close(value, worst)
-    assert worst > loss(lesson(nn.Sequential(*net), x, y))["ce"] - 1e-12
+    assert worst > loss(step(nn.Sequential(*net), x, y))["ce"] - 1e-12
     for name, weight in net.named_parameters():
         torch.testing.assert_close(found[name], weight.grad, msg=name)
 
 
+class Attacked(ClassifierStep):
+    """A step whose adversarial examples are given, so that the only passes are those of the loss."""
+
+    x_adv = None
+
+
 @pytest.mark.parametrize(
-    ("wrong", "says"),
+    ("loss", "passes"),
+    [(madry(), 1), (madry(0.5), 2), (trades(), 2), (mart(), 2)],
+    ids=["madry", "both", "trades", "mart"],
+)
+@pytest.mark.parametrize("gamma", [0, 0.3])
+def test_running_statistics_see_each_batch_once_also_with_awp(loss, passes, gamma):
+    """In the authors' code a proxy finds the perturbation. The statistics are then those of the perturbed network."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 3, 1), nn.BatchNorm2d(3, momentum=None), nn.Flatten(), nn.Linear(12, 3)).double()
+    x, y = torch.rand(8, 1, 2, 2, dtype=torch.float64), torch.arange(8) % 3
+    seen = Attacked(
+        {"c": net.train()},
+        "c",
+        lambda: (x * 255, y),
+        batch_size=8,
+        clock=Clock(0),
+        augment=None,
+        needs_input_grad=False,
+    )
+    seen.x_adv = x + 0.1
+    convolved = []
+    net[0].register_forward_hook(lambda module, inputs, output: convolved.append(output.detach()))
+    total = sum((awp(loss, gamma) if gamma else loss)(seen).values())
+    total.backward()
+    readings(seen)  # takes no further pass
+    assert len(convolved) == passes * (2 if gamma else 1)
+    assert net[1].num_batches_tracked == passes
+    expected = torch.stack([each.mean((0, 2, 3)) for each in convolved[-passes:]]).mean(0)
+    torch.testing.assert_close(net[1].running_mean, expected)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
     [
-        (lambda: madry(0), "a mix of 0"),
+        (lambda: madry(0), "an adversarial weight of 0"),
         (lambda: madry(1, 1), "label smoothing of 1"),
         (lambda: trades(0), "a beta of 0"),
         (lambda: mart(-1), "a beta of -1"),
         (lambda: awp(madry(), 0), "a weight perturbation of 0"),
     ],
 )
-def test_numbers_that_make_no_loss_are_refused(wrong, says):
-    with pytest.raises(UserError, match=says):
-        wrong()
+def test_options_out_of_range_are_refused(call, message):
+    with pytest.raises(UserError, match=message):
+        call()

@@ -1,4 +1,4 @@
-"""Certificates: exact bounds, the exact answer for a linear classifier, and what is certain about them."""
+"""Certificates: exact bounds, the known radius of a linear classifier, and how often they are wrong."""
 
 import math
 
@@ -9,27 +9,27 @@ from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
 from rivals.base.errors import UserError
-from rivals.base.seeds import generator
-from rivals.metrics.certification import ABSTAINS, certify, lower_bound, radius
+from rivals.base.rng import generator
+from rivals.metrics.randomized_smoothing import ABSTAIN, certified_radius, certify, lower_confidence_bound
 
 
 @given(st.integers(1, 500), st.data(), st.floats(1e-4, 0.4))
-def test_the_bound_is_the_chance_at_which_the_count_has_probability_alpha(samples, data, alpha):
+def test_the_bound_is_the_probability_at_which_the_count_has_probability_alpha(samples, data, alpha):
     count = data.draw(st.integers(1, samples))
-    bound = lower_bound(count, samples, alpha)
+    bound = lower_confidence_bound(count, samples, alpha)
     assert binom.sf(count - 1, samples, bound) == pytest.approx(alpha, rel=1e-6)
     assert bound <= count / samples
 
 
-def test_no_success_and_half_the_draws_certify_nothing():
-    assert lower_bound(0, 100, 0.001) == 0
-    assert radius(0, 100, 1.0, 0.001) == radius(50, 100, 1.0, 0.001) == 0
+def test_half_the_samples_or_none_certify_nothing():
+    assert lower_confidence_bound(0, 100, 0.001) == 0
+    assert certified_radius(0, 100, 1.0, 0.001) == certified_radius(50, 100, 1.0, 0.001) == 0
 
 
 def test_the_largest_radius_is_that_of_the_paper():
-    """Cohen et al. 2019, sec. 3.2.2: with N draws all alike, sigma * Phi^-1(alpha^(1/N)); 3.8 sigma at N = 100,000."""
-    assert radius(1000, 1000, 0.5, 0.001) == pytest.approx(0.5 * norm.ppf(0.001 ** (1 / 1000)))
-    assert radius(100_000, 100_000, 1.0, 0.001) == pytest.approx(3.81, abs=0.01)
+    """Cohen et al. 2019, sec. 3.2.2: if all N samples agree, sigma * Phi^-1(alpha^(1/N)); 3.8 sigma at N = 100,000."""
+    assert certified_radius(1000, 1000, 0.5, 0.001) == pytest.approx(0.5 * norm.ppf(0.001 ** (1 / 1000)))
+    assert certified_radius(100_000, 100_000, 1.0, 0.001) == pytest.approx(3.81, abs=0.01)
 
 
 class Linear(torch.nn.Module):
@@ -44,8 +44,8 @@ class Linear(torch.nn.Module):
 
 
 def test_a_linear_classifier_is_certified_to_just_below_its_exact_radius():
-    """Noise along the normal alone matters: the answer has probability Phi(d / sigma) at distance d, so the exact
-    radius is d. The bound must be below it, and by no more than counting costs."""
+    """Only noise along the normal matters: the prediction has probability Phi(d / sigma) at distance d, so the exact
+    radius is d. The bound must be below it, by no more than the error of sampling."""
     model, sigma = Linear(), 0.25
     x = torch.rand(40, 3, 2, 2, generator=generator("x"), dtype=torch.float64)
     with torch.no_grad():
@@ -53,23 +53,23 @@ def test_a_linear_classifier_is_certified_to_just_below_its_exact_radius():
         found = list(certify(model, x, sigma, samples=20_000, alpha=0.001, seed=1))
         truth = model(x).argmax(1)
     most = sigma * norm.ppf(0.001 ** (1 / 20_000))
-    certain = 0
+    certified = 0
     for image, distance in enumerate(exact.tolist()):
         one = found[image]
-        if one.label == ABSTAINS:
+        if one.label == ABSTAIN:
             assert distance < 0.03
             continue
-        certain += 1
+        certified += 1
         assert one.label == truth[image]
         assert one.radius <= min(distance, most) + 1e-9
         p = norm.cdf(distance / sigma)
         spread = 7 * math.sqrt(p * (1 - p) / 20_000) + 8 / 20_000
         assert one.radius >= min(sigma * norm.ppf(max(p - spread, 0.5)), most) - 1e-9
-    assert certain > 20
+    assert certified > 20
 
 
-def test_a_certificate_is_wrong_as_rarely_as_it_says():
-    """At a radius of exactly d, alpha of the certificates may claim more; with alpha = 0.2 that can be counted."""
+def test_certificates_are_wrong_no_more_often_than_alpha():
+    """At a radius of exactly d, a share alpha of the certificates may be larger; at alpha = 0.2 that can be counted."""
     model, sigma = Linear(), 0.5
     with torch.no_grad():
         wrong = []
@@ -81,24 +81,24 @@ def test_a_certificate_is_wrong_as_rarely_as_it_says():
     assert 0 < sum(wrong) <= binom.ppf(0.999, 300, 0.2)
 
 
-def test_order_and_batches_change_nothing():
+def test_certificates_do_not_depend_on_order_or_batch_size():
     model = Linear()
     x = torch.rand(5, 12, generator=generator("x"), dtype=torch.float64)
     with torch.no_grad():
-        whole = list(certify(model, x, 0.5, samples=100))
-        assert list(certify(model, x.flip(0), 0.5, samples=100, batch_size=7))[::-1] == whole
-        assert list(certify(model, x[2:3], 0.5, samples=100)) == whole[2:3]
-        assert list(certify(model, x, 0.5, samples=100, seed=1)) != whole
+        expected = list(certify(model, x, 0.5, samples=100))
+        assert list(certify(model, x.flip(0), 0.5, samples=100, batch_size=7))[::-1] == expected
+        assert list(certify(model, x[2:3], 0.5, samples=100)) == expected[2:3]
+        assert list(certify(model, x, 0.5, samples=100, seed=1)) != expected
 
 
 @pytest.mark.parametrize(
-    ("knobs", "says"),
+    ("options", "message"),
     [
         ({"sigma": 0}, "a sigma of 0"),
         ({"sigma": 1, "alpha": 0.5}, "an alpha of 0.5"),
         ({"sigma": 1, "samples": 0}, "0 samples"),
     ],
 )
-def test_numbers_that_certify_nothing_are_refused(knobs, says):
-    with pytest.raises(UserError, match=says):
-        next(certify(Linear(), torch.rand(1, 12), **knobs))
+def test_options_out_of_range_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        next(certify(Linear(), torch.rand(1, 12), **options))

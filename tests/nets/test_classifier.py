@@ -1,4 +1,4 @@
-"""Classifiers: shapes, the normalisation inside, descriptions, and what is refused in one line."""
+"""Classifiers: shapes, normalization, specs and errors."""
 
 import json
 
@@ -7,7 +7,7 @@ import torch
 
 from rivals.attacks import freeze
 from rivals.base.errors import UserError
-from rivals.nets.build import CLASSIFIERS, build_classifier, rebuild
+from rivals.nets.factory import CLASSIFIERS, build_classifier, rebuild
 
 SMALL = {"size": 16, "channels": 3, "classes": 4, "widths": (4, 8)}
 
@@ -37,7 +37,7 @@ def test_shapes_and_gradients(net, channels, size):
 
 
 @pytest.mark.parametrize("net", CLASSIFIERS)
-def test_the_normalisation_is_inside(net):
+def test_the_normalization_is_part_of_the_network(net):
     mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
     plain, inside = settled(net), settled(net, mean=mean, std=std)
     x = torch.rand(5, 3, 16, 16)
@@ -46,7 +46,7 @@ def test_the_normalisation_is_inside(net):
 
 
 @pytest.mark.parametrize("net", CLASSIFIERS)
-def test_a_description_and_weights_make_the_same_net(net):
+def test_spec_and_weights_rebuild_the_same_network(net):
     built = settled(net, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
     again = rebuild(json.loads(json.dumps(built.spec)))
     again.load_state_dict(built.state_dict())
@@ -56,20 +56,20 @@ def test_a_description_and_weights_make_the_same_net(net):
 
 
 @pytest.mark.parametrize("net", CLASSIFIERS)
-def test_a_mirrored_net_answers_by_the_mean_over_an_image_and_its_mirror_image(net):
+def test_flip_tta_averages_the_logits_over_an_image_and_its_flip(net):
     plain = settled(net)
-    mirrored = rebuild({**plain.spec, "mirror": True})
-    mirrored.load_state_dict(plain.state_dict())
-    mirrored.eval()
+    averaged = rebuild({**plain.spec, "flip_tta": True})
+    averaged.load_state_dict(plain.state_dict())
+    averaged.eval()
     x = torch.rand(5, 3, 16, 16)
-    torch.testing.assert_close(mirrored(x), (plain(x) + plain(x.flip(3))) / 2)
-    torch.testing.assert_close(mirrored(x), mirrored(x.flip(3)))
+    torch.testing.assert_close(averaged(x), (plain(x) + plain(x.flip(3))) / 2)
+    torch.testing.assert_close(averaged(x), averaged(x.flip(3)))
     assert not torch.allclose(plain(x), plain(x.flip(3)), atol=1e-3)
-    with freeze(mirrored, x) as frozen:
+    with freeze(averaged, x) as frozen:
         assert frozen.folded == (net == "resnet")
-        torch.testing.assert_close(frozen.logits(x), mirrored(x).detach(), rtol=1e-4, atol=1e-4)
-    before = {key: value for key, value in plain.spec.items() if key != "mirror"}  # of a file from before there was one
-    assert not rebuild(before).spec["mirror"]
+        torch.testing.assert_close(frozen.logits(x), averaged(x).detach(), rtol=1e-4, atol=1e-4)
+    without = {key: value for key, value in plain.spec.items() if key != "flip_tta"}
+    assert not rebuild(without).spec["flip_tta"]
 
 
 def test_an_attack_folds_every_batch_norm_of_a_resnet():
@@ -81,7 +81,7 @@ def test_an_attack_folds_every_batch_norm_of_a_resnet():
         torch.testing.assert_close(frozen.logits(x), built(x).detach(), rtol=1e-4, atol=1e-4)
 
 
-def test_a_shortcut_takes_every_other_pixel_without_a_stride_that_onednn_breaks_on():
+def test_the_shortcut_subsamples_without_a_strided_convolution():
     built = settled("resnet", size=13)
     block = built.blocks[0]
     conv = block.shortcut[0]
@@ -96,7 +96,7 @@ def test_a_shortcut_takes_every_other_pixel_without_a_stride_that_onednn_breaks_
     assert strided.shape[-1] == 7
 
 
-def test_the_default_sizes():
+def test_default_parameter_counts():
     cnn = build_classifier("cnn", size=28, channels=1, classes=10)
     resnet = build_classifier("resnet", size=32, channels=3, classes=10)
     assert sum(p.numel() for p in cnn.parameters()) == 734_602
@@ -105,7 +105,7 @@ def test_the_default_sizes():
 
 @pytest.mark.parametrize("net", sorted(CLASSIFIERS))
 @pytest.mark.parametrize("size", [8, 13, 16, 28, 64])
-def test_the_default_stages_are_as_many_as_the_images_have_room_for(net, size):
+def test_default_stages_are_as_many_as_the_size_allows(net, size):
     built = build_classifier(net, size=size, channels=3, classes=2)
     assert built(torch.rand(2, 3, size, size)).shape == (2, 2)
     halvings = len(built.spec["widths"]) - (net == "resnet")
@@ -123,11 +123,11 @@ def test_the_default_stages_are_as_many_as_the_images_have_room_for(net, size):
         ({"mean": (0.5,)}, "do not fit images of 3 channels"),
         ({"std": (0.5, 0.5, 0.0)}, "std above 0"),
         ({"net": "resnet", "blocks": 0}, "a resnet of 0 blocks"),
-        ({"blocks": 2}, "unknown knob 'blocks': cnn has none"),
+        ({"blocks": 2}, "unknown option 'blocks': cnn has none"),
         ({"size": 4}, "images of 4 px"),
     ],
 )
-def test_what_cannot_be_built_is_refused(wrong, says):
+def test_invalid_arguments_are_refused(wrong, says):
     with pytest.raises(UserError, match=says) as refused:
         build_classifier(**{"net": "cnn", **SMALL, **wrong})
     assert "\n" not in str(refused.value)

@@ -1,4 +1,4 @@
-"""Networks by name: published sizes, canvases, and what is refused in one line."""
+"""Networks by name: published parameter counts, padded sizes and errors."""
 
 from itertools import pairwise
 
@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rivals.base.errors import UserError
-from rivals.nets.build import build_discriminator, build_generator, rebuild
-from rivals.nets.canvas import Canvas
+from rivals.nets.factory import build_discriminator, build_generator, rebuild
+from rivals.nets.padding import PaddedSize
 
 
 def parameters(builder, net, **arguments):
@@ -35,16 +35,16 @@ def test_sngan_has_the_published_counts(size, generator, discriminator):
     assert parameters(build_discriminator, "sngan", size=size) == discriminator
 
 
-def test_mlp_is_the_article_s():
+def test_mlp_has_the_published_counts():
     layers = [100, 256, 512, 1024, 3072]
     count = sum((wide + 1) * after for wide, after in pairwise(layers))
-    assert parameters(build_generator, "mlp", size=32, latent=100) == count
+    assert parameters(build_generator, "mlp", size=32, latent_dim=100) == count
     layers = [3072, 1024, 512, 256, 1]
     count = sum((wide + 1) * after for wide, after in pairwise(layers))
     assert parameters(build_discriminator, "mlp", size=32) == count
 
 
-def test_dcgan_starts_as_published():
+def test_dcgan_is_initialized_as_published():
     """Weights N(0, 0.02), the scales of batch norm N(1, 0.02) (Radford et al. 2016, section 4)."""
     torch.manual_seed(0)
     generator = build_generator("dcgan", size=32, channels=3)
@@ -69,37 +69,51 @@ def test_r3_blocks_start_as_the_identity():
     assert abs(first.std().item() * (first[0].numel() * 1.04 / 2) ** 0.5 * 8**0.25 - 1) < 0.03
 
 
+@pytest.mark.parametrize(("classes", "width"), [(10, 128), (400, 32)])
+def test_conditional_r3_embeddings_are_scaled_as_published(classes, width):
+    """The authors' code: N(0, 1 / fan_in) of a linear layer on one-hot labels; in D with the gain 1 / sqrt(width)."""
+    torch.manual_seed(0)
+    discriminator = build_discriminator("r3", size=8, channels=3, classes=classes, widths=(16, width))
+    weight = discriminator.head.embedding.weight
+    assert weight.std().item() * (classes * width) ** 0.5 == pytest.approx(1, abs=0.08)
+    generator = build_generator("r3", size=8, channels=3, classes=classes, latent_dim=64, widths=(16, 16))
+    assert generator.input.embedding.weight.std().item() * classes**0.5 == pytest.approx(1, abs=0.08)
+    # Features of unit variance give the logits of a sum of `width` terms, each of variance 1 / (classes * width).
+    logits = discriminator.head(torch.randn(2000, width), torch.arange(2000) % classes)
+    assert logits.std().item() == pytest.approx(classes**-0.5, rel=0.2)
+
+
 @given(st.integers(8, 1024))
-def test_canvas_is_the_smallest_that_fits(size):
-    canvas = Canvas.of(size)
-    assert canvas.side == canvas.base * 2**canvas.stages
-    assert size <= canvas.side < size + 2**canvas.stages
-    assert 4 <= canvas.base <= 8
+def test_padded_size_is_the_smallest_that_fits(size):
+    padded = PaddedSize.of(size)
+    assert padded.side == padded.base * 2**padded.stages
+    assert size <= padded.side < size + 2**padded.stages
+    assert 4 <= padded.base <= 8
 
 
 @pytest.mark.parametrize(("size", "base", "stages"), [(28, 7, 2), (32, 4, 3), (100, 7, 4), (8, 4, 1), (1024, 4, 8)])
-def test_canvas_of_known_sizes(size, base, stages):
-    assert Canvas.of(size) == Canvas(size, base, stages) == Canvas.of(size, stages)
+def test_padded_size_of_known_sizes(size, base, stages):
+    assert PaddedSize.of(size) == PaddedSize(size, base, stages) == PaddedSize.of(size, stages)
 
 
 @given(st.integers(8, 1024), st.integers(1, 10))
-def test_a_canvas_of_another_depth_leaves_two_to_eight_pixels(size, stages):
+def test_padded_size_of_another_depth_has_a_base_of_two_to_eight_pixels(size, stages):
     if 2 <= -(-size // 2**stages) <= 8:
-        canvas = Canvas.of(size, stages)
-        assert (canvas.stages, canvas.base) == (stages, -(-size // 2**stages))
-        assert size <= canvas.side < size + 2**stages
+        padded = PaddedSize.of(size, stages)
+        assert (padded.stages, padded.base) == (stages, -(-size // 2**stages))
+        assert size <= padded.side < size + 2**stages
     else:
-        with pytest.raises(UserError, match=f"images of {size} px take . to . widths, one a halving, not {stages}"):
-            Canvas.of(size, stages)
+        with pytest.raises(UserError, match=f"images of {size} px take . to . widths, one per halving, not {stages}"):
+            PaddedSize.of(size, stages)
 
 
 @given(st.integers(8, 200))
 def test_cropping_undoes_padding(size):
     x = torch.arange(2.0 * size * size).view(1, 2, size, size) + 1
-    canvas = Canvas.of(size)
-    padded = canvas.pad(x)
-    assert padded.shape == (1, 2, canvas.side, canvas.side)
-    assert torch.equal(canvas.crop(padded), x)
+    padding = PaddedSize.of(size)
+    padded = padding.pad(x)
+    assert padded.shape == (1, 2, padding.side, padding.side)
+    assert torch.equal(padding.crop(padded), x)
     assert padded.count_nonzero() == x.numel()
 
 
@@ -110,25 +124,25 @@ COMMON = {"size": 32, "channels": 3}
     ("builder", "net", "arguments", "says"),
     [
         (build_generator, "dcgam", COMMON, "did you mean dcgan"),
-        (build_generator, "mlp", {**COMMON, "size": 7}, "images of 7 px cannot be learnt: take a size from 8 to 1024"),
+        (build_generator, "mlp", {**COMMON, "size": 7}, "images of 7 px cannot be learned: take a size from 8 to 1024"),
         (build_generator, "r3", {**COMMON, "size": 1025}, "size from 8 to 1024"),
         (build_generator, "mlp", {**COMMON, "channels": 0}, "not 0: take 1"),
         (build_discriminator, "mlp", {**COMMON, "classes": -1}, "-1 classes"),
-        (build_generator, "mlp", {**COMMON, "latent": 0}, "latent of 0 numbers"),
+        (build_generator, "mlp", {**COMMON, "latent_dim": 0}, "latent of 0 numbers"),
         (build_generator, "mlp", {**COMMON, "widths": (5, 0)}, "widths 5,0 do not fit mlp"),
-        (build_generator, "mlp", {**COMMON, "dropout": 0.1}, "unknown knob 'dropout': mlp's generator has none"),
+        (build_generator, "mlp", {**COMMON, "dropout": 0.1}, "unknown option 'dropout': mlp's generator has none"),
         (
             build_discriminator,
             "mlp",
             {**COMMON, "droput": 0.1},
-            "unknown knob of mlp's discriminator 'droput': did you",
+            "unknown option of mlp's discriminator 'droput': did you",
         ),
         (build_discriminator, "mlp", {**COMMON, "dropout": 1.0}, "dropout 1.0 is out of range"),
         (
             build_generator,
             "dcgan",
             {**COMMON, "widths": (64,)},
-            "images of 32 px take 2 to 4 widths, one a halving, not 1",
+            "images of 32 px take 2 to 4 widths, one per halving, not 1",
         ),
         (build_discriminator, "dcgan", {**COMMON, "norm": "bacth"}, "unknown norm 'bacth': did you mean batch"),
         (build_discriminator, "sngan", {**COMMON, "widths": (64, -1, 64, 64)}, "give 4 positive numbers"),
@@ -148,6 +162,6 @@ def test_bad_arguments_are_refused_in_one_line(builder, net, arguments, says):
 @pytest.mark.parametrize(
     "spec", [{}, {"role": "classifier", "net": "cnn", "size": 8, "channels": 1}, {"role": "generator"}]
 )
-def test_rebuild_refuses_what_is_no_description(spec):
-    with pytest.raises(UserError, match="not the description of a network"):
+def test_rebuild_refuses_an_invalid_spec(spec):
+    with pytest.raises(UserError, match="this is not the spec of a network"):
         rebuild(spec)

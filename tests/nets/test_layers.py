@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rivals.nets.build import build_discriminator, build_generator
-from rivals.nets.labels import LabelledBatchNorm2d, ProjectionHead
+from rivals.nets.conditioning import ConditionalBatchNorm2d, ProjectionHead
+from rivals.nets.factory import build_discriminator, build_generator
 from rivals.nets.resampling import DownConv2d, UpConv2d, downsample, upsample
 
 SIDES = st.integers(2, 9)
@@ -30,7 +30,7 @@ def assert_same(layer, x, plain):
 
 @settings(max_examples=20, deadline=None)
 @given(SIDES, SIDES)
-def test_up_convolution_is_repetition_then_convolution(height, width):
+def test_up_convolution_is_nearest_upsampling_then_convolution(height, width):
     assert_same(
         UpConv2d(3, 5),
         torch.randn(2, 3, height, width),
@@ -40,7 +40,7 @@ def test_up_convolution_is_repetition_then_convolution(height, width):
 
 @settings(max_examples=20, deadline=None)
 @given(SIDES, SIDES)
-def test_down_convolution_is_convolution_then_averaging(height, width):
+def test_down_convolution_is_convolution_then_average_pooling(height, width):
     assert_same(
         DownConv2d(3, 5),
         torch.randn(2, 3, height, width),
@@ -56,7 +56,7 @@ def filtered(x):
     return F.conv2d(rows, taps.view(1, 1, 4, 1)).view(x.shape)
 
 
-def test_upsampling_is_zeros_between_and_the_kernel():
+def test_upsampling_is_zero_insertion_then_the_kernel():
     x = torch.randn(2, 3, 4, 5).double()
     spread = torch.zeros(2, 3, 8, 10).double()
     spread[..., ::2, ::2] = x
@@ -64,7 +64,7 @@ def test_upsampling_is_zeros_between_and_the_kernel():
     assert torch.allclose(upsample(torch.ones(1, 1, 4, 4))[..., 1:-1, 1:-1], torch.ones(6, 6))
 
 
-def test_downsampling_is_the_kernel_and_every_second_pixel():
+def test_downsampling_is_the_kernel_then_every_second_pixel():
     x = torch.randn(2, 3, 8, 10).double()
     torch.testing.assert_close(downsample(x), filtered(F.pad(x, (0, 1, 0, 1)))[..., 1::2, 1::2])
 
@@ -75,7 +75,7 @@ def test_upsampling_is_the_transpose_of_downsampling():
 
 
 @pytest.fixture
-def normalised():
+def normalized():
     """A small discriminator with spectral norm everywhere, and images for it."""
     torch.manual_seed(0)
     net = build_discriminator("sngan", size=16, channels=3, classes=4, widths=(6, 5, 5))
@@ -83,7 +83,7 @@ def normalised():
 
 
 def spectra(net):
-    """The largest singular value of every normalised weight, by name."""
+    """The largest singular value of every normalized weight, by name."""
     return {
         name: torch.linalg.matrix_norm(module.weight.flatten(1), 2).item()
         for name, module in net.named_modules()
@@ -91,8 +91,8 @@ def spectra(net):
     }
 
 
-def test_spectral_norm_holds_every_weight_at_1(normalised):
-    net, x, labels = normalised
+def test_spectral_norm_of_every_weight_is_1(normalized):
+    net, x, labels = normalized
     for _ in range(60):
         net(x, labels)
     found = spectra(net.eval())
@@ -101,8 +101,8 @@ def test_spectral_norm_holds_every_weight_at_1(normalised):
     assert found == pytest.approx(dict.fromkeys(found, 1.0), abs=2e-3)
 
 
-def test_spectral_norm_takes_one_power_iteration_a_pass_in_training_and_none_in_evaluation(normalised):
-    net, x, labels = normalised
+def test_spectral_norm_takes_one_power_iteration_per_training_pass(normalized):
+    net, x, labels = normalized
     norm = net.blocks[0].conv2.parametrizations.weight
     u, v, weight = norm[0]._u.clone(), norm[0]._v.clone(), norm.original.detach().flatten(1)
     net.eval()(x, labels)
@@ -113,8 +113,8 @@ def test_spectral_norm_takes_one_power_iteration_a_pass_in_training_and_none_in_
     torch.testing.assert_close(norm[0]._v, F.normalize(weight.T @ u, dim=0))
 
 
-def test_spectral_norm_goes_on_from_its_saved_state(normalised):
-    net, x, labels = normalised
+def test_spectral_norm_continues_from_its_saved_state(normalized):
+    net, x, labels = normalized
     net(x, labels)
     again = build_discriminator("sngan", size=16, channels=3, classes=4, widths=(6, 5, 5))
     again.load_state_dict(copy.deepcopy(net.state_dict()))
@@ -122,7 +122,7 @@ def test_spectral_norm_goes_on_from_its_saved_state(normalised):
         assert torch.equal(net(x, labels), again(x, labels))
 
 
-def test_projection_head_is_its_formula():
+def test_projection_head_equals_its_formula():
     """w.h + b + e(y).h (Miyato & Koyama 2018)."""
     head, h, y = ProjectionHead(5, 3), torch.randn(4, 5), torch.tensor([2, 0, 1, 2])
     expected = [
@@ -131,9 +131,9 @@ def test_projection_head_is_its_formula():
     torch.testing.assert_close(head(h, y), torch.stack(expected))
 
 
-def test_labelled_batch_norm_scales_and_shifts_by_class():
+def test_conditional_batch_norm_scales_and_shifts_by_class():
     x, y = torch.randn(6, 4, 3, 3), torch.tensor([0, 1, 1, 0, 2, 2])
-    norm = LabelledBatchNorm2d(4, 3)
+    norm = ConditionalBatchNorm2d(4, 3)
     plain = F.batch_norm(x, None, None, training=True)
     torch.testing.assert_close(norm(x, y), plain)
     torch.nn.init.normal_(norm.scale.weight)
@@ -142,9 +142,9 @@ def test_labelled_batch_norm_scales_and_shifts_by_class():
     torch.testing.assert_close(norm(x, y), plain * scale + shift)
 
 
-def test_the_first_batch_norm_of_dcgan_sees_the_latent_alone():
-    """A label beside it could supply all that varies, and the latent would draw one image a class."""
-    net = build_generator("dcgan", size=16, channels=1, classes=3, latent=8, widths=(8, 4))
+def test_the_first_batch_norm_of_dcgan_does_not_see_the_label():
+    """A label there could supply all of the variance, and each class would collapse to one image."""
+    net = build_generator("dcgan", size=16, channels=1, classes=3, latent_dim=8, widths=(8, 4))
     seen = []
     net.layers[0].norm.norm.register_forward_hook(lambda layer, given, out: seen.append(out))
     z = torch.randn(6, 8)

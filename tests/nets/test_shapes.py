@@ -1,4 +1,4 @@
-"""Every net at every kind of size, with and without labels: shapes, gradients, penalties, descriptions."""
+"""Every GAN network, conditional and not: shapes, gradients, penalties and specs."""
 
 import copy
 import json
@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from rivals.base.errors import UserError
-from rivals.nets.build import NETS, build_discriminator, build_generator, rebuild
-from rivals.nets.canvas import Canvas
+from rivals.nets.factory import GAN_NETS, build_discriminator, build_generator, rebuild
+from rivals.nets.padding import PaddedSize
 
 SIZES = (16, 28, 32, 37, 64, 128)
 LABELS = torch.tensor([0, 1, 2, 1])
@@ -16,14 +16,14 @@ LABELS = torch.tensor([0, 1, 2, 1])
 
 def narrow(net, size, width=8):
     """Widths that make a net of any size small."""
-    return (width,) * {"mlp": 2, "dcgan": Canvas.of(size).stages}.get(net, Canvas.of(size).stages + 1)
+    return (width,) * {"mlp": 2, "dcgan": PaddedSize.of(size).stages}.get(net, PaddedSize.of(size).stages + 1)
 
 
 def players(net, size, channels=3, classes=0, *, width=8, norm=None):
     """A small generator and discriminator away from their start, where some of r3's weights are 0."""
     torch.manual_seed(0)
     shape = {"size": size, "channels": channels, "classes": classes, "widths": narrow(net, size, width)}
-    pair = build_generator(net, latent=5, **shape), build_discriminator(net, **shape, **(norm or {}))
+    pair = build_generator(net, latent_dim=5, **shape), build_discriminator(net, **shape, **(norm or {}))
     with torch.no_grad():
         for parameter in (*pair[0].parameters(), *pair[1].parameters()):
             parameter.add_(torch.randn_like(parameter) * 0.1)
@@ -33,7 +33,7 @@ def players(net, size, channels=3, classes=0, *, width=8, norm=None):
 @pytest.mark.parametrize("classes", [0, 3])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("net", GAN_NETS)
 def test_shapes_and_gradients(net, size, channels, classes):
     generator, discriminator = players(net, size, channels, classes)
     labels = LABELS if classes else None
@@ -52,7 +52,7 @@ def test_shapes_and_gradients(net, size, channels, classes):
 
 
 @pytest.mark.parametrize(
-    ("net", "knobs"),
+    ("net", "options"),
     [
         ("mlp", {"dropout": 0.0}),
         ("dcgan", {"norm": "none"}),
@@ -61,11 +61,11 @@ def test_shapes_and_gradients(net, size, channels, classes):
         ("r3", {"groups": 2}),
     ],
 )
-def test_gradient_penalty_has_the_right_gradient(net, knobs):
+def test_gradient_penalty_has_the_right_gradient(net, options):
     """R1's derivative along a random direction of the weights is the quotient of differences."""
     torch.manual_seed(1)
     size = 12
-    net_d = build_discriminator(net, size=size, channels=1, classes=3, widths=narrow(net, size, 4), **knobs).double()
+    net_d = build_discriminator(net, size=size, channels=1, classes=3, widths=narrow(net, size, 4), **options).double()
     net_d.train(net == "dcgan")  # in training, spectral norm would take a step at each pass
     x = torch.rand(4, 1, size, size).double()
     weights = list(net_d.parameters())
@@ -93,24 +93,24 @@ def test_gradient_penalty_has_the_right_gradient(net, knobs):
 
 
 @pytest.mark.parametrize("norm", ["batch", "none"])
-@pytest.mark.parametrize("net", NETS)
-def test_couples_batch_says_whether_images_influence_each_other(net, norm):
-    knobs = {"norm": norm} if net == "dcgan" else {"dropout": 0.0} if net == "mlp" else {}
-    _, discriminator = players(net, 16, norm=knobs)
+@pytest.mark.parametrize("net", GAN_NETS)
+def test_uses_batch_stats_tells_whether_images_influence_each_other(net, norm):
+    options = {"norm": norm} if net == "dcgan" else {"dropout": 0.0} if net == "mlp" else {}
+    _, discriminator = players(net, 16, norm=options)
     x, y = torch.rand(2, 4, 3, 16, 16)
     y[0] = x[0]
     one, other = (copy.deepcopy(discriminator)(images)[0] for images in (x, y))
-    assert discriminator.couples_batch == (not torch.allclose(one, other, atol=1e-6))
-    assert discriminator.couples_batch == (net == "dcgan" and norm == "batch")
+    assert discriminator.uses_batch_stats == (not torch.allclose(one, other, atol=1e-6))
+    assert discriminator.uses_batch_stats == (net == "dcgan" and norm == "batch")
 
 
 @pytest.mark.parametrize("classes", [0, 3])
-@pytest.mark.parametrize("net", NETS)
-def test_description_rebuilds_the_same_network(net, classes):
-    knobs = {"mlp": {"dropout": 0.1}, "dcgan": {"norm": "none"}, "r3": {"groups": 2, "blocks": 1, "expansion": 3}}
+@pytest.mark.parametrize("net", GAN_NETS)
+def test_a_spec_rebuilds_the_same_network(net, classes):
+    options = {"mlp": {"dropout": 0.1}, "dcgan": {"norm": "none"}, "r3": {"groups": 2, "blocks": 1, "expansion": 3}}
     shape = {"size": 17, "channels": 4, "classes": classes, "widths": narrow(net, 17, 4)}
-    generator = build_generator(net, latent=7, **shape, **(knobs.get(net, {}) if net == "r3" else {}))
-    discriminator = build_discriminator(net, **shape, **knobs.get(net, {}))
+    generator = build_generator(net, latent_dim=7, **shape, **(options.get(net, {}) if net == "r3" else {}))
+    discriminator = build_discriminator(net, **shape, **options.get(net, {}))
     z, x, labels = torch.randn(4, 7), torch.rand(4, 4, 17, 17), LABELS if classes else None
     for module, given in ((generator, z), (discriminator, x)):
         again = rebuild(json.loads(json.dumps(module.spec)))
@@ -120,16 +120,16 @@ def test_description_rebuilds_the_same_network(net, classes):
         assert torch.equal(again.eval()(given, labels), module.eval()(given, labels))
 
 
-@pytest.mark.parametrize("net", NETS)
-def test_defaults_are_written_out(net):
+@pytest.mark.parametrize("net", GAN_NETS)
+def test_a_spec_holds_the_defaults(net):
     with torch.device("meta"):
         for module in (build_generator(net, size=32, channels=3), build_discriminator(net, size=32, channels=3)):
             assert module.spec["widths"] and None not in module.spec.values()
             assert rebuild(module.spec).spec == module.spec
 
 
-@pytest.mark.parametrize("net", NETS)
-def test_networks_with_classes_need_labels(net):
+@pytest.mark.parametrize("net", GAN_NETS)
+def test_conditional_networks_need_labels(net):
     generator, discriminator = players(net, 16, classes=3)
     with pytest.raises(UserError, match="label for every image"):
         generator(torch.randn(4, 5))
@@ -137,8 +137,8 @@ def test_networks_with_classes_need_labels(net):
         discriminator(torch.rand(4, 3, 16, 16))
 
 
-@pytest.mark.parametrize("net", NETS)
-def test_labels_change_the_answer_and_are_unread_without_classes(net):
+@pytest.mark.parametrize("net", GAN_NETS)
+def test_labels_matter_to_conditional_networks_only(net):
     one, other = torch.tensor([0, 0, 0, 0]), torch.tensor([2, 2, 2, 2])
     for classes in (3, 0):
         z, x = torch.randn(4, 5), torch.rand(4, 3, 16, 16)

@@ -10,18 +10,18 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rivals.base.errors import UserError
-from rivals.reports.sheet import GROUND, columns_for, grid, save_folder, save_gif, save_png
+from rivals.reports.image_grid import BACKGROUND, columns_for, make_grid, save_animation, save_folder, save_png
 
 
-def flat(*greys: int, channels: int = 1, side: int = 2) -> np.ndarray:
-    """Images of one grey each."""
-    images = np.array(greys, np.uint8)[:, None, None, None]
-    return np.broadcast_to(images, (len(greys), channels, side, side)).copy()
+def flat(*grays: int, channels: int = 1, side: int = 2) -> np.ndarray:
+    """Images of one gray each."""
+    images = np.array(grays, np.uint8)[:, None, None, None]
+    return np.broadcast_to(images, (len(grays), channels, side, side)).copy()
 
 
-def test_every_pixel_of_a_small_sheet() -> None:
+def test_every_pixel_of_a_small_grid() -> None:
     images = np.arange(12, dtype=np.uint8).reshape(3, 1, 2, 2)
-    g = GROUND
+    g = BACKGROUND
     expected = [
         [0, 1, g, 4, 5],
         [2, 3, g, 6, 7],
@@ -29,14 +29,14 @@ def test_every_pixel_of_a_small_sheet() -> None:
         [8, 9, g, g, g],
         [10, 11, g, g, g],
     ]
-    assert np.asarray(grid(images, columns=2, gap=1, scale=1)).tolist() == expected
+    assert np.asarray(make_grid(images, columns=2, gap=1, scale=1)).tolist() == expected
 
 
-def test_enlarging_repeats_pixels_and_keeps_colours() -> None:
+def test_enlarging_repeats_pixels_and_keeps_colors() -> None:
     image = np.arange(12, dtype=np.uint8).reshape(1, 3, 2, 2) * 20
-    sheet = np.asarray(grid(image, scale=3))
-    assert sheet.shape == (6, 6, 3)
-    assert (sheet == image[0].transpose(1, 2, 0).repeat(3, axis=0).repeat(3, axis=1)).all()
+    picture = np.asarray(make_grid(image, scale=3))
+    assert picture.shape == (6, 6, 3)
+    assert (picture == image[0].transpose(1, 2, 0).repeat(3, axis=0).repeat(3, axis=1)).all()
 
 
 @given(
@@ -46,16 +46,16 @@ def test_enlarging_repeats_pixels_and_keeps_colours() -> None:
     scale=st.integers(1, 3),
     channels=st.sampled_from([1, 3, 4]),
 )
-def test_geometry(n: int, columns: int, gap: int, scale: int, channels: int) -> None:
+def test_size_and_mode_of_a_grid(n: int, columns: int, gap: int, scale: int, channels: int) -> None:
     images = np.zeros((n, channels, 2, 3), np.uint8)
-    sheet = grid(images, columns, gap, scale)
+    picture = make_grid(images, columns, gap, scale)
     rows = -(-n // columns)
-    assert sheet.size == (columns * 3 * scale + (columns - 1) * gap, rows * 2 * scale + (rows - 1) * gap)
-    assert sheet.mode == ("L" if channels == 1 else "RGB")
+    assert picture.size == (columns * 3 * scale + (columns - 1) * gap, rows * 2 * scale + (rows - 1) * gap)
+    assert picture.mode == ("L" if channels == 1 else "RGB")
 
 
 @given(st.integers(1, 10_000))
-def test_the_layout_is_nearly_square(n: int) -> None:
+def test_layout_is_nearly_square(n: int) -> None:
     columns = columns_for(n)
     rows = -(-n // columns)
     assert columns * rows >= n > columns * (rows - 1)
@@ -70,21 +70,21 @@ def test_a_full_last_row_is_preferred() -> None:
     ("side", "n", "cell"), [(28, 64, 56), (32, 64, 64), (128, 64, 128), (28, 1, 252), (16, 16, 128)]
 )
 def test_small_images_are_enlarged(side: int, n: int, cell: int) -> None:
-    assert grid(np.zeros((n, 1, side, side), np.uint8), gap=0).width == cell * columns_for(n)
+    assert make_grid(np.zeros((n, 1, side, side), np.uint8), gap=0).width == cell * columns_for(n)
 
 
 def test_alpha_shows_a_checkerboard() -> None:
     images = np.zeros((1, 4, 16, 16), np.uint8)
     images[:, 0] = 200
     images[:, 3, :, 8:] = 255
-    sheet = np.asarray(grid(images, scale=1))
-    assert {tuple(pixel) for pixel in sheet[:, :8].reshape(-1, 3)} == {(255, 255, 255), (204, 204, 204)}
-    assert (sheet[:, 8:] == (200, 0, 0)).all()
+    picture = np.asarray(make_grid(images, scale=1))
+    assert {tuple(pixel) for pixel in picture[:, :8].reshape(-1, 3)} == {(255, 255, 255), (204, 204, 204)}
+    assert (picture[:, 8:] == (200, 0, 0)).all()
 
 
 def test_half_transparent_is_rounded_to_nearest() -> None:
     images = np.array([101, 101, 101, 128], np.uint8).reshape(1, 4, 1, 1)
-    assert np.asarray(grid(images, scale=1))[0, 0, 0] == round((101 * 128 + 255 * 127) / 255)
+    assert np.asarray(make_grid(images, scale=1))[0, 0, 0] == round((101 * 128 + 255 * 127) / 255)
 
 
 @pytest.mark.parametrize(
@@ -96,27 +96,27 @@ def test_half_transparent_is_rounded_to_nearest() -> None:
         np.zeros((0, 1, 4, 4), np.uint8),
     ],
 )
-def test_what_cannot_be_drawn_is_named(images: np.ndarray) -> None:
-    with pytest.raises(UserError, match=rf"{images.dtype}.*cannot be drawn"):
-        grid(images)
+def test_wrong_type_or_shape_is_refused(images: np.ndarray) -> None:
+    with pytest.raises(UserError, match=rf"{images.dtype}.*cannot be shown"):
+        make_grid(images)
 
 
 @pytest.mark.parametrize("bad", [{"columns": 0}, {"gap": -1}, {"scale": 0}])
-def test_bad_numbers(bad: dict[str, int]) -> None:
+def test_numbers_out_of_range_are_refused(bad: dict[str, int]) -> None:
     with pytest.raises(UserError):
-        grid(flat(1), **bad)
+        make_grid(flat(1), **bad)
 
 
-def test_a_png_holds_the_same_pixels_and_nothing_is_left_aside(tmp_path: Path) -> None:
-    sheet = grid(np.arange(48, dtype=np.uint8).reshape(4, 3, 2, 2))
-    save_png(sheet, tmp_path / "deep" / "sheet.png")
-    with Image.open(tmp_path / "deep" / "sheet.png") as read:
-        assert np.array_equal(np.asarray(read), np.asarray(sheet))
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["sheet.png"]
+def test_png_keeps_pixels_and_leaves_no_temporary_file(tmp_path: Path) -> None:
+    picture = make_grid(np.arange(48, dtype=np.uint8).reshape(4, 3, 2, 2))
+    save_png(picture, tmp_path / "picture.png")
+    with Image.open(tmp_path / "picture.png") as read:
+        assert np.array_equal(np.asarray(read), np.asarray(picture))
+    assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA")])
-def test_a_folder_of_images(tmp_path: Path, channels: int, mode: str) -> None:
+def test_folder_of_images_keeps_pixels_and_mode(tmp_path: Path, channels: int, mode: str) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, channels, 5, 5), np.uint8)
     save_folder(images, tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["000000.png", "000001.png", "000002.png"]
@@ -125,7 +125,7 @@ def test_a_folder_of_images(tmp_path: Path, channels: int, mode: str) -> None:
         assert np.array_equal(np.asarray(read).reshape(5, 5, channels), images[2].transpose(1, 2, 0))
 
 
-def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
+def test_nonempty_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UserError, match="not empty"):
         save_folder(flat(1, 2), tmp_path)
@@ -134,21 +134,21 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
         save_folder(flat(1, 2), tmp_path / "mine.txt")
 
 
-def test_a_film_loops_and_keeps_its_frames(tmp_path: Path) -> None:
-    greys = (0, 60, 120, 180, 240)
-    save_gif([grid(flat(grey, side=8)) for grey in greys], tmp_path / "film.gif", milliseconds=50)
+def test_gif_loops_and_keeps_its_frames(tmp_path: Path) -> None:
+    grays = (0, 60, 120, 180, 240)
+    save_animation([make_grid(flat(gray, side=8)) for gray in grays], tmp_path / "film.gif", milliseconds=50)
     with Image.open(tmp_path / "film.gif") as film:
         assert (film.n_frames, film.info["loop"], film.info["duration"]) == (5, 0, 50)
         seen = []
         for i in range(film.n_frames):
             film.seek(i)
             seen.append(film.convert("L").getpixel((3, 3)))
-    assert seen == list(greys)
+    assert seen == list(grays)
 
 
-def test_films_that_cannot_be_made(tmp_path: Path) -> None:
-    small, large = grid(flat(1), scale=1), grid(flat(1), scale=2)
+def test_invalid_gifs_are_refused(tmp_path: Path) -> None:
+    small, large = make_grid(flat(1), scale=1), make_grid(flat(1), scale=2)
     for frames, milliseconds in (([], 60), ([small, large], 60), ([small], 5)):
         with pytest.raises(UserError):
-            save_gif(frames, tmp_path / "film.gif", milliseconds)
+            save_animation(frames, tmp_path / "film.gif", milliseconds)
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""The sheet of nearest neighbours that every training leaves, and its place on the page."""
+"""The grid of nearest training images that every training writes, and its section in the report."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fake_runs import fake_run
+from helpers.fake_runs import fake_run
 from rivals import train
-from rivals.api import beside
+from rivals.api.training import nearest_train_images
+from rivals.base.run_folder import Run
 from rivals.data.imageset import ImageSet
-from rivals.game.play import Moment
-from rivals.reports.page import write_report
-from rivals.reports.run import Run
+from rivals.reports.report import write_report
 
-HEADING = "Closest training images"
+HEADING = "Nearest training images"
 
 
 @pytest.fixture(scope="module")
@@ -27,24 +26,24 @@ def photos(tmp_path_factory):
 
 
 def trained(photos, out, **settings):
-    return train(str(photos), recipe="mlp", until="30 steps", out=out, batch=4, quiet=True, **settings)
+    return train(str(photos), recipe="mlp", until="30 steps", out=out, batch_size=4, quiet=True, **settings)
 
 
-def test_a_training_leaves_the_sheet_and_is_the_same_without(photos, tmp_path, monkeypatch):
+def test_training_writes_the_grid_without_changing_the_generator(photos, tmp_path, monkeypatch):
     run = trained(photos, tmp_path / "with")
-    assert run.about["neighbours"] == {"sheet": "nearest.png", "by": "pixels", "drawn": 10, "n": 12}
+    assert run.info["nearest_images"] == {"grid": "nearest.png", "space": "pixels", "n_generated": 10, "n_train": 12}
     with Image.open(run.folder / "nearest.png") as picture:
         assert picture.mode == "RGB" and picture.height == 10 * 64 + 9 * 2
     page = run.report.read_text()
     assert HEADING in page and "of all 12" in page
-    monkeypatch.setattr(beside, "SPEED", 1.0)  # a search that would take minutes, after a run of seconds
+    monkeypatch.setattr(nearest_train_images, "SPEED", 1.0)  # a search that would take minutes, after a run of seconds
     other = trained(photos, tmp_path / "without")
     assert not (other.folder / "nearest.png").exists() and HEADING not in other.report.read_text()
     assert (run.folder / "generator.safetensors").read_bytes() == (other.folder / "generator.safetensors").read_bytes()
 
 
-class Parrot:
-    """A generator that has learnt two images by heart."""
+class MemorizingGenerator:
+    """A generator that has memorized two images."""
 
     classes = 2
 
@@ -54,17 +53,18 @@ class Parrot:
     def latents(self, n, seed):
         return np.arange(n) + seed
 
-    def draw(self, latents, labels):
+    def generate(self, latents, labels):
         import torch
 
         assert labels.tolist() == [i % 2 for i in range(len(latents))]
         return torch.from_numpy(self.images[[latent % 2 * 40 for latent in latents]])
 
 
-def test_what_was_learnt_by_heart_stands_beside_itself(tmp_path):
+def test_memorized_image_is_its_own_nearest_neighbor(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (50, 1, 8, 8), dtype=np.uint8)
-    run = Run.create(tmp_path, {"verb": "train"})
-    beside.neighbours(run, ImageSet("noise", "train", images), 4, seed=1)(Parrot(images), Moment(1, 1, 1.0, 60.0))
+    run = Run.create(tmp_path, {"command": "train"})
+    data = ImageSet("noise", "train", images)
+    nearest_train_images.save_nearest(run, MemorizingGenerator(images), data, 4, seed=1, seconds=60.0)
     with Image.open(tmp_path / "nearest.png") as opened:
         picture = np.asarray(opened)
     for row, which in enumerate((40, 0, 40, 0)):
@@ -75,7 +75,7 @@ def test_what_was_learnt_by_heart_stands_beside_itself(tmp_path):
         assert not np.array_equal(picture[top : top + 64, 142:206], tile)
 
 
-@pytest.mark.parametrize("entry", [None, {"sheet": "gone.png"}, {"sheet": "../run.json"}, {"sheet": 5}, "text"])
-def test_a_run_without_the_sheet_still_has_its_page(tmp_path, entry):
-    run = fake_run(tmp_path / "run", steps=20, **({} if entry is None else {"neighbours": entry}))
+@pytest.mark.parametrize("entry", [None, {"grid": "gone.png"}, {"grid": "../run.json"}, {"grid": 5}, "text"])
+def test_page_without_the_grid(tmp_path, entry):
+    run = fake_run(tmp_path / "run", steps=20, **({} if entry is None else {"nearest_images": entry}))
     assert HEADING not in write_report([run], tmp_path / "page.html").read_text()

@@ -15,24 +15,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fake_runs import about, batches, fake_run
-from rivals.reports.curves import NARROW, closed_form, curves_svg, draw_curves, panels
+from helpers.fake_runs import batches, fake_run, info
+from rivals.base.run_folder import Record, Run
 from rivals.reports.history import BUCKETS, History
-from rivals.reports.run import Record, Run
+from rivals.reports.plots.style import NARROW
+from rivals.reports.plots.training import curves_svg, equilibrium_label, panels, save_curves
 
 
 class Records(Run):
-    """A run that was never written."""
+    """A run in memory."""
 
     def __init__(self, *records: Record, **changes: object) -> None:
         super().__init__(Path("nowhere"))
         self._records = records
-        self._about = about(**changes)
+        self._info = info(**changes)
 
-    about = property(lambda self: self._about)
+    info = property(lambda self: self._info)
 
     def records(self):  # type: ignore[no-untyped-def]
-        yield from self._records
+        for record in self._records:
+            yield {"step": 0, "seconds": 0.0, **record}
 
 
 @given(st.lists(st.tuples(st.integers(1, 500), st.floats(-1e6, 1e6)), min_size=1, max_size=60), st.integers(0, 12))
@@ -49,7 +51,7 @@ def test_buckets_keep_mean_and_extremes(steps: list[tuple[int, float]], power: i
     assert whole == pytest.approx((values.mean(), values.min(), values.max()), abs=1e-6)
 
 
-def test_a_bucket_is_where_its_images_are() -> None:
+def test_bucket_centers_match_images_seen() -> None:
     history = History(Records(*({"images": i, "x": float(i)} for i in range(1, 4001))))
     curve = history.curve("x")
     assert curve is not None
@@ -60,7 +62,7 @@ def test_a_bucket_is_where_its_images_are() -> None:
 
 
 @pytest.mark.parametrize("place", range(995, 1005))
-def test_an_extreme_survives_every_merging(place: int) -> None:
+def test_extremes_survive_merging_of_buckets(place: int) -> None:
     values = dict.fromkeys(range(1, 5000), 0.0) | {place: -7.0, place + 3000: 7.0}
     history = History(Records(*({"images": i, "x": value} for i, value in values.items())))
     curve = history.curve("x")
@@ -68,7 +70,7 @@ def test_an_extreme_survives_every_merging(place: int) -> None:
     assert (curve.low.min(), curve.high.max()) == (-7.0, 7.0)
 
 
-def test_a_bucket_of_many_records_weighs_more() -> None:
+def test_smoothing_weights_buckets_by_records() -> None:
     # All lie within one window: three records of 0 in the first bucket against one of 4 in the next.
     crowd = [{"images": 100_000, "x": 0.0}] * 3
     history = History(Records(*crowd, {"images": 100_000 + 128, "x": 4.0}))
@@ -78,7 +80,7 @@ def test_a_bucket_of_many_records_weighs_more() -> None:
     assert curve.smooth == pytest.approx([1.0, 1.0], abs=0.05)
 
 
-def test_smoothing_leaves_constants_alone() -> None:
+def test_smoothing_keeps_constants() -> None:
     records = [{"images": 64 * i, "x": 3.0, **({"lazy": 5.0} if i % 16 == 0 else {})} for i in range(1, 3000)]
     history = History(Records(*records))
     for key, value in (("x", 3.0), ("lazy", 5.0)):
@@ -87,26 +89,46 @@ def test_smoothing_leaves_constants_alone() -> None:
         assert np.allclose(curve.smooth, value)
 
 
-def test_what_is_no_number_is_left_out() -> None:
+def test_non_finite_values_are_skipped() -> None:
     odd = [math.nan, math.inf, None, "text", True, [1], 2.0]
     records = [{"images": 10 * (i + 1), "x": value} for i, value in enumerate(odd)]
-    lost = [{"x": 100.0}, {"images": None, "x": 100.0}, {"images": -5, "x": 100.0}, ["x"], 7]
-    history = History(Records(*records, *lost))  # type: ignore[arg-type]
+    history = History(Records(*records))
     assert history.last("x", share=1) == (2.0, 2.0, 2.0)
-    assert history.images == 70
+    assert history.images == 70 and not history.problems
 
 
-def test_the_last_twentieth() -> None:
+@pytest.mark.parametrize(
+    "line",
+    [
+        *('{"step": 1}', '{"images": null}', '{"images": -5}', '{"images": 1e3}', '{"images": 99999999999999999}'),
+        *("[1]", "7", "\x00", '{"images": 1, "sample_grid": 5}', '{"images": 1, "x": "\\ud800"}'),
+        '{"images": 1, "x": ' + "[" * 5000,
+    ],
+    ids=lambda line: line[:25],
+)
+def test_damaged_records_are_skipped_and_counted(tmp_path: Path, line: str) -> None:
+    run = fake_run(tmp_path / "run", steps=10, grids=1)
+    images = History(run).images
+    rest = '{"step": 11, "seconds": 1.0, '
+    with run.metrics.open("a") as file:
+        file.write(f"{line.replace('{', rest, 1)}\n")
+        file.write('{"images": 3, "step"')  # cut short by a kill: not a damage
+    history = History(run)
+    assert history.images == images and history.step == 10
+    assert history.problems == [f"1 line of '{run.metrics}' cannot be read"]
+
+
+def test_last_covers_the_last_twentieth() -> None:
     history = History(Records(*({"images": i, "x": 0.0 if i <= 900 else 1.0} for i in range(1, 1000))))
     assert history.last("x") == (1.0, 1.0, 1.0)
     assert history.last("y") is None
 
 
-def test_a_long_run_takes_little_memory() -> None:
+def test_long_run_uses_bounded_memory() -> None:
     tracemalloc.start()
     history = History(Records(*[]))
     for step in range(1, 30_001):
-        history._take(64 * step, {"x": float(step), "y": 1.0})
+        history._add(64 * step, {"step": step, "seconds": 0.0, "x": float(step), "y": 1.0})
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 3_000_000
@@ -118,30 +140,30 @@ def test_a_long_run_takes_little_memory() -> None:
     [
         (2 * math.log(2), "2 log 2 = 1.386"),
         (math.log(2), "log 2 = 0.693"),
-        (0.5, "the draw: 0.5"),
-        (0, "the draw: 0"),
-        (2, "the draw: 2"),
+        (0.5, "equilibrium: 0.5"),
+        (0, "equilibrium: 0"),
+        (2, "equilibrium: 2"),
     ],
 )
-def test_the_draw_as_one_writes_it(value: float, text: str) -> None:
-    assert closed_form(value) == text
+def test_equilibrium_values_have_closed_forms(value: float, text: str) -> None:
+    assert equilibrium_label(value) == text
 
 
-def texts(svg: str) -> list[str]:
+def svg_texts(svg: str) -> list[str]:
     return [element.text or "" for element in ElementTree.fromstring(svg).iter("text")]
 
 
-def test_three_panels_with_the_draw(tmp_path: Path) -> None:
+def test_three_panels_with_equilibrium_labels(tmp_path: Path) -> None:
     svg = curves_svg([History(fake_run(tmp_path / "run"))])
     assert svg is not None
-    shown = texts(svg)
-    for text in ("Losses", "The discriminator's answers", "Gradient norms", "2 log 2 = 1.386", "log 2 = 0.693"):
+    shown = svg_texts(svg)
+    for text in ("Losses", "Discriminator output", "Gradient norms", "2 log 2 = 1.386", "log 2 = 0.693"):
         assert shown.count(text) == 1
     assert "images seen, thousands" in shown
-    assert "the draw: 0.5" in shown
+    assert "equilibrium: 0.5" in shown
 
 
-def test_an_svg_stands_by_itself_in_the_pages_colours(tmp_path: Path) -> None:
+def test_svg_is_self_contained_and_uses_css_colors(tmp_path: Path) -> None:
     history = History(fake_run(tmp_path / "run"))
     wide, narrow = curves_svg([history]), curves_svg([history], NARROW, "narrow")
     assert wide is not None and narrow is not None
@@ -156,67 +178,67 @@ def test_an_svg_stands_by_itself_in_the_pages_colours(tmp_path: Path) -> None:
     assert ids[0] and ids[1] and not ids[0] & ids[1]
 
 
-def test_alarms_are_marked() -> None:
+def test_alarms_are_marked_in_every_panel() -> None:
     records = batches(50)
     alarm = {"images": 640, "step": 10, "seconds": 1.0, "alarm": "oscillation", "raised": True}
     without, with_one = curves_svg([History(Records(*records))]), curves_svg([History(Records(*records, alarm))])
     assert without is not None and with_one is not None
-    assert "alarm" not in texts(without) and "var(--purple)" not in without
-    assert texts(with_one).count("alarm") == 3 and "var(--purple)" in with_one
+    assert "alarm" not in svg_texts(without) and "var(--purple)" not in without
+    assert svg_texts(with_one).count("alarm") == 3 and "var(--purple)" in with_one
 
 
-def test_runs_of_two_units_get_a_panel_each() -> None:
+def test_discriminator_outputs_get_one_panel_per_unit() -> None:
     runs = [Records(*batches(20)), Records(*batches(20, seed=1), d_unit="score")]
     found = panels([History(run) for run in runs])
     assert [panel.label for panel in found] == ["loss", "mean probability", "mean score", "norm"]
     assert [len(panel.histories) for panel in found] == [2, 1, 1, 2]
 
 
-def test_a_run_of_another_kind_shows_what_it_has() -> None:
+def test_classifier_run_shows_only_its_panels() -> None:
     records = [{"images": 64 * i, "step": i, "loss/classifier": 1 / i, "accuracy": 0.5} for i in range(1, 30)]
     svg = curves_svg([History(Records(*records, equilibrium=None, d_unit=None))])
     assert svg is not None
-    shown = texts(svg)
+    shown = svg_texts(svg)
     assert "Losses" in shown and "classifier" in shown
     assert "Gradient norms" not in shown
 
 
-def test_strange_names_are_drawn_as_they_are() -> None:
+def test_metric_names_are_not_parsed_as_math() -> None:
     history = History(Records(*({"images": i, "loss/$x^2$<b>": 1.0} for i in range(1, 9))))
     svg = curves_svg([history])
     assert svg is not None
-    assert "$x^2$<b>" in texts(svg)
+    assert "$x^2$<b>" in svg_texts(svg)
 
 
 @pytest.mark.parametrize("values", [[5.0] * 9, [0.0] * 9, [1e-300] * 9, [1e12, -1e12] * 4, [3.0]])
-def test_flat_tiny_and_huge_values_can_be_drawn(values: list[float]) -> None:
+def test_flat_tiny_and_huge_values_can_be_plotted(values: list[float]) -> None:
     keys = ("loss/discriminator", "d_real", "grad_norm/generator")
     history = History(Records(*({"images": i + 1, **dict.fromkeys(keys, v)} for i, v in enumerate(values))))
     assert curves_svg([history]) is not None
 
 
-def test_curves_png(tmp_path: Path) -> None:
+def test_curves_png_is_white_and_2000_pixels_wide(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "run")
-    assert draw_curves(run) == run.folder / "curves.png"
+    assert save_curves(run) == run.folder / "curves.png"
     with Image.open(run.folder / "curves.png") as picture:
         assert picture.width == 2000
         assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
 
 
-def test_nothing_to_draw_draws_nothing(tmp_path: Path) -> None:
-    run = Run.create(tmp_path / "run", about())
-    assert draw_curves(run) is None
-    run.append([{"images": 64, "step": 1, "loss/discriminator": math.nan}])
-    assert draw_curves(run) is None
+def test_no_metrics_give_no_picture(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", info())
+    assert save_curves(run) is None
+    run.append([{"images": 64, "step": 1, "seconds": 0.1, "loss/discriminator": math.nan}])
+    assert save_curves(run) is None
     assert not (run.folder / "curves.png").exists()
 
 
 def test_neither_torch_nor_pyplot_is_imported(tmp_path: Path) -> None:
-    fake_run(tmp_path / "run", sheets=1)
+    fake_run(tmp_path / "run", grids=1)
     code = (
-        "import json, sys; from pathlib import Path; from rivals.reports.run import Run;"
-        "from rivals.reports.page import write_report; from rivals.reports.curves import draw_curves;"
-        f"run = Run.open({str(tmp_path / 'run')!r}); draw_curves(run); write_report([run], run.report);"
+        "import json, sys; from pathlib import Path; from rivals.base.run_folder import Run;"
+        "from rivals.reports.report import write_report; from rivals.reports.plots.training import save_curves;"
+        f"run = Run.open({str(tmp_path / 'run')!r}); save_curves(run); write_report([run], run.report);"
         "print(json.dumps([name for name in ('torch', 'matplotlib.pyplot') if name in sys.modules]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

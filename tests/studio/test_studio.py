@@ -1,146 +1,141 @@
-"""What the studio shows, by the functions that make it: no browser, no Gradio."""
+"""The functions that make what the studio shows, without a browser or Gradio."""
 
 import io
-import json
 import socket
 import subprocess
 import sys
 import time
 import zipfile
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from fake_runs import batches, fake_run
-from rivals.api.networks import keep
+from helpers.fake_runs import batches, fake_run
+from helpers.small_networks import save_networks
 from rivals.base.errors import UserError
-from rivals.nets.build import build_classifier, build_generator
-from rivals.reports.run import Run
-from rivals.studio import comparing, fooling, pulse, serving, wandering, watching
-from rivals.studio.children import Children
-from rivals.studio.shelf import Following, Shelf
+from rivals.base.run_folder import Run
+from rivals.reports.html import Html
+from rivals.studio import figure_cache, polling, server, tab_attack, tab_compare, tab_latent, tab_runs
+from rivals.studio.data_sources import DataSources
+from rivals.studio.figure_cache import FigureCache
+from rivals.studio.processes import RunProcesses, RunRequest
+from rivals.studio.run_store import LiveHistory, RunStore
 
 
 @pytest.fixture
-def shelf(tmp_path):
-    fake_run(tmp_path / "one", config={"until": "25600 images", "batch": 64})
-    fake_run(tmp_path / "two", seed=1, config={"until": "12800 images", "batch": 32})
-    return Shelf(tmp_path)
+def store(tmp_path):
+    fake_run(tmp_path / "one", config={"until": "25600 images", "batch_size": 64})
+    fake_run(tmp_path / "two", seed=1, config={"until": "12800 images", "batch_size": 32})
+    return RunStore(tmp_path)
 
 
-def networks(home):
-    """A conditional generator, and two classifiers of which one is hardened, all with random weights."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        drawing = build_generator("mlp", size=8, channels=1, classes=2, latent=4, widths=(8,))
-        (home / "run").mkdir()
-        (home / "run" / "run.json").write_text(json.dumps({"format": 1, "state": "finished"}))
-        keep(drawing, home / "run" / "generator.safetensors", {"classes": ["cats", "dogs"]})
-        for name, more in (("hard", {"hardened": {}}), ("plain", {})):
-            net = build_classifier("cnn", size=8, channels=1, classes=2, widths=(4,))
-            with torch.no_grad():
-                for weights in net.parameters():
-                    weights.mul_(8)  # or it would not care for its image
-            keep(net, home / f"{name}.safetensors", {"classes": ["cats", "dogs"], "data": "photos", **more})
-    for i in range(12):
-        path = home / "photos" / ("cats" if i % 2 else "dogs") / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.random.default_rng(i).integers(0, 256, (8, 8), dtype=np.uint8)).save(path)
-    return Shelf(home)
+def make_processes(folder, *data):
+    """What starts runs, on data in ``folder``."""
+    return RunProcesses(folder / "logs", DataSources.named(str(folder / name) for name in data))
 
 
-def test_a_run_is_followed_record_by_record(tmp_path):
+def test_live_history_adds_new_records(tmp_path):
     run = fake_run(tmp_path / "run", steps=20)
-    history = Following(run.folder)
+    history = LiveHistory(run.folder)
     assert history.step == 20
-    mark = history.mark
-    history.follow()
-    assert history.mark == mark
+    version = history.version
+    history.update()
+    assert history.version == version
     run.append([{**batches(21)[-1]}])
     with run.metrics.open("a") as file:
         file.write('{"images": 9999, "step"')  # still being written
-    history.follow()
-    assert history.step == 21 and history.mark != mark
+    history.update()
+    assert history.step == 21 and history.version != version
     with run.metrics.open("a") as file:
         file.write(': 22, "seconds": 1.0}\n')
-    history.follow()
+    history.update()
     assert history.step == 22
-    assert history.images == Following(run.folder).images == 9999
+    assert history.images == LiveHistory(run.folder).images == 9999
 
 
-def test_a_run_that_was_rewound_is_read_anew(tmp_path):
-    run, shelf = fake_run(tmp_path / "run", steps=20), Shelf(tmp_path)
-    assert shelf.history("run").step == 20
+def test_rewound_run_is_read_again(tmp_path):
+    run, store = fake_run(tmp_path / "run", steps=20), RunStore(tmp_path)
+    assert store.history("run").step == 20
     run.rewind(10)
-    assert shelf.history("run").step == 10
+    assert store.history("run").step == 10
 
 
 def test_each_record_is_read_once(tmp_path, monkeypatch):
     run = fake_run(tmp_path / "run", steps=20)
     read = []
-    take = Following._take
-    monkeypatch.setattr(Following, "_take", lambda self, n, record: (read.append(n), take(self, n, record)))
-    shelf = Shelf(tmp_path)
-    shelf.history("run")
+    take = LiveHistory._add
+    monkeypatch.setattr(LiveHistory, "_add", lambda self, n, record: (read.append(n), take(self, n, record)))
+    store = RunStore(tmp_path)
+    store.history("run")
     first = len(read)
-    shelf.history("run")
+    store.history("run")
     assert first >= 20 and len(read) == first
     run.append([batches(21)[-1]])
-    shelf.history("run")
+    store.history("run")
     assert len(read) == first + 1
 
 
-def test_the_list_tells_of_every_run_and_what_is_wrong_with_it(shelf):
-    children = Children()
-    (shelf.root / "half").mkdir()
-    (shelf.root / "half" / "run.json").write_text('{"format": 1, "st')
-    (shelf.root / "newer").mkdir()
-    (shelf.root / "newer" / "run.json").write_text('{"format": 99}')
-    (shelf.root / "<b>").mkdir()
-    (shelf.root / "<b>" / "run.json").write_text("[]")
-    said = watching.listing(shelf, children)
-    assert "50 %, 12,800 images" in said and "100 %, 12,800 images" in said
-    assert "cannot be understood" in said and "newer version" in said and "&lt;b&gt;" in said
+def test_run_list_shows_progress_and_errors(store):
+    processes = make_processes(store.root)
+    (store.root / "half").mkdir()
+    (store.root / "half" / "run.json").write_text('{"format": 1, "st')
+    (store.root / "newer").mkdir()
+    (store.root / "newer" / "run.json").write_text('{"format": 99}')
+    (store.root / "<b>").mkdir()
+    (store.root / "<b>" / "run.json").write_text("[]")
+    said = tab_runs.run_list(store, processes)
+    assert "50%, 12,800 images" in said and "100%, 12,800 images" in said
+    assert "no JSON at line 1" in said and "newer version" in said and "&lt;b&gt;" in said
 
 
-def test_an_empty_folder_says_how_to_begin(tmp_path):
-    assert "no run here yet" in watching.listing(Shelf(tmp_path / "nothing"), Children())
+def test_damaged_parts_are_left_out_and_named(store):
+    with (store.root / "one" / "metrics.jsonl").open("a") as file:
+        file.write("[" * 5000 + "\n")
+    (store.root / "one" / "equilibrium.json").write_text('{"values": 3}')
+    figures = FigureCache()
+    assert "Left out: 1 line of" in tab_runs.health(store, ["one"])
+    said = tab_compare.equilibrium(store, figures, "one")
+    assert "values is 3, not a list" in said and "Who is ahead" in said
+    assert "<svg" in tab_runs.curves(store, figures, ["one"])
 
 
-def test_a_run_that_was_deleted_while_shown_is_a_message(shelf):
-    figures = watching.Figures()
-    assert "<svg" in watching.curves(shelf, figures, ["one", "two"])
-    (shelf.root / "one" / "run.json").unlink()
+def test_empty_folder_explains_how_to_start(tmp_path):
+    assert "no runs yet" in tab_runs.run_list(RunStore(tmp_path / "nothing"), make_processes(tmp_path))
+
+
+def test_deleted_run_is_a_message_on_every_tab(store):
+    figures = FigureCache()
+    assert "<svg" in tab_runs.curves(store, figures, ["one", "two"])
+    (store.root / "one" / "run.json").unlink()
     for said in (
-        watching.curves(shelf, figures, ["one", "two"]),
-        watching.sheet(shelf, "one", 1.0),
-        watching.health(shelf, ["one"]),
-        comparing.equilibrium(shelf, figures, "one"),
-        comparing.runs(shelf, figures, "one", "two"),
+        tab_runs.curves(store, figures, ["one", "two"]),
+        tab_runs.sample_grid(store, "one", 1.0),
+        tab_runs.health(store, ["one"]),
+        tab_compare.equilibrium(store, figures, "one"),
+        tab_compare.runs(store, figures, "one", "two"),
     ):
         assert "not a run" in said and 'class="alarm"' in said
 
 
-def test_the_timeline_goes_from_the_first_sheet_to_the_newest(shelf):
-    first, newest = (watching.sheet(shelf, "one", share) for share in (0.0, 1.0))
+def test_timeline_goes_from_the_first_grid_to_the_newest(store):
+    first, newest = (tab_runs.sample_grid(store, "one", share) for share in (0.0, 1.0))
     assert "2,560 images" in first and "12,800 images" in newest and first != newest
-    (shelf.root / "one" / "samples" / sorted((shelf.root / "one" / "samples").iterdir())[0].name).unlink()
-    assert "missing" in watching.sheet(shelf, "one", 0.0)
+    (store.root / "one" / "samples" / sorted((store.root / "one" / "samples").iterdir())[0].name).unlink()
+    assert "missing" in tab_runs.sample_grid(store, "one", 0.0)
 
 
-def test_figures_are_drawn_once_until_there_is_something_new(monkeypatch):
+def test_figures_are_cached_for_twenty_times_their_cost(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(watching.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(figure_cache.time, "monotonic", lambda: clock[0])
     drawn = []
 
     def draw():
         clock[0] += 1.0
         drawn.append(None)
-        return watching.Html(str(len(drawn)))
+        return Html(str(len(drawn)))
 
-    figures = watching.Figures()
+    figures = FigureCache()
     assert figures("a", 1, draw) == figures("a", 1, draw) == "1"
     clock[0] += 5
     assert figures("a", 2, draw) == "1"  # it took a second: it stays for twenty
@@ -149,94 +144,109 @@ def test_figures_are_drawn_once_until_there_is_something_new(monkeypatch):
     assert figures("b", 1, draw) == "3"
 
 
-def test_a_page_is_told_when_to_look_again(shelf, monkeypatch):
+def test_update_checker_reports_changes_and_wait(store, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(pulse.time, "monotonic", lambda: clock[0])
-    ask = pulse.Pulse(shelf, Children())
+    monkeypatch.setattr(polling.time, "monotonic", lambda: clock[0])
+    ask = polling.UpdateChecker(store, make_processes(store.root))
 
     def later(page="a"):
         clock[0] += 1.0
         return ask(page)
 
     first = later()
-    assert later() == first and first["wait"] == pulse.SOONEST
-    Run(shelf.root / "one").append(batches(201)[-1:])
-    told = later()
-    assert told["news"] == first["news"] and told["records"] != first["records"]
-    Run.open(shelf.root / "one").update(state="interrupted")
-    assert later()["news"] != told["news"]
+    assert later() == first and first["wait"] == polling.MIN_WAIT
+    Run(store.root / "one").append(batches(201)[-1:])
+    second = later()
+    assert second["runs"] == first["runs"] and second["records"] != first["records"]
+    Run.open(store.root / "one").update(state="interrupted")
+    assert later()["runs"] != second["runs"]
     before = later()
-    new = Run.create(shelf.root / "new", {"verb": "train"})
+    new = Run.create(store.root / "new", {"command": "train"})
     begun = later()
-    assert begun["news"] != before["news"]
-    new.samples.mkdir()  # drawn, and not yet told of
-    assert later()["news"] == begun["news"]
-    new.append([{"images": 1, "step": 1, "seconds": 0.1, "sheet": "samples/1.png"}])
-    assert later()["news"] != begun["news"]
-    assert [ask(f"page {i}")["wait"] for i in range(9)][-1] == pytest.approx(10 * pulse.LOOK / pulse.SHARE)
-    clock[0] += pulse.GONE
-    assert ask("a")["wait"] == pulse.SOONEST
+    assert begun["runs"] != before["runs"]
+    new.samples.mkdir()  # written, but not yet in the log
+    assert later()["runs"] == begun["runs"]
+    new.append([{"images": 1, "step": 1, "seconds": 0.1, "sample_grid": "samples/1.png"}])
+    assert later()["runs"] != begun["runs"]
+    assert [ask(f"page {i}")["wait"] for i in range(9)][-1] == pytest.approx(
+        10 * polling.REFRESH_COST / polling.MAX_LOAD
+    )
+    clock[0] += polling.PAGE_TIMEOUT
+    assert ask("a")["wait"] == polling.MIN_WAIT
 
 
-def test_the_equilibrium_and_its_words(shelf):
-    said = comparing.equilibrium(shelf, watching.Figures(), "one")
+def test_equilibrium_tab_has_figure_and_glossary(store):
+    said = tab_compare.equilibrium(store, FigureCache(), "one")
     assert "Who is ahead" in said and "2 log 2" in said and "mode collapse" in said
 
 
-def test_comparing_tells_what_differs(shelf):
-    said = comparing.runs(shelf, watching.Figures(), "one", "two")
+def test_comparison_shows_differences(store):
+    said = tab_compare.runs(store, FigureCache(), "one", "two")
     assert ">25600 images</td>" in said and ">12800 images</td>" in said and said.count('<figure class="picture"') == 2
 
 
-def test_the_latent_space_moves_with_its_sliders(tmp_path):
-    shelf = networks(tmp_path)
-    assert shelf.networks("generator") == ["run"]
-    assert wandering.classes_of(shelf, "run") == ["cats", "dogs"]
+def test_latent_images_follow_the_controls(tmp_path):
+    save_networks(tmp_path)
+    store = RunStore(tmp_path)
+    assert store.networks("generator") == ["run"]
+    assert tab_latent.class_names(store, "run") == ["cats", "dogs"]
 
     def show(**changes):
-        asked = {"seed": 0, "other": 1, "way": 0.0, "truncation": 1.0, "label": "", "kind": "closed form"}
-        return wandering.place(shelf, "run", **{**asked, "amounts": [0, 0], **changes})
+        controls = {
+            "seed": 0,
+            "other_seed": 1,
+            "position": 0.0,
+            "truncation": 1.0,
+            "label": "",
+            "method": "closed form",
+        }
+        controls |= {"amounts": (0, 0), **changes}
+        return tab_latent.latent_images(store, "run", tab_latent.LatentControls(**controls))
 
     plain = show()
     assert plain.count("<img") == 3 and 'download="latent-0-1.png"' in plain
-    others = ({"seed": 2}, {"way": 0.5}, {"truncation": 0.5}, {"label": "dogs"}, {"amounts": [2, 0]})
+    others = ({"seed": 2}, {"position": 0.5}, {"truncation": 0.5}, {"label": "dogs"}, {"amounts": (2, 0)})
     assert len({plain, *(show(**other) for other in others)}) == 6
-    assert show(amounts=[2, 0]) != show(amounts=[2, 0], kind="PCA")
+    assert show(amounts=(2, 0)) != show(amounts=(2, 0), method="PCA")
     assert "whole number" in show(seed=1.5)
-    assert "finished generator" in wandering.place(shelf, None, 0, 1, 0, 1, "", "PCA", [])
-
-
-def test_an_attack_moves_with_eps_and_stays_in_its_ball(tmp_path):
-    shelf = networks(tmp_path)
-    photos = str(tmp_path / "photos")
-    assert fooling.partner(shelf, "plain.safetensors") == "hard.safetensors"
-
-    def show(slid, norm="Linf", beside=None):
-        return fooling.fooled(shelf, "plain.safetensors", beside, photos, 0, None, norm, slid)
-
-    pictures = [show(slid).split("src=")[3] for slid in (0, 8, 64)]
-    assert len(set(pictures)) == 3
-    assert "No change" in show(0)
-    assert show(8, beside="hard.safetensors").count("<h4>") == 2
-    net = shelf.network("plain.safetensors", "classifier")
-    chosen = fooling.from_data(net, photos, 0)
-    for norm, p in (("Linf", torch.inf), ("L2", 2), ("L1", 1)):
-        change = fooling.attacked(net, chosen.x, 0, norm, 0.1) - chosen.x
-        assert 0 < float(change.flatten().norm(p)) <= 0.1 * (1 + 1e-5)
-    assert (
-        "there is no image 600"
-        in fooling.fooled(shelf, "plain.safetensors", None, photos, 600, None, "Linf", 8).lower()
+    assert "finished generator" in tab_latent.latent_images(
+        store, None, tab_latent.LatentControls(0, 1, 0, 1, "", "PCA", ())
     )
 
 
-def bomb():
+def test_attack_follows_eps_and_stays_in_its_ball(tmp_path):
+    save_networks(tmp_path)
+    store = RunStore(tmp_path)
+    photos = str(tmp_path / "photos")
+    sources = DataSources.named([photos])
+    assert tab_attack.matching_classifier(store, "plain.safetensors") == "hard.safetensors"
+
+    def show(slider, norm="Linf", other=None):
+        return tab_attack.attack_results(store, sources, "plain.safetensors", other, photos, 0, None, norm, slider)
+
+    pictures = [show(slider).split("src=")[3] for slider in (0, 8, 64)]
+    assert len(set(pictures)) == 3
+    assert "No change" in show(0)
+    assert show(8, other="hard.safetensors").count("<h4>") == 2
+    net = store.network("plain.safetensors", "classifier")
+    chosen = tab_attack.test_image(net, sources, photos, 0)
+    for norm, p in (("Linf", torch.inf), ("L2", 2), ("L1", 1)):
+        change = tab_attack.run_attack(net, chosen.x, 0, norm, 0.1) - chosen.x
+        assert 0 < float(change.flatten().norm(p)) <= 0.1 * (1 + 1e-5)
+    said = tab_attack.attack_results(store, sources, "plain.safetensors", None, photos, 600, None, "Linf", 8)
+    assert "there is no image 600" in said.lower()
+    said = tab_attack.attack_results(store, DataSources(), "plain.safetensors", None, photos, 0, None, "Linf", 8)
+    assert "not among the data of this studio" in said and "<img" not in said
+
+
+def decompression_bomb():
     """A PNG that says it has 100 million pixels."""
     file = io.BytesIO()
     Image.new("L", (10_000, 10_000)).save(file, "PNG")
     return file.getvalue()
 
 
-def zipped():
+def zip_archive():
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros", bytes(10_000_000))
@@ -248,67 +258,71 @@ def zipped():
     [
         (b"no picture at all", "cannot be read"),
         (b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>', "cannot be read"),
-        (zipped(), "cannot be read"),
-        (bomb(), "100 million pixels"),
+        (zip_archive(), "cannot be read"),
+        (decompression_bomb(), "100 million pixels"),
         (b"", "0 MB"),
         (bytes(26_000_000), "26 MB"),
         (b"\x89PNG\r\n\x1a\n" + bytes(50), "cannot be read"),
     ],
     ids=["text", "svg", "zip", "pixels", "empty", "large", "cut"],
 )
-def test_a_bad_upload_is_a_message(tmp_path, content, says):
-    shelf = networks(tmp_path)
+def test_bad_upload_is_a_message(tmp_path, content, says):
+    save_networks(tmp_path)
+    store = RunStore(tmp_path)
     (tmp_path / "upload").write_bytes(content)
-    said = fooling.fooled(shelf, "plain.safetensors", None, None, 0, str(tmp_path / "upload"), "Linf", 8)
+    upload = str(tmp_path / "upload")
+    said = tab_attack.attack_results(store, DataSources(), "plain.safetensors", None, None, 0, upload, "Linf", 8)
     assert says in said and 'class="alarm"' in said and "Traceback" not in said
 
 
-def test_an_upload_is_fitted_to_the_classifier(tmp_path):
-    shelf = networks(tmp_path)
+def test_upload_gets_the_classifiers_size_and_channels(tmp_path):
+    save_networks(tmp_path)
+    store = RunStore(tmp_path)
     Image.new("RGBA", (60, 40), (255, 0, 0, 255)).save(tmp_path / "red.png")
-    net = shelf.network("plain.safetensors", "classifier")
-    x = fooling.uploaded(net, str(tmp_path / "red.png")).x
+    net = store.network("plain.safetensors", "classifier")
+    x = tab_attack.uploaded_image(net, str(tmp_path / "red.png")).x
     assert x.shape == (1, 1, 8, 8)
     torch.testing.assert_close(x, torch.full_like(x, 0.299), atol=1e-4, rtol=0)
-    assert "Upload" in fooling.fooled(
-        shelf, "plain.safetensors", None, None, 0, str(tmp_path / "red.png"), "L2", 0.5
-    ).replace("upload", "Upload")
+    red = str(tmp_path / "red.png")
+    said = tab_attack.attack_results(store, DataSources(), "plain.safetensors", None, None, 0, red, "L2", 0.5)
+    assert "The upload" in said
 
 
-def test_names_do_not_lead_out_of_the_folder(shelf):
+def test_names_outside_the_folder_are_refused(store):
     for name in ("../elsewhere", "/etc", ""):
-        with pytest.raises(UserError, match="no run of"):
-            shelf.folder(name)
+        with pytest.raises(UserError, match="there is no run"):
+            store.folder(name)
 
 
 @pytest.mark.parametrize(
     "changes, says",
     [
-        ({"verb": "push"}, "begins no run"),
+        ({"command": "push"}, "cannot be started here"),
         ({"name": "../out"}, "cannot be the name"),
         ({"name": "-x"}, "cannot be the name"),
-        ({"data": "--help"}, "names no data"),
-        ({"recipe": "trian"}, "no recipe"),
+        ({"data": "--help"}, "not among the data"),
+        ({"data": "/"}, "not among the data"),
+        ({"recipe": "trian"}, "not a recipe"),
         ({"until": "soon"}, "not a length"),
         ({"name": "one"}, "exists already"),
-        ({"verb": "harden", "recipe": "", "eps": "much"}, "no radius"),
+        ({"command": "harden", "recipe": "", "eps": "much"}, "not a radius"),
     ],
 )
-def test_a_run_that_cannot_begin_says_why(shelf, changes, says):
-    asked = {"verb": "train", "data": "mnist5k", "recipe": "quick", "until": "1 minutes", "eps": "", "name": "new"}
+def test_invalid_request_is_refused(store, changes, says):
+    request = {"command": "train", "data": "mnist5k", "recipe": "quick", "until": "1 minutes", "eps": "", "name": "new"}
     with pytest.raises(UserError, match=says):
-        Children().start(shelf.root, **{**asked, **changes})
+        make_processes(store.root).start(store.root, RunRequest(**{**request, **changes}))
 
 
-def test_stopping_and_resuming_what_cannot_be(shelf):
-    children = Children()
-    with pytest.raises(UserError, match="not begun from this page"):
-        children.stop(shelf.folder("one"))
+def test_invalid_stop_and_resume_are_refused(store):
+    processes = make_processes(store.root)
+    with pytest.raises(UserError, match="not started from this page"):
+        processes.stop(store.folder("one"))
     with pytest.raises(UserError, match="is finished"):
-        children.resume(shelf.folder("one"))
-    fake_run(shelf.root / "three", verb="attack")
+        processes.resume(store.folder("one"))
+    fake_run(store.root / "three", command="attack")
     with pytest.raises(UserError, match="cannot be resumed"):
-        children.resume(shelf.folder("three"))
+        processes.resume(store.folder("three"))
 
 
 def until(true, seconds=240.0):
@@ -319,56 +333,57 @@ def until(true, seconds=240.0):
         time.sleep(0.1)
 
 
-def test_a_run_is_begun_stopped_and_resumed(tmp_path):
-    networks(tmp_path)
-    shelf, children = Shelf(tmp_path), Children()
-    children.start(tmp_path, "train", str(tmp_path / "photos"), "mlp", "4 minutes", "", "new")
-    folder = shelf.folder("new")
-    assert children.alive() == [folder.resolve()]
-    until(lambda: (folder / "metrics.jsonl").exists() and shelf.history("new").step > 0)
-    assert "running: " in watching.listing(shelf, children) and watching.sheets(shelf, "new")
+def test_run_is_started_stopped_resumed_and_extended(tmp_path):
+    save_networks(tmp_path)
+    (tmp_path / "empty").mkdir()
+    store, processes = RunStore(tmp_path), make_processes(tmp_path, "photos", "empty")
+    processes.start(tmp_path, RunRequest("train", str(tmp_path / "photos"), "mlp", "4 minutes", "", "new"))
+    folder = store.folder("new")
+    assert processes.alive() == [folder.resolve()]
+    until(lambda: (folder / "metrics.jsonl").exists() and store.history("new").step > 0)
+    assert "running: " in tab_runs.run_list(store, processes) and tab_runs.count_grids(store, "new")
     with pytest.raises(UserError, match="running already"):
-        children.resume(folder)
-    other = Children()  # of a second studio on the same folder
-    with pytest.raises(UserError, match="not begun from this page"):
+        processes.resume(folder)
+    other = make_processes(tmp_path)  # of a second studio on the same folder
+    with pytest.raises(UserError, match="not started from this page"):
         other.stop(folder)
     other.resume(folder)
-    until(lambda: not other.running(folder))
-    assert "played by another process" in watching.listing(shelf, other) and children.running(folder)
-    assert "asked to stop" in children.stop(folder)
-    until(lambda: not children.running(folder))
-    history = shelf.history("new")
-    assert history.about["state"] == "interrupted" and not children.failures()
-    children.resume(folder, f"{history.step + 5} steps")
-    until(lambda: not children.running(folder))
-    assert shelf.history("new").about["state"] == "finished" and not children.failures()
-    assert shelf.history("new").step == history.step + 5
-    children.resume(folder, "1 steps")
-    until(lambda: not children.running(folder))
-    assert "past" in watching.listing(shelf, children) and shelf.history("new").about["state"] == "finished"
-    children.resume(folder, "2M images")
-    assert "asked to stop" in children.stop(folder)  # while it is still starting
-    until(lambda: not children.running(folder))
-    assert not children.failures()
-    children.start(tmp_path, "classify", "nowhere-at-all", "", "", "", "bad")
-    until(lambda: not children.running(tmp_path / "bad"))
-    assert "unknown data set" in watching.listing(shelf, children)
+    until(lambda: not other.is_running(folder))
+    assert "in use by another process" in tab_runs.run_list(store, other) and processes.is_running(folder)
+    assert "asked to stop" in processes.stop(folder)
+    until(lambda: not processes.is_running(folder))
+    history = store.history("new")
+    assert history.info["state"] == "interrupted" and not processes.failures()
+    processes.resume(folder, f"{history.step + 5} steps")
+    until(lambda: not processes.is_running(folder))
+    assert store.history("new").info["state"] == "finished" and not processes.failures()
+    assert store.history("new").step == history.step + 5
+    processes.resume(folder, "1 steps")
+    until(lambda: not processes.is_running(folder))
+    assert "past" in tab_runs.run_list(store, processes) and store.history("new").info["state"] == "finished"
+    processes.resume(folder, "2M images")
+    assert "asked to stop" in processes.stop(folder)  # while it is still starting
+    until(lambda: not processes.is_running(folder))
+    assert not processes.failures()
+    processes.start(tmp_path, RunRequest("classify", str(tmp_path / "empty"), "", "", "", "bad"))
+    until(lambda: not processes.is_running(tmp_path / "bad"))
+    assert "<b>bad</b>: the folder" in tab_runs.run_list(store, processes)
 
 
-def test_a_port_in_use_is_refused_in_one_line(tmp_path):
+def test_unavailable_ports_and_hosts_are_refused(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"port {port} is in use"):
-            serving.free_port("127.0.0.1", port)
+            server.listen("127.0.0.1", port)
     with pytest.raises(UserError, match="no port"):
-        serving.free_port("127.0.0.1", 70_000)
-    with pytest.raises(UserError, match="no address of this machine"):
-        serving.free_port("192.0.2.1", None)
+        server.listen("127.0.0.1", 70_000)
+    with pytest.raises(UserError, match="not an address of this machine"):
+        server.listen("192.0.2.1", None)
 
 
-def test_the_verb_refuses_with_status_2(tmp_path):
+def test_command_refuses_a_file_with_status_2(tmp_path):
     pytest.importorskip("gradio", reason="the studio's extra is not installed")
     (tmp_path / "file").touch()
     done = subprocess.run(

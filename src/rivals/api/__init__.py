@@ -1,24 +1,24 @@
-"""The verbs a user calls, and the one place that wires the rooms together. Cheap to import: work imports torch."""
+"""The functions a user calls: the one place that wires packages together. Cheap to import: torch is imported on use."""
 
-from rivals.api.certifying import certify
-from rivals.api.classifying import classify
-from rivals.api.datasets import data_ls, data_pack
-from rivals.api.demonstration import demo
-from rivals.api.doctoring import doctor
-from rivals.api.equilibrium import equilibrium
-from rivals.api.evaluation import attack, evaluate
-from rivals.api.exploring import explore
-from rivals.api.exporting import export
-from rivals.api.hardening import harden
-from rivals.api.learning import ClassifierRun
-from rivals.api.networks import load, sample
-from rivals.api.scoring import score
-from rivals.api.sharing import pull, push
-from rivals.api.training import TrainedRun, report, train
+from rivals.api.certification.certification import certify
+from rivals.api.common.network_io import load, sample
+from rivals.api.dataset_tools import data_ls, data_pack
+from rivals.api.demo_run import demo
+from rivals.api.diagnostics import doctor
+from rivals.api.equilibrium.evaluation import equilibrium
+from rivals.api.hub import pull, push
+from rivals.api.latent_space import explore
+from rivals.api.onnx_export import export
+from rivals.api.reporting import report
+from rivals.api.robustness.evaluation import attack, evaluate
+from rivals.api.scoring.scoring import score
+from rivals.api.training.adversarial import harden
+from rivals.api.training.classifier import ClassifierRun, classify
+from rivals.api.training.gan import GanRun, train
 
 __all__ = [
     "ClassifierRun",
-    "TrainedRun",
+    "GanRun",
     "attack",
     "certify",
     "classify",

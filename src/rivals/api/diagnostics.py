@@ -28,7 +28,7 @@ def _row(part: str, state: str, advice: str = "") -> Row:
 
 
 def _versions() -> Iterator[Row]:
-    from rivals.api.surroundings import versions
+    from rivals.api.common.provenance import versions
 
     for name, found in versions().items():
         yield _row(name, found)
@@ -37,7 +37,7 @@ def _versions() -> Iterator[Row]:
 def _devices() -> Iterator[Row]:
     import torch
 
-    from rivals.api.surroundings import hardware
+    from rivals.api.common.provenance import hardware
     from rivals.base import devices
 
     machine = hardware(torch.device("cpu"))
@@ -47,22 +47,22 @@ def _devices() -> Iterator[Row]:
     device = devices.pick("auto")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     yield _row("device auto", "the cpu" if device.type == "cpu" else name)
-    fast = devices.precision(device) == "bf16"
+    fast = devices.fastest_precision(device) == "bf16"
     yield _row("bf16", "built in: classifiers train in it" if fast else "not built in: classifiers train in fp32")
 
 
 def _data() -> Iterator[Row]:
-    from rivals.data.catalogue import catalogue
+    from rivals.data.builtin import catalog
 
-    for entry in catalogue():
+    for entry in catalog():
         state, _, advice = entry["status"].partition(": ")
         yield _row(f"data {entry['name']}", state, advice)
 
 
 def _weights() -> Iterator[Row]:
     from rivals.extractors.inception import PUBLISHED as INCEPTION
-    from rivals.extractors.transformers import CLIP, DINOV2
     from rivals.extractors.vgg16 import PUBLISHED as VGG16
+    from rivals.extractors.vit import CLIP, DINOV2
 
     for published in (INCEPTION, DINOV2, CLIP, VGG16):
         try:

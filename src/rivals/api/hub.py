@@ -1,4 +1,4 @@
-"""``push`` and ``pull``: a finished network to a Hugging Face repository and back, or to a folder laid out alike."""
+"""``push`` and ``pull``: a network to a Hugging Face repository and back, or to a folder with the same files."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from rivals.api.networks import KEPT, keep, load
+from rivals.api.common.network_io import ROLES, load, save_network
 from rivals.base.errors import UserError
-from rivals.base.files import explained, write_atomically
+from rivals.base.files import expand_user, explain_os_errors, whole_folder, write_atomically
 
-SHOWN = 16  # samples of a generator in the picture of its card
-WANTED = ("*.safetensors", "*.json", "*.md", "*.png")  # what is fetched; nothing that could run code
+SHOWN = 16  # samples of a generator on its model card
+PATTERNS = ("*.safetensors", "*.json", "*.md", "*.png")  # what is downloaded; nothing that could run code
 REPOSITORY = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 CARD, PICTURE = "README.md", "samples.png"
 
 
 def push(run: str, target: str, *, private: bool = False) -> dict[str, Any]:
-    """Share a finished network: weights, how to build it, a card that says what it is and, of a generator, a picture.
+    """Share a network: weights, how to build it, a model card and, for a generator, a sample grid.
 
     Args:
         run: A run folder, or a network's .safetensors file.
-        target: USER/NAME of a repository on the Hugging Face Hub, made if it is not there; or a folder, written with a
-            leading ./, ../, / or ~.
+        target: USER/NAME of a repository on the Hugging Face Hub, created if it does not exist; or a folder, written
+            with a leading ./, ../, / or ~.
         private: Make a new repository private.
 
     Returns:
@@ -36,19 +36,20 @@ def push(run: str, target: str, *, private: bool = False) -> dict[str, Any]:
     """
     net = load(run)
     if not _is_repository(target):
-        folder = Path(target).expanduser()
-        with explained(folder):
+        folder = expand_user(target)
+        with explain_os_errors(folder):
             if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
                 raise UserError(f"'{target}' exists already and is not empty: choose another folder")
-            folder.mkdir(parents=True, exist_ok=True)
-        return {"folder": str(folder), "files": _lay_out(net, folder, str(folder))}
+        with whole_folder(folder) as aside:
+            files = _write_files(net, aside, str(folder))
+        return {"folder": str(folder), "files": files}
     hub = _hub()
-    with tempfile.TemporaryDirectory() as aside:
-        files = _lay_out(net, Path(aside), target)
+    with tempfile.TemporaryDirectory() as place:
+        files = _write_files(net, Path(place), target)
         try:
             api = hub.HfApi()
             api.create_repo(target, private=private, exist_ok=True)
-            api.upload_folder(repo_id=target, folder_path=aside, commit_message="Upload by rivals push")
+            api.upload_folder(repo_id=target, folder_path=place, commit_message="Upload by rivals push")
         except Exception as error:  # the client's own kinds, and those of whatever carries it
             raise UserError(
                 f"the Hub refuses '{target}': {_reason(error)}: log in with 'hf auth login', or check the name"
@@ -57,12 +58,12 @@ def push(run: str, target: str, *, private: bool = False) -> dict[str, Any]:
 
 
 def pull(source: str, *, out: Path | None = None, revision: str | None = None) -> dict[str, Any]:
-    """Fetch a network that :func:`push` shared. Only weights, descriptions and pictures are taken.
+    """Fetch a network that :func:`push` shared. Only weights, JSON, Markdown and PNG files are downloaded.
 
     Args:
-        source: USER/NAME of a repository on the Hugging Face Hub; or a folder laid out the same way, written with a
+        source: USER/NAME of a repository on the Hugging Face Hub; or a folder with the same files, written with a
             leading ./, ../, / or ~.
-        out: Folder to put it into; NAME if none is given.
+        out: Folder to put it into; NAME by default.
         revision: A branch, tag or commit of the repository.
 
     Returns:
@@ -80,7 +81,7 @@ def pull(source: str, *, out: Path | None = None, revision: str | None = None) -
         if hosted:
             hub = _hub()
             try:
-                hub.snapshot_download(source, revision=revision, local_dir=aside, allow_patterns=list(WANTED))
+                hub.snapshot_download(source, revision=revision, local_dir=aside, allow_patterns=list(PATTERNS))
             except Exception as error:  # as above
                 raise UserError(
                     f"the Hub does not give '{source}': {_reason(error)}: check the name, or 'hf auth login'"
@@ -88,21 +89,20 @@ def pull(source: str, *, out: Path | None = None, revision: str | None = None) -
         elif revision is not None:
             raise UserError(f"--revision {revision} is for repositories, and '{source}' is a folder: leave it out")
         else:
-            found = Path(source).expanduser()
+            found = expand_user(source)
             if not found.is_dir():
                 raise UserError(f"no folder at '{source}': name one that 'rivals push' wrote")
         files = sorted(
-            path for pattern in WANTED for path in found.glob(pattern) if path.is_file() and not path.is_symlink()
+            path for pattern in PATTERNS for path in found.glob(pattern) if path.is_file() and not path.is_symlink()
         )
-        if not any(path.name == f"{kind}.safetensors" for path in files for kind in KEPT):
-            raise UserError(f"'{source}' holds no network of ours: it has no {' or '.join(KEPT)}.safetensors")
-        load(
-            next(path for path in files if path.stem in KEPT and path.suffix == ".safetensors")
-        )  # or say what is wrong
-        with explained(folder):
-            folder.mkdir(parents=True)
+        networks = [path for path in files if path.stem in ROLES and path.suffix == ".safetensors"]
+        if not networks:
+            raise UserError(f"'{source}' holds no network of ours: it has no {' or '.join(ROLES)}.safetensors")
+        for path in networks:
+            load(path)  # or say what is wrong
+        with whole_folder(folder) as copies, explain_os_errors(folder):
             for path in files:
-                shutil.copyfile(path, folder / path.name)
+                shutil.copyfile(path, copies / path.name)
     return {"folder": str(folder), "files": [path.name for path in files]}
 
 
@@ -110,20 +110,22 @@ def _is_repository(text: str) -> bool:
     return REPOSITORY.fullmatch(text) is not None and not text.startswith((".", "/", "~"))
 
 
-def _lay_out(net: Any, folder: Path, title: str) -> list[str]:
-    """Write weights, description, card and picture into a folder; the files' names."""
-    from rivals.reports import sheet
+def _write_files(net: Any, folder: Path, title: str) -> list[str]:
+    """Write weights, JSON, model card and sample grid into a folder; returns the names of the files."""
+    from rivals.reports import image_grid
 
     role = net.spec["role"]
-    keep(net, folder / f"{role}.safetensors", {k: v for k, v in net.about.items() if k not in ("format", "spec")})
+    save_network(
+        net, folder / f"{role}.safetensors", {k: v for k, v in net.about.items() if k not in ("format", "spec")}
+    )
     if role == "generator":
-        sheet.save_png(sheet.grid(net.sample(SHOWN, seed=0).numpy()), folder / PICTURE)
+        image_grid.save_png(image_grid.make_grid(net.sample(SHOWN, seed=0).numpy()), folder / PICTURE)
     write_atomically(folder / CARD, _card(net, role, title).encode())
     return sorted(path.name for path in folder.iterdir())
 
 
 def _card(net: Any, role: str, title: str) -> str:
-    """What stands beside the weights for people to read."""
+    """The model card."""
     kind = "unconditional-image-generation" if role == "generator" else "image-classification"
     use = "images = net.sample(16, seed=0)  # uint8 (16, C, H, W)"
     if role == "classifier":

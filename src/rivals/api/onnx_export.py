@@ -1,4 +1,4 @@
-"""``export``: a finished network as a file for other programs, checked before it is kept."""
+"""``export``: a network as a file for other programs, verified before it is written."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rivals.api.networks import home_of, keep, load
+from rivals.api.common.network_io import home_of, load, save_network
 from rivals.base.errors import UserError
-from rivals.base.files import write_atomically
+from rivals.base.files import make_folder, write_atomically
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor, nn
 
-TOLERANCE = 1e-4  # between our answers and the exported network's
+TOLERANCE = 1e-4  # between the outputs of the network and of its export
 CHECKED = (1, 5)  # batches that are compared
 
 
@@ -27,24 +27,24 @@ def export(
     format: Literal["onnx", "safetensors"] = "onnx",
     out: Path | None = None,
 ) -> dict[str, Any]:
-    """Write a finished network for other programs.
+    """Export a network for other programs.
 
-    As onnx, a generator maps ``latents`` (batch, latent) and, if it has classes, ``labels`` (batch,) int64, to
+    As onnx, a generator maps ``latents`` (batch, latent_dim) and, if it has classes, ``labels`` (batch,) int64, to
     ``images`` (batch, C, H, W) in [-1, 1]; a classifier maps ``images`` (batch, C, H, W) in [0, 1] to ``logits``
     (batch, classes).
-    The file is kept only if onnxruntime answers as the network does, to 1e-4. As safetensors, weights and how to build
+    The file is written only if the outputs of onnxruntime agree to 1e-4. As safetensors, weights and how to build
     the network again are copied out of the run, for ``rivals.load``.
 
     Args:
         run: A run folder, or a network's .safetensors file.
         format: onnx, or safetensors.
-        out: The file to write; RUN/NETWORK.onnx or NETWORK-export.safetensors if none is given.
+        out: The file to write; RUN/NETWORK.onnx or NETWORK-export.safetensors by default.
 
     Returns:
         What was written: ``file``, ``bytes`` and, for onnx, ``largest_difference``.
 
     Raises:
-        UserError: the file exists, a package is missing, or the exported network answers otherwise.
+        UserError: the file exists, a package is missing, or the outputs of the export differ.
     """
     net = load(run)
     role = net.spec["role"]
@@ -53,15 +53,16 @@ def export(
         raise UserError(f"'{file}' does not end in .{format}: name a file that does, or another --format")
     if file.exists():
         raise UserError(f"'{file}' exists already: remove it or choose another with --out")
+    make_folder(file.parent, parents=True)
     if format == "safetensors":
-        keep(net, file, {key: value for key, value in net.about.items() if key not in ("format", "spec")})
+        save_network(net, file, {key: value for key, value in net.about.items() if key not in ("format", "spec")})
         return {"file": str(file), "bytes": file.stat().st_size}
     content = _onnx(net, role)
     difference = _difference(net, role, content)
     if not difference <= TOLERANCE:
         raise UserError(
-            f"the exported network answers otherwise, by up to {difference:.2g}, where {TOLERANCE:g} is allowed: "
-            "nothing was kept; try another version of onnx or onnxruntime"
+            f"the outputs of the export differ by up to {difference:.2g}, where {TOLERANCE:g} is allowed: "
+            "nothing was written; try another version of onnx or onnxruntime"
         )
     write_atomically(file, content)
     return {"file": str(file), "bytes": len(content), "largest_difference": difference}
@@ -74,7 +75,7 @@ def _inputs(net: Any, role: str, n: int) -> dict[str, Tensor]:
     random = torch.Generator().manual_seed(n)
     if role == "classifier":
         return {"images": torch.rand(n, net.channels, net.size, net.size, generator=random)}
-    found = {"latents": torch.randn(n, net.latent, generator=random)}
+    found = {"latents": torch.randn(n, net.latent_dim, generator=random)}
     return found | ({"labels": torch.arange(n) % net.classes} if net.classes else {})
 
 
@@ -115,7 +116,7 @@ def _hushed() -> Any:
 
 
 def _difference(net: nn.Module, role: str, content: bytes) -> float:
-    """The largest difference between a network's answers and those of its exported twin, over several batches."""
+    """The largest difference between the outputs of a network and of its export, over several batches."""
     import torch
 
     try:

@@ -1,31 +1,48 @@
-"""Attacks: pure functions ``(model, x, y, ball, **knobs) -> x_adv`` that leave the model as it was."""
+"""Attacks: pure functions ``(model, x, y, ball, **options) -> x_adv`` that leave the model as it was.
 
-from rivals.attacks.autopgd import apgd
-from rivals.attacks.blind import Reach, augment, noise
-from rivals.attacks.carlini import carlini_wagner
+One file is one algorithm, in the letters of its paper. What attacks share: ``attack_state`` (input checks,
+the best adversarial example so far), ``active_batch`` (finished images leave the batch, queued images take their
+place), ``attack_losses``, ``frozen_model``, and for minimum-norm attacks ``min_norm`` and ``linear_boundary``.
+
+A new attack takes three files: its own, ``autoattack.py`` (a line in ``ATTACKS`` gives it its name in Python, on the
+command line and in ensembles; one that needs no gradient is also in ``GRADIENT_FREE``), and this one.
+"""
+
+from rivals.attacks.apgd import apgd
+from rivals.attacks.attack_options import checked_options
+from rivals.attacks.attack_state import CommonOptions
+from rivals.attacks.autoattack import ATTACKS as NAMED
+from rivals.attacks.autoattack import autoattack, autoattack_stages
+from rivals.attacks.bim import bim
+from rivals.attacks.carlini_wagner import carlini_wagner
+from rivals.attacks.ddn import ddn
 from rivals.attacks.deepfool import deepfool
-from rivals.attacks.ensemble import ATTACKS, Outcome, Part, assault, autoattack, plan
+from rivals.attacks.ensemble import Attack, Ensemble, Outcome, Stage, run_ensemble
 from rivals.attacks.fab import fab
-from rivals.attacks.frozen import Frozen, freeze
-from rivals.attacks.hunt import Hunting
-from rivals.attacks.relay import relay
-from rivals.attacks.shrinking import ddn, fmn
-from rivals.attacks.siege import Shared
+from rivals.attacks.fgsm import fgsm
+from rivals.attacks.fmn import fmn
+from rivals.attacks.frozen_model import FrozenModel, freeze
+from rivals.attacks.mifgsm import mifgsm
+from rivals.attacks.min_norm import MinNormOptions
+from rivals.attacks.pgd import pgd
+from rivals.attacks.random_baselines import AugmentRanges, augment, noise
 from rivals.attacks.square import square
-from rivals.attacks.steps import bim, fgsm, mifgsm, pgd
+from rivals.attacks.square_pgd import square_pgd
+from rivals.base.registry import Registry
 
 __all__ = [
     "ATTACKS",
-    "Frozen",
-    "Hunting",
+    "AugmentRanges",
+    "CommonOptions",
+    "Ensemble",
+    "FrozenModel",
+    "MinNormOptions",
     "Outcome",
-    "Part",
-    "Reach",
-    "Shared",
+    "Stage",
     "apgd",
-    "assault",
     "augment",
     "autoattack",
+    "autoattack_stages",
     "bim",
     "carlini_wagner",
     "ddn",
@@ -37,7 +54,12 @@ __all__ = [
     "mifgsm",
     "noise",
     "pgd",
-    "plan",
-    "relay",
+    "run_ensemble",
     "square",
+    "square_pgd",
 ]
+
+# At this border alone: an evaluation takes attacks from their files, and has checked their options before.
+ATTACKS: Registry[Attack] = Registry("attack", {name: checked_options(attack) for name, attack in NAMED.items()})
+globals().update({attack.__name__: attack for attack in ATTACKS.values()})
+globals().update(augment=checked_options(augment), run_ensemble=checked_options(run_ensemble))

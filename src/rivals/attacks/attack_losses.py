@@ -1,6 +1,6 @@
-"""What an attack climbs: one number an image that is larger the worse the classifier does.
+"""Losses that attacks maximize: cross-entropy, the margin and DLR, one value per image.
 
-Each takes logits (n, K), the labels (n,), and either None or the classes (n,) to be pulled towards, and returns (n,).
+Each takes logits (n, K), the labels (n,), and either None or the target classes (n,), and returns (n,).
 """
 
 from __future__ import annotations
@@ -13,52 +13,58 @@ from torch import Tensor
 
 from rivals.base.registry import Registry
 
-Objective = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+LossFn = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
-def cross_entropy(logits: Tensor, y: Tensor, goal: Tensor | None = None) -> Tensor:
-    """Cross-entropy with the label, or minus that with the goal, written as log odds.
+def cross_entropy(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+    """Cross-entropy with the label, or minus that with the target, as log odds.
 
     With ``L = log sum_{i != y} exp(z_i) - z_y``, cross-entropy is ``log(1 + exp(L))``. It rises with L, and its
     gradient is that of L times a positive number; so for any attack that steps along a direction and compares values
-    it is the same objective. But cross-entropy and its gradient round to 0 once the classifier is sure by 17 nats
+    it is the same objective. But cross-entropy and its gradient round to 0 once the label leads by 17 nats
     (single precision); L does not.
     """
-    if goal is None:
+    if target is None:
         return _without(logits, y).logsumexp(1) - _at(logits, y)
-    return _at(logits, goal) - _without(logits, goal).logsumexp(1)
+    return _at(logits, target) - _without(logits, target).logsumexp(1)
 
 
-def margin(logits: Tensor, y: Tensor, goal: Tensor | None = None) -> Tensor:
-    """By how much the best wrong class leads the label, or the goal leads the best other class: above 0 is success."""
-    if goal is None:
+def margin(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+    """``max_{i != y} z_i - z_y``, or with a target ``z_t - max_{i != t} z_i``: above 0 is success."""
+    if target is None:
         return _without(logits, y).amax(1) - _at(logits, y)
-    return _at(logits, goal) - _without(logits, goal).amax(1)
+    return _at(logits, target) - _without(logits, target).amax(1)
 
 
-def dlr(logits: Tensor, y: Tensor, goal: Tensor | None = None) -> Tensor:
+def dlr(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
     """The difference-of-logits ratio, which does not change when the logits are shifted or scaled.
 
-    ``-(z_y - max_{i != y} z_i) / (z_(1) - z_(3))``, with a goal ``-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2)``
+    ``-(z_y - max_{i != y} z_i) / (z_(1) - z_(3))``, with a target ``-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2)``
     (Croce & Hein 2020, eq. 6-7), where z_(k) is the k-th largest. The first needs three classes, the second four: with
     fewer, it is the margin ``max_{i != y} z_i - z_y``, or ``z_t - z_y``, without the ratio.
     """
     classes = logits.shape[1]
-    gain = margin(logits, y) if goal is None else _at(logits, goal) - _at(logits, y)
-    needed = 3 if goal is None else 4
+    gain = margin(logits, y) if target is None else _at(logits, target) - _at(logits, y)
+    needed = 3 if target is None else 4
     if classes < needed:
         return gain
     top = logits.topk(needed, dim=1).values
-    low = top[:, 2] if goal is None else (top[:, 2] + top[:, 3]) / 2
+    low = top[:, 2] if target is None else (top[:, 2] + top[:, 3]) / 2
+    if bool(low.isneginf().any()):  # masked classes do not count
+        low = torch.where(low.isneginf(), top[:, 0] - 1, low)
     return gain / (top[:, 0] - low + 1e-12)
 
 
-OBJECTIVES: Registry[Objective] = Registry("loss", {"ce": cross_entropy, "dlr": dlr, "margin": margin})
+LOSSES: Registry[LossFn] = Registry("loss", {"ce": cross_entropy, "dlr": dlr, "margin": margin})
 
 
-def runners_up(logits: Tensor, y: Tensor, count: int) -> Tensor:
-    """The ``count`` classes other than the label with the largest logits, best first: (n, count)."""
-    return _without(logits, y).topk(count, dim=1).indices
+def strongest_others(logits: Tensor, y: Tensor, count: int) -> Tensor:
+    """The ``count`` classes other than the label with the largest logits, best first: (n, count).
+
+    A class whose logit is -inf can never be predicted: the first stands in for it.
+    """
+    top = _without(logits, y).topk(count, dim=1)
+    return torch.where(top.values.isneginf(), top.indices[:, :1], top.indices)
 
 
 def _at(logits: Tensor, y: Tensor) -> Tensor:

@@ -1,81 +1,80 @@
-"""What all attacks share: the checks at the gate, the frozen model, and the best found so far for every point."""
+"""What all attacks share: input checks, the frozen model, and the best adversarial example so far of every image."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import TypedDict, TypeVar
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TypedDict
 
 import torch
 from torch import Generator, Tensor, nn
 
-from rivals.attacks.checks import check_classes, check_images, check_labels
-from rivals.attacks.frozen import Frozen, freeze
-from rivals.attacks.objectives import OBJECTIVES, Objective
-from rivals.attacks.standing import Rows, Storm
-from rivals.attacks.streams import own_randomness
-from rivals.base.balls import Ball
+from rivals.attacks.active_batch import Rows
+from rivals.attacks.attack_losses import LOSSES, LossFn
+from rivals.attacks.frozen_model import FrozenModel, freeze
+from rivals.attacks.input_checks import check_classes, check_images, check_labels
+from rivals.attacks.model_rng import own_randomness
 from rivals.base.errors import UserError
-from rivals.base.seeds import streams
+from rivals.base.norm_balls import Ball
+from rivals.base.rng import streams
 
-Model = nn.Module | Frozen
-R = TypeVar("R", bound=Rows)
+Model = nn.Module | FrozenModel
 
 
-class Siege:
-    """One attack on one set of points. Made by :func:`besiege`.
+@dataclass
+class AttackState:
+    """One attack on a set of images. Made by :func:`prepare`.
 
     Attributes:
         frozen: The model.
-        x: The originals (n, ...).
+        x: The clean images (n, ...).
         y: Their labels (n,).
-        goals: The classes asked for (n,), or None where any wrong one will do.
-        objective: What the attack climbs.
-        best: The best found so far (n, ...): one that fools before one that does not, then the larger objective.
-        fooled: Which of ``best`` fool the model (n,).
-        capacity: The most images in one pass.
-        stop: Whether a point is left alone once the model is fooled.
+        targets: The classes to be predicted in a targeted attack (n,), or None for an untargeted one.
+        loss_fn: The loss that the attack maximizes.
+        batch_size: Largest number of images in one forward pass.
+        stop: Whether an image is finished once it is misclassified.
         seed: Of everything random.
+        best: The best iterate so far (n, ...): an adversarial one before one that is not, then the larger loss.
+        fooled: Which of ``best`` are adversarial (n,).
     """
 
-    def __init__(
-        self,
-        frozen: Frozen,
-        x: Tensor,
-        y: Tensor,
-        goals: Tensor | None,
-        objective: Objective,
-        capacity: int,
-        stop: bool,
-        seed: int,
-    ) -> None:
-        self.frozen = frozen
-        self.x = x
-        self.y = y
-        self.goals = goals
-        self.objective = objective
-        self.capacity = capacity
-        self.stop = stop
-        self.seed = seed
-        self.best = x.clone()
-        self.fooled = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        self._values = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
+    frozen: FrozenModel
+    x: Tensor
+    y: Tensor
+    targets: Tensor | None
+    loss_fn: LossFn
+    batch_size: int
+    stop: bool
+    seed: int
+    best: Tensor = field(init=False)
+    fooled: Tensor = field(init=False)
+    _best_loss: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.best = self.x.clone()
+        self.fooled = torch.zeros(len(self.x), dtype=torch.bool, device=self.x.device)
+        self._best_loss = torch.full((len(self.x),), -torch.inf, dtype=self.x.dtype, device=self.x.device)
 
     def batches(self) -> Iterator[Tensor]:
-        """All points, in order, a batch at a time; none of none."""
+        """The indices of all images, in order, one batch at a time; nothing if there are no images."""
         if len(self.x):
-            yield from torch.split(torch.arange(len(self.x), device=self.x.device), self.capacity)
+            yield from torch.split(torch.arange(len(self.x), device=self.x.device), self.batch_size)
 
-    def rows(self, points: Tensor) -> Rows:
-        """The originals of some points as a batch."""
-        x = self.x[points]
-        return Rows(points, torch.zeros_like(points), x, x, self.y[points], self.goal(points))
+    def rows(self, indices: Tensor) -> Rows:
+        """Rows at the clean images."""
+        x = self.x[indices]
+        return Rows(indices, torch.zeros_like(indices), x, x, self.y[indices], self.target(indices))
 
-    def look(self, clean: Tensor | None = None) -> Tensor:
-        """The logits (n, classes) of the originals, computed unless given. What they fool already is offered."""
+    def clean_logits(self, clean: Tensor | None = None) -> Tensor:
+        """Clean logits (n, K), computed unless given. Misclassified images are kept as adversarial.
+
+        Raises:
+            UserError: those given have another shape.
+        """
         if clean is None:
             none = self.x.new_zeros((0, self.frozen.classes))
-            clean = torch.cat([none, *(self.frozen.logits(self.x[points]) for points in self.batches())])
+            clean = torch.cat([none, *(self.frozen.logits(self.x[indices]) for indices in self.batches())])
         elif clean.shape != (len(self.x), self.frozen.classes):
             raise UserError(
                 f"the clean logits have the shape {tuple(clean.shape)}: give the model's own for these images, "
@@ -83,15 +82,15 @@ class Siege:
             )
         if not len(clean):
             return clean
-        already = self.fools(torch.arange(len(self.x), device=self.x.device), clean).nonzero()[:, 0]
-        self.offer(already, self.x[already], clean[already])
+        already = self.is_adversarial(torch.arange(len(self.x), device=self.x.device), clean).nonzero()[:, 0]
+        self.keep_best(already, self.x[already], clean[already])
         return clean
 
-    def starts(self, ball: Ball, start: Tensor) -> Tensor:
-        """Images handed over to start from.
+    def checked_start(self, ball: Ball, start: Tensor) -> Tensor:
+        """Starting points given by the caller.
 
         Raises:
-            UserError: they are not like the originals, or not all in ball and box.
+            UserError: they are not shaped like the images, or not all in ball and box.
         """
         if start.shape != self.x.shape:
             raise UserError(f"the start has the shape {tuple(start.shape)}: give images like x, {tuple(self.x.shape)}")
@@ -103,65 +102,66 @@ class Siege:
             )
         return start
 
-    def climb(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
-        """A leaf of the iterates, their logits, and the objective's values with a graph back to the leaf."""
-        leaf, logits = self.frozen.trace(rows.x_adv)
+    def loss(self, logits: Tensor, rows: Rows) -> Tensor:
+        """The loss of each row (b,), with a graph back to the leaf of :meth:`FrozenModel.trace`."""
         with torch.enable_grad():
-            return leaf, logits.detach(), self.objective(logits, rows.y, rows.goal)
+            return self.frozen.mean_loss(lambda each: self.loss_fn(each, rows.y, rows.target), logits)
 
-    def offer(self, points: Tensor, x_adv: Tensor, logits: Tensor) -> Tensor:
-        """Keep ``x_adv`` where it is better than the best so far; return which of it fools the model (m,).
+    def keep_best(self, indices: Tensor, x_adv: Tensor, logits: Tensor) -> Tensor:
+        """Keep ``x_adv`` where it is better than the best so far; return which of it is adversarial (m,).
 
         Args:
-            points: Which points they are (m,), none twice.
+            indices: Which images they are (m,), none twice.
             x_adv: Images in ball and box (m, ...).
-            logits: The model's answers to them (m, K).
+            logits: The model's logits for them (m, K).
         """
-        fools = self.fools(points, logits)
-        values = self.objective(logits, self.y[points], self.goal(points)).to(self._values.dtype)
-        before = self.fooled[points]
-        better = (fools & ~before) | ((fools == before) & (values > self._values[points]))
-        chosen = points[better]
+        adversarial = self.is_adversarial(indices, logits)
+        loss = self.loss_fn(logits, self.y[indices], self.target(indices)).to(self._best_loss.dtype)
+        before = self.fooled[indices]
+        better = (adversarial & ~before) | ((adversarial == before) & (loss > self._best_loss[indices]))
+        chosen = indices[better]
         self.best[chosen] = x_adv.detach()[better]
-        self.fooled[chosen] = fools[better]
-        self._values[chosen] = values[better]
-        return fools
+        self.fooled[chosen] = adversarial[better]
+        self._best_loss[chosen] = loss[better]
+        return adversarial
 
-    def fools(self, points: Tensor, logits: Tensor) -> Tensor:
-        """Which answers (m, K) to some points (m,) are wrong, or the class asked for."""
-        said, goal = logits.argmax(1), self.goal(points)
-        return said != self.y[points] if goal is None else said == goal
+    def is_adversarial(self, indices: Tensor, logits: Tensor) -> Tensor:
+        """Whether logits (m, K) of some images (m,) are misclassified, or predict the target class (m,)."""
+        predicted, target = logits.argmax(1), self.target(indices)
+        return predicted != self.y[indices] if target is None else predicted == target
 
-    def storm(self, storm: Storm[R]) -> None:
-        """Run an attack on the points still standing, or on all if fooling the model is no reason to stop."""
-        standing = ~self.fooled if self.stop else torch.ones_like(self.fooled)
-        storm.run(standing.nonzero()[:, 0], self.capacity, self.done)
+    def queue(self) -> tuple[Tensor, int, Callable[[Tensor], Tensor]]:
+        """For :meth:`ActiveBatch.run`: the images still classified correctly, or all without ``stop``; the batch size;
+        and what tells which are finished."""
+        active = ~self.fooled if self.stop else torch.ones_like(self.fooled)
+        return active.nonzero()[:, 0], self.batch_size, self.finished
 
-    def done(self, points: Tensor) -> Tensor:
-        """Which of some points are to be left alone."""
-        return self.fooled[points] if self.stop else torch.zeros_like(points, dtype=torch.bool)
+    def finished(self, indices: Tensor) -> Tensor:
+        """Which of some images need no further trial (m,)."""
+        return self.fooled[indices] if self.stop else torch.zeros_like(indices, dtype=torch.bool)
 
-    def generators(self, points: Tensor, trials: Tensor, attack: str) -> list[Generator]:
-        """Each point's own random stream for its trial of an attack."""
-        return streams(self.x[points], trials.tolist(), self.seed, attack)
+    def generators(self, indices: Tensor, trials: Tensor, attack: str) -> list[Generator]:
+        """The random stream of each image for its trial of an attack."""
+        return streams(self.x[indices], trials.tolist(), self.seed, attack)
 
-    def goal(self, points: Tensor) -> Tensor | None:
-        """The classes asked for of some points, if any are."""
-        return None if self.goals is None else self.goals[points]
+    def target(self, indices: Tensor) -> Tensor | None:
+        """The target classes of some images (m,), or None in an untargeted attack."""
+        return None if self.targets is None else self.targets[indices]
 
 
-class Shared(TypedDict, total=False):
-    """The knobs that every attack has, by keyword.
+class CommonOptions(TypedDict, total=False):
+    """The keyword options that every attack has.
 
     Attributes:
-        loss: What to climb, and what to rank iterates by: ``ce`` (default), ``dlr`` or ``margin``. See
-            :mod:`rivals.attacks.objectives`.
-        targets: Classes (n,) to be mistaken for. None (default): any wrong class will do.
-        seed: Of everything random; 0 if not given. Each image has a stream of its own, made from the seed and from its
+        loss: The loss to maximize, and to rank iterates by: ``ce`` (default), ``dlr`` or ``margin``. See
+            :mod:`rivals.attacks.attack_losses`.
+        targets: Target classes (n,). None (default): untargeted, any wrong class is a success.
+        seed: Of everything random; 0 by default. Each image has its own random stream, made from the seed and its
             values, so that its result does not depend on the other images or on their order.
-        batch_size: The most images in one pass, 128 if not given. But for rounding, results do not depend on it.
-        stop_when_fooled: Leave an image alone once it fools the model, be it from the start (default). If not, all
-            trials and steps are taken, for the largest loss, among iterates that fool if there are any.
+        batch_size: Largest number of images in one forward pass, 128 by default. But for rounding, results do not
+            depend on it.
+        stop_when_fooled: Leave an image alone once it is misclassified, also from the start (default). If not, all
+            trials and steps are taken, for the largest loss among adversarial iterates, if there are any.
     """
 
     loss: str
@@ -172,55 +172,53 @@ class Shared(TypedDict, total=False):
 
 
 @contextlib.contextmanager
-def besiege(
+def prepare(
     model: Model,
     x: Tensor,
     y: Tensor,
     ball: Ball | None,
     *,
-    bounds: tuple[float, float] = (0.0, 1.0),
     loss: str = "ce",
     targets: Tensor | None = None,
     seed: int = 0,
     batch_size: int = 128,
     stop_when_fooled: bool = True,
-) -> Iterator[Siege]:
-    """Check everything, freeze the model, and hand over a :class:`Siege`.
+) -> Iterator[AttackState]:
+    """Check the input, freeze the model, and make the :class:`AttackState`.
 
     Args:
-        model: A module from images (n, ...) to logits (n, K), or one that is frozen already.
-        x: Images (n, ...) in range.
+        model: A module from images (n, ...) to logits (n, K), or a frozen one.
+        x: Images (n, ...) in the ball's bounds, [0, 1] without a ball.
         y: Labels (n,).
-        ball: Where to look; None for an attack that is bounded otherwise.
-        bounds: The range of the images where there is no ball to name it.
-        loss: This and the following: see :class:`Shared`.
+        ball: The threat model; None for an attack that is bounded otherwise.
+        loss: This and the following: see :class:`CommonOptions`.
 
     Raises:
-        UserError: whatever :mod:`rivals.attacks.checks` refuses, an eps with a wrong number of entries, or knobs out of
-            range.
+        UserError: whatever :mod:`rivals.attacks.input_checks` refuses, an eps with a wrong number of entries, or
+            options out of range.
     """
     if ball is not None and not isinstance(ball, Ball):
         raise UserError(f"the ball is a {type(ball).__name__}: give Linf(8 / 255), L2(0.5) or L1(12.0)")
-    x = check_images(x, bounds if ball is None else ball.bounds)
-    y = check_labels(y, x)
-    goals = None if targets is None else check_labels(targets, x, "targets")
-    if ball is not None:
+    if ball is not None and isinstance(x, Tensor) and x.ndim > 1:
         ball.radii(x)
+    x = check_images(x, (0.0, 1.0) if ball is None else ball.bounds)
+    y = check_labels(y, x)
+    targets = None if targets is None else check_labels(targets, x, "targets")
     if batch_size < 1:
-        raise UserError(f"a batch size of {batch_size} holds nothing: take 1 or more")
-    objective = OBJECTIVES[loss]
+        raise UserError(f"a batch size of {batch_size} cannot work: take 1 or more")
+    loss_fn = LOSSES[loss]
     with own_randomness(seed, x.device), freeze(model, x) as frozen, torch.no_grad():
         check_classes(y, frozen.classes)
-        if goals is not None:
-            check_classes(goals, frozen.classes, "targets")
-        yield Siege(frozen, x, y, goals, objective, batch_size, stop_when_fooled, seed)
+        if targets is not None:
+            check_classes(targets, frozen.classes, "targets")
+        yield AttackState(frozen, x, y, targets, loss_fn, batch_size, stop_when_fooled, seed)
 
 
-def at_least(value: float, least: float, name: str) -> None:
-    """Refuse a knob below ``least``.
+def check_at_least(value: float, least: float, name: str) -> None:
+    """Refuse an option below ``least``.
 
     Raises:
         UserError: it is, or is NaN.
     """
     if not value >= least:
-        raise UserError(f"{name} of {value:g} make no attack: take {least:g} or more")
+        raise UserError(f"{name} of {value:g} cannot work: take {least:g} or more")

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from typing import Any
+
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
@@ -10,30 +15,97 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-def fold_batch_norm(model: nn.Module, probe: Tensor, answer: Tensor) -> nn.Module | None:
-    """A module that answers like ``model`` in evaluation mode, with its batch-norms folded; None if there is no such.
+def fold_batch_norm(model: nn.Module, probe: Tensor, logits: Tensor) -> nn.Module | None:
+    """A module with the logits of ``model`` in evaluation mode and its batch norm folded, or None if it cannot be.
 
     It shares the parameters it does not change. There is none where the model has no batch-norm to fold, carries
-    hooks (tracing would lose them), cannot be traced, or answers otherwise than ``answer`` once folded, as
-    a randomised model does whose draws tracing would turn into constants.
+    hooks (tracing would lose them), cannot be traced, or once folded gives other logits, as a
+    randomized model does, whose random numbers tracing turns into constants.
 
     Args:
         model: In evaluation mode.
         probe: A few images.
-        answer: The model's logits for them.
+        logits: The model's logits for them.
     """
     modules = list(model.modules())
     if not any(type(module) in _NORMS for module in modules) or any(_hooked(module) for module in modules):
         return None
     try:
-        traced = fx.symbolic_trace(model)
+        graph, parts = _Recorder().trace_privately(model)
     except Exception:  # whatever the model's own forward raises when it is handed a proxy
         return None
-    if not _fold(traced):
+    if not _fold(graph, parts):
         return None
-    folded: Tensor = traced(probe)
-    slack = torch.finfo(answer.dtype).eps ** 0.5 * (1 + answer.abs().amax())
-    return traced if bool(((folded - answer).abs() <= slack).all()) else None
+    traced = _Traced(graph, parts)
+    folded: Tensor = traced(probe.clone())
+    # A class that is masked has a logit of -inf in both.
+    folded, logits = (each.nan_to_num(nan=torch.nan, neginf=0) for each in (folded, logits))
+    tolerance = torch.finfo(logits.dtype).eps ** 0.5 * (1 + logits.abs().amax())
+    return traced if bool(((folded - logits).abs() <= tolerance).all()) else None
+
+
+class _Recorder(fx.Tracer):
+    """Traces a model without a trace of its own: ``fx.symbolic_trace`` patches ``nn.Module`` while it runs, for all
+    threads of the process.
+
+    Here the layers of a private copy, which shares all tensors, record that they are called.
+    """
+
+    def trace_privately(self, model: nn.Module) -> tuple[fx.Graph, dict[str, Any]]:
+        """The model's forward pass for one argument as a graph, and the layers and tensors that it names."""
+        attributes = (value for module in model.modules() for value in vars(module).values())
+        tensors = [*model.parameters(), *model.buffers(), *(each for each in attributes if isinstance(each, Tensor))]
+        self.root = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+        self.graph = fx.Graph()
+        self.tensor_attrs = {}
+        for name, module in self.root.named_modules():
+            if name and self.is_leaf_module(module, name):
+                module.__class__ = self._recording(type(module), name)
+        output = self.root(self.create_proxy("placeholder", "x", (), {}))
+        self.create_node("output", "output", (self.create_arg(output),), {})
+        layers = dict(model.named_modules())
+        parts = {
+            str(node.target): layers[node.target] if node.op == "call_module" else attrgetter(node.target)(self.root)
+            for node in self.graph.nodes
+            if node.op in ("call_module", "get_attr")
+        }
+        return self.graph, parts
+
+    def _recording(self, layer: type[nn.Module], name: str) -> type[nn.Module]:
+        """A class like ``layer`` whose calls with values of the graph become nodes of it."""
+
+        def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            if any(isinstance(value, fx.Proxy) for value in (*args, *kwargs.values())):
+                return self.create_proxy("call_module", name, args, kwargs)
+            return layer.__call__(module, *args, **kwargs)
+
+        return type(layer.__name__, (layer,), {"__call__": call})
+
+
+class _Traced(nn.Module):
+    """Runs a graph. It is gone once it is dropped, unlike an ``fx.GraphModule``: the source of each one's forward pass
+    stays, for tracebacks, in a cache of the process that only grows.
+
+    Args:
+        graph: Of one argument. Its nodes are renamed.
+        parts: The layers and tensors that it names.
+    """
+
+    def __init__(self, graph: fx.Graph, parts: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.training = False
+        for number, node in enumerate(graph.nodes):
+            if node.op in ("call_module", "get_attr"):
+                part = parts[str(node.target)]
+                node.target = f"part_{number}"
+                setattr(self, node.target, part)
+        code = graph.python_code("self")
+        namespace = dict(code.globals)
+        exec(code.src, namespace)
+        self.run: Callable[[nn.Module, Tensor], Tensor] = namespace["forward"]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(self, x)
 
 
 def _hooked(module: nn.Module) -> bool:
@@ -41,33 +113,29 @@ def _hooked(module: nn.Module) -> bool:
     return any(getattr(module, name, None) for name in hooks)
 
 
-def _fold(traced: fx.GraphModule) -> int:
+def _fold(graph: fx.Graph, parts: dict[str, Any]) -> int:
     """Fold in place, and count how many were. Each pair gets a module of its own, so shared layers stay right."""
-    modules = dict(traced.named_modules())
     count = 0
-    for node in list(traced.graph.nodes):
+    for node in list(graph.nodes):
         source = node.args[0] if node.args else None
         if node.op != "call_module" or not isinstance(source, fx.Node):
             continue
         if source.op != "call_module" or len(source.users) != 1:
             continue
-        fused = _fuse(modules[str(source.target)], modules[str(node.target)])
+        fused = _fuse(parts[str(source.target)], parts[str(node.target)])
         if fused is None:
             continue
-        name = f"folded_{count}"
-        traced.add_module(name, fused)
-        modules[name] = fused
+        name = f".folded_{count}"  # a name that no layer has
+        parts[name] = fused
         source.target = name
         node.replace_all_uses_with(source)
-        traced.graph.erase_node(node)
+        graph.erase_node(node)
         count += 1
-    traced.delete_all_unused_submodules()
-    traced.recompile()
     return count
 
 
 def _fuse(layer: nn.Module, norm: nn.Module) -> nn.Module | None:
-    # Exact types only: a subclass or a parametrised layer may compute something else.
+    # Exact types only: a subclass or a parametrized layer may compute something else.
     if not isinstance(norm, _NORMS) or type(norm) not in _NORMS or norm.running_mean is None:
         return None
     fused: nn.Module

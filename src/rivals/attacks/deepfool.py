@@ -1,4 +1,4 @@
-"""DeepFool: from one linear model of the boundary to the next, until it is crossed (Moosavi-Dezfooli et al. 2016)."""
+"""DeepFool: cross the nearest linearized boundary until misclassified (Moosavi-Dezfooli et al. 2016, Alg. 2)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from rivals.attacks.hunt import Hunt, Hunting, hunt
-from rivals.attacks.hyperplane import facets, reach
-from rivals.attacks.objectives import runners_up
-from rivals.attacks.siege import Model, at_least
-from rivals.attacks.standing import Rows
-from rivals.base.balls import Ball
+from rivals.attacks.active_batch import Rows
+from rivals.attacks.attack_losses import strongest_others
+from rivals.attacks.attack_state import Model, check_at_least
+from rivals.attacks.linear_boundary import min_norm_step, nearest_boundary
+from rivals.attacks.min_norm import MinNormOptions, MinNormSearch, min_norm_search
 from rivals.base.errors import UserError
+from rivals.base.norm_balls import Ball
 
 
 def deepfool(
@@ -26,74 +26,73 @@ def deepfool(
     steps: int = 50,
     overshoot: float = 0.02,
     classes: int = 10,
-    **hunting: Unpack[Hunting],
+    **options: Unpack[MinNormOptions],
 ) -> Tensor:
-    """DeepFool (Moosavi-Dezfooli et al. 2016, alg. 2): a near point that fools, in a few steps; in Linf, L2 or L1.
+    """DeepFool (Moosavi-Dezfooli et al. 2016, Alg. 2): a near adversarial example in a few steps; in Linf, L2 or L1.
 
-    Each step makes the model linear and goes to the nearest of the boundaries to other classes, and a little beyond,
-    until the model is fooled. Here the way is the shortest *within the box* (exactly; clipping falls short), and the
-    end is drawn back to the boundary, see :mod:`rivals.attacks.hunt`.
+    Each step linearizes the model and moves to the nearest of the boundaries to other classes, and a little beyond,
+    until the image is misclassified. Here the step has minimum norm *within the box* (exactly; clipping would fall
+    short), and the result is refined, see :mod:`rivals.attacks.min_norm`.
 
     Args:
-        model: An ``nn.Module`` from images (n, ...) to logits (n, K), or a :class:`~rivals.attacks.frozen.Frozen`.
-        x: Images (n, ...) within the ball's bounds.
+        model: An ``nn.Module`` from images (n, ...) to logits (n, K), or a :class:`FrozenModel`.
+        x: Images (n, ...) in the ball's bounds.
         y: Labels (n,).
-        ball: Names the norm and the bounds; its eps, a number or one for each image, is how far a point may lie to
-            count.
+        ball: Its norm, its bounds and, by its eps, how far an adversarial example may be to count.
         steps: The most steps; few are needed as a rule.
-        overshoot: By what share a step goes beyond the boundary of the linear model.
-        classes: Among how many of the strongest classes of the clean logits, the label with them, the nearest boundary
-            is looked for: a backward pass each but the label's, in every step.
-        hunting: seed, batch_size, clean, slides: see :class:`~rivals.attacks.hunt.Hunting`. There is no targeted
-            DeepFool.
+        overshoot: By what share a step goes beyond the linearized boundary.
+        classes: How many classes with the largest clean logits, the label among them, are considered: a backward pass
+            for each but the label in every step.
+        options: See :class:`MinNormOptions`. There is no targeted DeepFool.
 
     Returns:
-        For each image a near point that fools, if it lies within eps; else the image. Images that are misclassified
-        already come back as they are.
+        For each image a near adversarial example, refined, if it lies within eps; else the image. Misclassified images
+        are returned as they are.
 
     Raises:
         UserError: bad input, in one line.
     """
-    at_least(steps, 1, "steps")
-    at_least(overshoot, 0, "an overshoot")
-    at_least(classes, 2, "classes")
-    if hunting.get("targets") is not None:
+    check_at_least(steps, 1, "steps")
+    check_at_least(overshoot, 0, "an overshoot")
+    check_at_least(classes, 2, "classes")
+    if options.get("targets") is not None:
         raise UserError("deepfool has no targeted form: leave targets out, or take fab, ddn, fmn or carlini_wagner")
-    with hunt(model, x, y, ball, **hunting) as found:
-        if len(found.clean):
-            others = runners_up(found.clean, found.siege.y, min(classes, found.siege.frozen.classes) - 1)
-            hops = _Hops(found, others, steps, overshoot)
-            found.storm(hops.begin, hops.advance)
-        return found.result()
+    with min_norm_search(model, x, y, ball, **options) as search:
+        if len(search.clean):
+            others = strongest_others(search.clean, search.state.y, min(classes, search.state.frozen.classes) - 1)
+            attack = _DeepFool(search, others, steps, overshoot)
+            search.run(attack.init_rows, attack.step)
+        return search.result()
 
 
 @dataclass
-class _Hopping(Rows):
+class _DeepFoolRows(Rows):
     classes: Tensor
-    taken: Tensor
+    k: Tensor
 
 
-class _Hops:
-    """The loop of DeepFool, one step at a time."""
+class _DeepFool:
+    """Alg. 2 on an active batch."""
 
-    def __init__(self, found: Hunt, classes: Tensor, steps: int, overshoot: float) -> None:
-        self.found = found
+    def __init__(self, search: MinNormSearch, classes: Tensor, steps: int, overshoot: float) -> None:
+        self.search = search
         self.classes = classes
         self.steps = steps
         self.overshoot = overshoot
 
-    def begin(self, points: Tensor, trials: Tensor) -> _Hopping:
-        x, y = self.found.siege.x[points], self.found.siege.y[points]
-        return _Hopping(points, trials, x, x, y, None, self.classes[points], torch.zeros_like(points))
+    def init_rows(self, indices: Tensor, trials: Tensor) -> _DeepFoolRows:
+        x, y = self.search.state.x[indices], self.search.state.y[indices]
+        return _DeepFoolRows(indices, trials, x, x, y, None, self.classes[indices], torch.zeros_like(indices))
 
-    def advance(self, rows: _Hopping) -> Tensor:
-        ball, frozen = self.found.ball, self.found.siege.frozen
+    def step(self, rows: _DeepFoolRows) -> Tensor:
+        ball, frozen = self.search.ball, self.search.state.frozen
         leaf, logits = frozen.trace(rows.x_adv)
-        over = self.found.offer(rows.point, rows.x_adv, logits.detach()) | (rows.taken == self.steps)
+        over = self.search.keep_best(rows.index, rows.x_adv, logits.detach()) | (rows.k == self.steps)
         if bool(over.all()):  # the last gradients would go unused
             return over
-        lead, normal = facets(frozen, leaf, logits, rows.y, ball, rows.classes)
-        hop = reach(rows.x_adv, normal, -lead * (1 + self.overshoot), ball)
-        rows.x_adv = (rows.x_adv + hop).clamp_(*ball.bounds)
-        rows.taken = rows.taken + 1
+        f_k, w_k = nearest_boundary(frozen, leaf, logits, rows.y, ball, rows.classes)
+        # Alg. 2, lines 8 to 11: the nearest hyperplane k, and the minimum-norm step r_i to it
+        r = min_norm_step(rows.x_adv, w_k, -f_k * (1 + self.overshoot), ball)
+        rows.x_adv = (rows.x_adv + r).clamp_(*ball.bounds)
+        rows.k = rows.k + 1
         return over

@@ -1,4 +1,8 @@
-"""Several attacks as one, each on the images that those before it left standing: AutoAttack (Croce & Hein 2020)."""
+"""Ensembles: attacks in stages, each on the images that are still classified correctly.
+
+What the stages share is in one place, :class:`Ensemble`. :func:`run_ensemble` runs the stages one after the other; an
+evaluation, which records and verifies every stage, calls :meth:`Ensemble.run` itself, and gets the same images.
+"""
 
 from __future__ import annotations
 
@@ -6,64 +10,69 @@ import inspect
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import TypedDict, Unpack
 
 import torch
 from torch import Tensor
 
-from rivals.attacks.autopgd import apgd
-from rivals.attacks.blind import noise
-from rivals.attacks.carlini import carlini_wagner
-from rivals.attacks.deepfool import deepfool
-from rivals.attacks.fab import fab
-from rivals.attacks.frozen import Frozen
-from rivals.attacks.objectives import margin
-from rivals.attacks.relay import relay
-from rivals.attacks.shrinking import ddn, fmn
-from rivals.attacks.siege import Model, besiege
-from rivals.attacks.square import square
-from rivals.attacks.steps import bim, fgsm, mifgsm, pgd
-from rivals.attacks.streams import own_randomness
-from rivals.base.balls import L1, Ball
-from rivals.base.errors import UserError
-from rivals.base.registry import Registry, unknown
-from rivals.base.seeds import derive
+from rivals.attacks.attack_losses import margin
+from rivals.attacks.attack_state import prepare
+from rivals.attacks.frozen_model import FrozenModel
+from rivals.attacks.model_rng import own_randomness
+from rivals.base.norm_balls import Ball
 
 Attack = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
-class Part:
+class Stage:
     """One attack of an ensemble.
 
     Attributes:
         name: What it is called in reports.
-        attack: Called as ``attack(frozen, x, y, ball, targets=, seed=, batch_size=)``; if it has these knobs, also with
-            ``clean=``, the logits of ``x``, and ``found=``, for each image the one with the largest margin that any
-            part before has made. Other knobs are bound beforehand, by ``functools.partial``.
+        attack: Called as ``attack(frozen, x, y, ball, targets=, seed=, batch_size=)``; if it has these parameters, also
+            with ``clean=``, the logits of ``x``, and ``best=``, for each image the iterate with the largest margin of
+            all stages before. Other options are bound beforehand, by ``functools.partial``.
     """
 
     name: str
     attack: Attack
 
+    def takes(self, name: str) -> bool:
+        """Whether the attack has a parameter of this name."""
+        return name in inspect.signature(self.attack).parameters
+
+
+class EnsembleOptions(TypedDict, total=False):
+    """The keyword options of an ensemble.
+
+    Attributes:
+        targets: Target classes (n,). None (default): untargeted.
+        seed: Of everything random; 0 by default.
+        batch_size: Largest number of images in one forward pass, 128 by default.
+    """
+
+    targets: Tensor | None
+    seed: int
+    batch_size: int
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a part of an ensemble did.
+    """The result of a stage.
 
     Attributes:
-        part: Its name; ``clean`` for the look at the originals, which comes first.
-        points: Which images it attacked (m,): those still standing when it began.
-        x_adv: What it made of each (m, ...).
-        fooled: Which of ``x_adv`` lie in ball and box and fool the model (m,).
-        seconds: How long it took.
-        forwards: Images passed forward, those of the judgement among them.
+        stage: Its name; ``clean`` for the clean images, which come first.
+        indices: Which images it attacked (m,): those still classified correctly when it began.
+        x_adv: Its result for each (m, ...).
+        fooled: Which of ``x_adv`` lie in ball and box and are adversarial (m,).
+        seconds: Time taken.
+        forwards: Images passed forward, the final evaluation included.
         backwards: Images passed backward.
     """
 
-    part: str
-    points: Tensor
+    stage: str
+    indices: Tensor
     x_adv: Tensor
     fooled: Tensor
     seconds: float
@@ -71,231 +80,124 @@ class Outcome:
     backwards: int
 
 
-def assault(
-    frozen: Frozen,
-    x: Tensor,
-    y: Tensor,
-    ball: Ball,
-    parts: Sequence[Part],
-    *,
-    targets: Tensor | None = None,
-    clean: Tensor | None = None,
-    seed: int = 0,
-    batch_size: int = 128,
-) -> Iterator[Outcome]:
-    """Look at the originals, then let each part in turn attack the originals that still stand, until none does.
-
-    The clean logits are computed once and shared. A part is not believed: what it returns is judged by a pass of its
-    own, and must lie in ball and box.
+class Ensemble:
+    """An ensemble under way: what its stages share, and carry from one to the next.
 
     Args:
-        frozen: A model that :func:`~rivals.attacks.frozen.freeze` made ready.
-        x: Images (n, ...) within the ball's bounds.
+        frozen: A model that :func:`~rivals.attacks.frozen_model.freeze` made ready.
+        x: Images (n, ...) in the ball's bounds.
         y: Labels (n,).
-        ball: Where to look.
-        parts: The attacks, in order.
-        targets: Classes (n,) to be mistaken for. None: any wrong class will do.
+        ball: The threat model.
         clean: The model's logits for ``x``, if they are known: saves a pass.
-        seed: Of everything random.
-        batch_size: The most images in one pass.
+        options: See :class:`EnsembleOptions`.
 
-    Yields:
-        The outcome ``clean``, then one for each part that still found images standing.
+    Attributes:
+        clean: The outcome of the clean images: which are misclassified without an attack.
 
     Raises:
         UserError: bad input, in one line.
     """
-    meter = _Meter(frozen)
-    # Nothing is held open over a yield: the caller's own gradients and random numbers must not notice.
-    with besiege(frozen, x, y, ball, targets=targets, seed=seed, batch_size=batch_size) as siege:
-        clean, fooled = siege.look(clean), siege.fooled
-        x, y, targets = siege.x, siege.y, siege.goals
-    points = torch.arange(len(x), device=x.device)
-    yield meter.outcome("clean", points, x, fooled)
-    radii, points = ball.radii(x), points[~fooled]
-    if not len(points):
-        return
-    found, lead = x.clone(), margin(clean, y, targets)
-    for part in parts:
+
+    def __init__(
+        self,
+        frozen: FrozenModel,
+        x: Tensor,
+        y: Tensor,
+        ball: Ball,
+        *,
+        clean: Tensor | None = None,
+        **options: Unpack[EnsembleOptions],
+    ) -> None:
         meter = _Meter(frozen)
-        original, label, own = x[points], y[points], ball.sized(radii[points])
-        goal = None if targets is None else targets[points]
-        extra = {"clean": clean[points], "found": found[points]}
-        knobs: dict[str, Any] = {
-            name: extra[name] for name in inspect.signature(part.attack).parameters if name in extra
-        }
-        x_adv = part.attack(frozen, original, label, own, targets=goal, seed=seed, batch_size=batch_size, **knobs)
-        valid = own.contains(x_adv, original).nonzero()[:, 0]
-        reached = torch.full_like(lead[points], -torch.inf)
-        fooled = torch.zeros_like(points, dtype=torch.bool)
+        with prepare(frozen, x, y, ball, **options) as state:
+            self._seed, self._batch_size = state.seed, state.batch_size
+            self._logits, fooled = state.clean_logits(clean), state.fooled
+            self._x, self._y, self._targets = state.x, state.y, state.targets
+        self._frozen, self._ball, self._radii = frozen, ball, ball.radii(self._x)
+        self._best, self._margin = self._x, torch.empty_like(self._radii)
+        if len(self._x):
+            self._best, self._margin = self._x.clone(), margin(self._logits, self._y, self._targets)
+        self.clean = meter.outcome("clean", torch.arange(len(x), device=x.device), self._x, fooled)
+
+    def run(self, stage: Stage, indices: Tensor) -> Outcome | None:
+        """Run a stage on some images (m,), without those misclassified as they are; None if there are no others.
+
+        What it returns is evaluated by a forward pass of its own, and must lie in ball and box. Where it fooled no
+        more than it was, but came nearer, later stages start from there.
+        """
+        indices = indices[~self.clean.fooled[indices]]
+        if not len(indices):
+            return None
+        frozen, meter = self._frozen, _Meter(self._frozen)
+        x, y, ball = self._x[indices], self._y[indices], self._ball.with_eps(self._radii[indices])
+        targets = None if self._targets is None else self._targets[indices]
+        extra = {"clean": self._logits[indices], "best": self._best[indices]}
+        wanted = {name: values for name, values in extra.items() if stage.takes(name)}
+        seed, batch_size = self._seed, self._batch_size
+        with own_randomness(seed, x.device):
+            x_adv = stage.attack(frozen, x, y, ball, targets=targets, seed=seed, batch_size=batch_size, **wanted)
+        valid = ball.contains(x_adv, x).nonzero()[:, 0]
+        margins = torch.full_like(self._margin[indices], -torch.inf)
+        fooled = torch.zeros_like(indices, dtype=torch.bool)
         with own_randomness(seed, x.device):
             for some in torch.split(valid, batch_size) if len(valid) else ():
                 logits = frozen.logits(x_adv[some])
-                said = logits.argmax(1)
-                fooled[some] = said != label[some] if goal is None else said == goal[some]
-                reached[some] = margin(logits, label[some], None if goal is None else goal[some])
-        yield meter.outcome(part.name, points, x_adv, fooled)
-        nearer = reached > lead[points]
-        found[points[nearer]], lead[points[nearer]] = x_adv[nearer], reached[nearer]
-        points = points[~fooled]
-        if not len(points):
-            return
+                predicted, target = logits.argmax(1), None if targets is None else targets[some]
+                fooled[some] = predicted != y[some] if target is None else predicted == target
+                margins[some] = margin(logits, y[some], target)
+        # A success is not carried on: whoever attacks the image again did not believe it.
+        nearer = (margins > self._margin[indices]) & ~fooled
+        self._best[indices[nearer]], self._margin[indices[nearer]] = x_adv[nearer], margins[nearer]
+        return meter.outcome(stage.name, indices, x_adv, fooled)
 
 
-class _Meter:
-    """Reads the clock and the model's counts of passes, from its making to the outcome."""
-
-    def __init__(self, frozen: Frozen) -> None:
-        self.frozen = frozen
-        self.since = time.perf_counter(), frozen.forwards, frozen.backwards
-
-    def outcome(self, part: str, points: Tensor, x_adv: Tensor, fooled: Tensor) -> Outcome:
-        now = time.perf_counter(), self.frozen.forwards, self.frozen.backwards
-        seconds, forwards, backwards = (after - before for after, before in zip(now, self.since, strict=True))
-        return Outcome(part, points, x_adv, fooled, seconds, int(forwards), int(backwards))
-
-
-def plan(version: str, ball: Ball) -> tuple[Part, ...]:
-    """The parts of a version of AutoAttack, in order.
-
-    ``standard``, as published: APGD on the cross-entropy, APGD-T, FAB-T, Square; 100 steps and 9 targets each, 5000
-    queries; in L1 (Croce & Hein 2021) 5 restarts of the first, and 5 targets in the second.
-
-    ``swift``, about an eighth of those passes: PGD of 40 steps; APGD-T of 25 steps towards 4 targets; PGD again, three
-    times, on images near falling; then a relay of Square and PGD from the best point found, dropped where the lead
-    neither halves nor stirs.
-
-    Args:
-        version: ``standard`` or ``swift``.
-        ball: Where the search is to be; its norm decides on budgets.
-
-    Raises:
-        UserError: there is no such version.
-    """
-    if version not in _VERSIONS:
-        raise unknown("version of autoattack", version, _VERSIONS)
-    if not isinstance(ball, Ball):
-        raise UserError(f"the ball is a {type(ball).__name__}: give Linf(8 / 255), L2(0.5) or L1(12.0)")
-    return _VERSIONS[version](ball)
-
-
-def autoattack(
-    model: Model,
+def run_ensemble(
+    frozen: FrozenModel,
     x: Tensor,
     y: Tensor,
     ball: Ball,
+    stages: Sequence[Stage],
     *,
-    version: str = "standard",
-    parts: Sequence[str] | None = None,
     clean: Tensor | None = None,
-    targets: Tensor | None = None,
-    seed: int = 0,
-    batch_size: int = 128,
-) -> Tensor:
-    """AutoAttack (Croce & Hein 2020): attacks without knobs to tune, each on the images the others left standing.
+    **options: Unpack[EnsembleOptions],
+) -> Iterator[Outcome]:
+    """Evaluate the clean images, then run each stage on the images that are still classified correctly.
 
     Args:
-        model: An ``nn.Module`` from images (n, ...) to logits (n, K), or a :class:`~rivals.attacks.frozen.Frozen`.
-        x: Images (n, ...) within the ball's bounds.
+        frozen: A model that :func:`~rivals.attacks.frozen_model.freeze` made ready.
+        x: Images (n, ...) in the ball's bounds.
         y: Labels (n,).
-        ball: Where to look: ``Linf(8 / 255)``, ``L2(0.5)``, ``L1(12.0)``.
-        version: Which plan to follow: see :func:`plan`.
-        parts: The names of those parts that are wanted, in any order; all if not given.
+        ball: The threat model.
+        stages: The attacks, in order.
         clean: The model's logits for ``x``, if they are known: saves a pass.
-        targets: Classes (n,) to be mistaken for. None: any wrong class will do.
-        seed: Of everything random.
-        batch_size: The most images in one pass.
+        options: See :class:`EnsembleOptions`.
 
-    Returns:
-        For each image one in ball and box that fools the model, or the image itself if none was found.
+    Yields:
+        The outcome ``clean``, then one for each stage that still had images to attack.
 
     Raises:
         UserError: bad input, in one line.
     """
-    chosen = plan(version, ball)
-    if parts is not None:
-        names = [part.name for part in chosen]
-        for name in parts:
-            if name not in names:
-                raise unknown(f"part of autoattack {version}", name, names)
-        chosen = tuple(part for part in chosen if part.name in parts)
-    knobs: dict[str, Any] = {"targets": targets, "seed": seed, "batch_size": batch_size}
-    with besiege(model, x, y, ball, **knobs) as siege:
-        for outcome in assault(siege.frozen, x, y, ball, chosen, clean=clean, **knobs):
-            siege.best[outcome.points[outcome.fooled]] = outcome.x_adv[outcome.fooled]
-        return siege.best
+    # Nothing is held open over a yield: the caller's own gradients and random numbers must not notice.
+    ensemble = Ensemble(frozen, x, y, ball, clean=clean, **options)
+    yield ensemble.clean
+    indices = ensemble.clean.indices
+    for stage in stages:
+        outcome = ensemble.run(stage, indices)
+        if outcome is None:
+            return
+        yield outcome
+        indices = outcome.indices[~outcome.fooled]
 
 
-def _standard(ball: Ball) -> tuple[Part, ...]:
-    sparse = isinstance(ball, L1)
-    return (
-        Part("apgd-ce", partial(apgd, restarts=5 if sparse else 1)),
-        Part("apgd-t", partial(_pull, apgd, 5 if sparse else 9, loss="dlr")),
-        Part("fab-t", partial(_pull, fab, 9, stop_within=True)),
-        Part("square", square),
-    )
+class _Meter:
+    """Measures time and passes from its making to the outcome."""
 
+    def __init__(self, frozen: FrozenModel) -> None:
+        self.frozen = frozen
+        self.since = time.perf_counter(), frozen.forwards, frozen.backwards
 
-def _swift(ball: Ball) -> tuple[Part, ...]:
-    return (
-        Part("pgd", partial(pgd, steps=40)),
-        Part("apgd-t", partial(_pull, apgd, 4, loss="dlr", steps=25)),
-        Part("pgd-again", partial(_near, partial(pgd, steps=40, restarts=3), 0.5)),
-        Part("relay", partial(relay, turns=7)),
-    )
-
-
-def _near(
-    attack: Attack,
-    share: float,
-    model: Frozen,
-    x: Tensor,
-    y: Tensor,
-    ball: Ball,
-    clean: Tensor,
-    found: Tensor,
-    *,
-    targets: Tensor | None,
-    seed: int,
-    batch_size: int,
-) -> Tensor:
-    """An attack on those images alone of which ``share`` of the label's lead or less is left; the others stay."""
-    reached = torch.cat([model.logits(some) for some in torch.split(found, batch_size)])
-    near = (margin(reached, y, targets) >= share * margin(clean, y, targets)).nonzero()[:, 0]
-    radii, goal = ball.radii(x)[near], None if targets is None else targets[near]
-    knobs: dict[str, Any] = {"targets": goal, "seed": derive(seed, "again"), "batch_size": batch_size}
-    x_adv = x.clone()
-    x_adv[near] = attack(model, x[near], y[near], ball.sized(radii), clean=clean[near], **knobs)
-    return x_adv
-
-
-def _pull(
-    attack: Attack, rivals: int, model: Model, x: Tensor, y: Tensor, ball: Ball, clean: Tensor, **knobs: Any
-) -> Tensor:
-    """An attack towards the strongest wrong classes in turn; if one class is asked for, towards that one."""
-    if knobs.get("targets") is None:
-        knobs["rivals"] = rivals
-    return attack(model, x, y, ball, clean=clean, **knobs)
-
-
-_VERSIONS: dict[str, Callable[[Ball], tuple[Part, ...]]] = {"standard": _standard, "swift": _swift}
-
-ATTACKS: Registry[Attack] = Registry(
-    "attack",
-    {
-        "noise": noise,
-        "fgsm": fgsm,
-        "bim": bim,
-        "pgd": pgd,
-        "mifgsm": mifgsm,
-        "apgd": apgd,
-        "fab": fab,
-        "deepfool": deepfool,
-        "carlini_wagner": carlini_wagner,
-        "ddn": ddn,
-        "fmn": fmn,
-        "square": square,
-        "relay": relay,
-        "autoattack": autoattack,
-    },
-)
+    def outcome(self, stage: str, indices: Tensor, x_adv: Tensor, fooled: Tensor) -> Outcome:
+        now = time.perf_counter(), self.frozen.forwards, self.frozen.backwards
+        seconds, forwards, backwards = (after - before for after, before in zip(now, self.since, strict=True))
+        return Outcome(stage, indices, x_adv, fooled, seconds, int(forwards), int(backwards))

@@ -1,47 +1,64 @@
-"""A classifier made ready to be attacked: evaluated, differentiated by its images only, and as fast as it can be had.
+"""A classifier made ready to be attacked: in evaluation mode, with gradients for its images only.
 
-The only place that touches a model. ``freeze`` gives a :class:`Frozen`, which every attack takes in a model's stead, so
-that several attacks share one preparation and one count of passes.
+The only place that touches a model. Every attack takes the :class:`FrozenModel` that ``freeze`` makes in place of a
+model, so that several attacks share one preparation and one count of passes.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import cast
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
-from rivals.attacks.checks import check_logits, check_place, warn_of_probabilities
-from rivals.attacks.folding import fold_batch_norm
+from rivals.attacks.bn_folding import fold_batch_norm
+from rivals.attacks.eval_mode import eval_mode
+from rivals.attacks.input_checks import (
+    NoGradientError,
+    are_probabilities,
+    check_logits,
+    check_place,
+    warn_of_one_logit,
+    warn_of_probabilities,
+)
+from rivals.attacks.model_outputs import LogitsModel, steps_to_logits, two_logits
+from rivals.base.devices import is_out_of_memory
 from rivals.base.errors import UserError
 
 
-class Frozen:
+class FrozenModel:
     """A model under attack. Made by :func:`freeze`.
 
     Attributes:
-        run: The module that answers: the model, or what it was folded to.
+        run: The module from images to logits (n, classes) whose forward pass is run: the model, where its output has
+            to be read in a :class:`LogitsModel`, or a folded copy.
         forwards: Images passed forward so far (the one or two that probed the model are not counted).
         backwards: Images passed backward so far.
-        classes: How many classes the model tells apart.
+        classes: Number of classes.
         folded: Whether batch-norm was folded into the convolutions before it.
-        channels_last: Whether images are handed over in that memory format.
+        channels_last: Whether images are passed in that memory format.
+        probabilities: Whether the outputs look like probabilities instead of logits.
+        one_logit: Whether the model returns one logit per image, read as two classes.
+        passes: Forward passes of a randomized model, over which logits and :meth:`mean_loss` are averaged; 1 at first.
     """
 
     def __init__(self, run: nn.Module, classes: int, *, folded: bool, channels_last: bool) -> None:
         self.run = run
         self.classes = classes
+        self.probabilities = False
+        self.one_logit = False
         self.folded = folded
         self.channels_last = channels_last
         self.forwards = 0
         self.backwards = 0
+        self.passes = 1
+        self._traced: tuple[Tensor | None, list[Tensor]] = (None, [])
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits (n, classes) of images (n, ...), without a graph."""
         with torch.no_grad():
-            return self._answer(x.detach())
+            return _mean([self._counted(self.run(self._own_copy(x.detach())), x) for _ in range(self.passes)])
 
     def trace(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """A leaf with the values of ``x`` and its logits (n, classes), to be handed to :meth:`gradient`.
@@ -49,14 +66,25 @@ class Frozen:
         Raises:
             UserError: the logits do not depend on the images by a graph.
         """
-        leaf = self._laid_out(x.detach()).requires_grad_()
+        leaf = self._to_memory_format(x.detach()).requires_grad_()
         with torch.enable_grad():
-            logits = self._answer(leaf)
+            passes = [self._counted(self.run(self._own_copy(leaf)), leaf) for _ in range(self.passes)]
+            logits = _mean(passes)
         if not logits.requires_grad:
             raise _no_gradient()
+        self._traced = (logits, passes) if self.passes > 1 else (None, [])
         return leaf, logits
 
-    def gradient(self, values: Tensor, leaf: Tensor, *, again: bool = False) -> Tensor:
+    def mean_loss(self, loss: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
+        """The loss (n,) of logits; of those of the last trace, the mean of the losses of its passes.
+
+        Its gradient is the mean of the passes' gradients, as in EOT (Athalye et al. 2018, eq. 1) and in AutoAttack's
+        version for randomized models. Logits that were averaged first would give the gradient of another function.
+        """
+        traced, passes = self._traced
+        return _mean([loss(each) for each in passes]) if logits is traced else loss(logits)
+
+    def gradient(self, values: Tensor, leaf: Tensor, *, retain_graph: bool = False) -> Tensor:
         """The gradient of each value (n,) by its own image, shaped like ``leaf``. Parameters get none.
 
         The values are summed, not averaged, so that an image's gradient does not depend on the size of the batch.
@@ -64,83 +92,134 @@ class Frozen:
         Args:
             values: One number an image, made from the logits of :meth:`trace`.
             leaf: The leaf of :meth:`trace`.
-            again: Whether the same graph will be asked again.
+            retain_graph: Whether another backward pass through the same graph follows.
         """
         self.backwards += len(leaf)
         ones = torch.ones_like(values)
-        (gradient,) = torch.autograd.grad(values, leaf, ones, retain_graph=again, allow_unused=True)
+        (gradient,) = torch.autograd.grad(values, leaf, ones, retain_graph=retain_graph, allow_unused=True)
         if gradient is None:
             raise _no_gradient()
         return gradient
 
-    def _laid_out(self, x: Tensor) -> Tensor:
+    def _to_memory_format(self, x: Tensor) -> Tensor:
         return x.contiguous(memory_format=torch.channels_last) if self.channels_last else x
 
-    def _answer(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.run(self._laid_out(x))
+    def _own_copy(self, x: Tensor) -> Tensor:
+        """A copy for the model, which may write on its input: neither the caller's images nor a leaf may change."""
+        formatted = self._to_memory_format(x)
+        return x.clone() if formatted is x and not isinstance(self.run, _CompiledModel) else formatted
+
+    def _counted(self, logits: Tensor, x: Tensor) -> Tensor:
         check_logits(logits, x)
         self.forwards += len(x)
         return logits
 
 
-def _no_gradient() -> UserError:
-    return UserError(
+def _mean(values: list[Tensor]) -> Tensor:
+    return values[0] if len(values) == 1 else torch.stack(values).mean(0)
+
+
+class _CompiledModel(nn.Module):
+    """A model made by ``torch.compile``, which copies its input inside: a compiler wants to be given a leaf."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.run = torch.compile(lambda x: model(x.clone()), dynamic=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.run(x)
+        return logits
+
+
+def _no_gradient() -> NoGradientError:
+    return NoGradientError(
         "the model gives no gradient for its images (its forward detaches them, rounds, or runs under no_grad): "
         "let it be differentiable, or take an attack that needs no gradient, as noise"
     )
 
 
+def _forward_failed(error: Exception, probe: Tensor) -> UserError:
+    reason = (str(error).strip() or "no reason given").splitlines()[0]
+    shape = " x ".join(map(str, probe.shape[1:]))
+    return UserError(
+        f"the model fails on images of {shape} ({type(error).__name__}: {reason}): give images of the size and "
+        "channels it was made for, as by --size, or fix its forward"
+    )
+
+
 @contextlib.contextmanager
 def freeze(
-    model: nn.Module | Frozen,
+    model: nn.Module | FrozenModel,
     x: Tensor,
     *,
     fold: bool = True,
     channels_last: bool | None = None,
     compiled: bool = False,
-) -> Iterator[Frozen]:
-    """Make ``model`` ready to be attacked on images like ``x``, and leave it afterwards as it was.
+    warn: bool = True,
+) -> Iterator[FrozenModel]:
+    """Make ``model`` ready to be attacked on images like ``x``, and leave it afterward as it was.
 
-    Inside, the model is in evaluation mode and no parameter requires a gradient. Afterwards, also after an error, the
-    mode of every module, ``requires_grad`` and the buffers are what they were; ``.grad`` is never touched. The model
-    must not be trained inside.
+    Inside, the model is in evaluation mode and no parameter requires a gradient. Afterward, also after an error, the
+    mode of every module, ``requires_grad`` and the buffers are what they were; ``.grad`` is never touched. Several
+    threads may freeze one model at once: the last one restores it. The model must not be trained inside.
 
     Args:
-        model: Maps images (n, ...) to logits (n, classes). One that is frozen already is passed through.
-        x: Images; the first two probe the model. If there are none, the model is neither asked nor touched.
+        model: Maps images (n, ...) to logits (n, classes), or to what :func:`steps_to_logits` finds them in. One that
+            is frozen already is passed through.
+        x: Images; the first two probe the model. If there are none, the model is not used.
         fold: Fold batch-norm into the convolutions before it where the model can be traced; the folded model is
-            checked against the model on the probes, and dropped if it answers otherwise.
-        channels_last: Hand the images over channels last, if the model takes them so. If not given, on the CPU, where
+            checked against the model on the probes, and dropped if its logits differ.
+        channels_last: Pass the images channels last, if the model takes them so. By default on the CPU, where
             it makes convolutions faster.
         compiled: Compile the model by ``torch.compile``, for any size of batch. It takes a minute or so once, and pays
             on an accelerator and in long attacks; on a CPU convolutions take most of the time either way.
+        warn: Warn if the model seems to return probabilities, or returns one logit per image.
 
     Raises:
-        UserError: the model is no module, lives on another device, wants another dtype, or its answers are no logits.
+        UserError: the model is not a module, lives on another device, has another dtype, or does not return logits.
     """
-    if isinstance(model, Frozen):
+    if isinstance(model, FrozenModel):
         check_place(model.run, x)
         yield model
         return
     if not isinstance(model, nn.Module):
         raise UserError(f"the model is a {type(model).__name__}: give an nn.Module that maps images to logits")
     if not len(x):
-        yield Frozen(model, 0, folded=False, channels_last=False)
+        yield FrozenModel(model, 0, folded=False, channels_last=False)
         return
     check_place(model, x)
-    with torch.inference_mode(False), _unchanged(model):
+    with torch.inference_mode(False), eval_mode(model):
         probe = x[:2].detach().clone()
         with torch.no_grad():
-            logits = model(probe)
+            try:
+                output = model(probe.clone())
+            except Exception as error:  # whatever the model's own forward raises
+                if is_out_of_memory(error):
+                    raise
+                raise _forward_failed(error, probe) from error
+            steps = steps_to_logits(output, len(probe))
+            one_logit = two_logits in steps
+            if steps:
+                model = LogitsModel(model, steps)
+                for step in steps:
+                    output = step(output)
+            logits: Tensor = output
             check_logits(logits, probe)
-            warn_of_probabilities(logits)
+            if one_logit and warn:
+                warn_of_one_logit()
+            probabilities = are_probabilities(logits)
+            if probabilities and warn:
+                warn_of_probabilities()
             folded = fold_batch_norm(model, probe, logits) if fold else None
             run = model if folded is None else folded
             wanted = x.device.type == "cpu" if channels_last is None else channels_last
             last = wanted and _takes_channels_last(run, probe)
             if compiled:
-                run = cast(nn.Module, torch.compile(run, dynamic=True))
-        yield Frozen(run, logits.shape[1], folded=folded is not None, channels_last=last)
+                run = _CompiledModel(run)
+        frozen = FrozenModel(run, logits.shape[1], folded=folded is not None, channels_last=last)
+        frozen.probabilities, frozen.one_logit = probabilities, one_logit
+        yield frozen
 
 
 def _takes_channels_last(run: nn.Module, probe: Tensor) -> bool:
@@ -148,37 +227,7 @@ def _takes_channels_last(run: nn.Module, probe: Tensor) -> bool:
     if probe.ndim != 4:
         return False
     try:
-        run(probe.contiguous(memory_format=torch.channels_last))
+        run(probe.clone(memory_format=torch.channels_last))
     except RuntimeError:
         return False
     return True
-
-
-@contextlib.contextmanager
-def _unchanged(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode without gradients by its parameters, and afterwards as it was."""
-    modes = [(module, module.training) for module in model.modules()]
-    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    try:
-        # Through eval() and train(), not the flags alone: a module may do more in them, as merging its weights.
-        if model.training:
-            model.eval()
-        for module, _ in modes:
-            if module.training:
-                module.eval()
-        for parameter, _ in wanted:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        if modes[0][1]:
-            model.train()
-        for module, mode in modes:
-            if module.training != mode:
-                module.training = mode
-        for parameter, want in wanted:
-            parameter.requires_grad_(want)
-        for buffer, before in buffers:
-            # Written only if it differs: writing would break a graph the caller has open.
-            if not torch.equal(buffer, before):
-                buffer.detach().copy_(before)

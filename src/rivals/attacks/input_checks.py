@@ -1,4 +1,4 @@
-"""What an attack needs of its images, labels and model, and one clear line for each way to get it wrong."""
+"""Checks of an attack's images, labels and model; each error is one line."""
 
 from __future__ import annotations
 
@@ -10,9 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from rivals.base.errors import UserError
+from rivals.base.norm_balls import check_broadcast
+from rivals.base.projections import Bounds
 
 
-def check_images(x: Tensor, bounds: tuple[float, float]) -> Tensor:
+class NoGradientError(UserError):
+    """The model gives no gradient with respect to its images."""
+
+
+class OneLogitWarning(UserWarning):
+    """The model returns one logit per image, read as two classes."""
+
+
+class ProbabilitiesWarning(UserWarning):
+    """The model seems to return probabilities instead of logits."""
+
+
+def check_images(x: Tensor, bounds: Bounds) -> Tensor:
     """The images without their graph, if they are a batch (n, ...) of floating-point ones within ``bounds``.
 
     Values that overstep by up to 1e-6, as rounding makes them, are set to the bound.
@@ -34,7 +48,14 @@ def check_images(x: Tensor, bounds: tuple[float, float]) -> Tensor:
     least, most = (float(value) for value in torch.aminmax(x))
     if not math.isfinite(least + most):
         bad = int((~x.isfinite().flatten(1).all(1)).sum())
-        raise UserError(f"the images hold NaN or infinity, in {bad} of {len(x)}: mend them first")
+        raise UserError(f"the images hold NaN or infinity, in {bad} of {len(x)}: fix them first")
+    if isinstance(low, Tensor) and isinstance(high, Tensor):
+        for bound in (low, high):
+            check_broadcast("bounds", bound, x)
+        if bool(((x >= low - 1e-6) & (x <= high + 1e-6)).all()):
+            return x.clamp(low, high)
+        outside = int(((x < low) | (x > high)).any(0).sum())
+        raise UserError(f"the images leave the bounds in {outside} features: clip them, or widen the bounds")
     if low <= least and most <= high:
         return x
     if low - 1e-6 <= least and most <= high + 1e-6:
@@ -44,7 +65,7 @@ def check_images(x: Tensor, bounds: tuple[float, float]) -> Tensor:
     elif (low, high) == (0, 1) and abs(least + 1) < 0.02 and most <= 1:
         fix = "they look like [-1, 1]: map them by (x + 1) / 2, and back inside the model"
     else:
-        fix = "if they are normalised, put the mean and the deviation inside the model"
+        fix = "if they are normalized, put the mean and the deviation inside the model"
     raise UserError(f"the images run from {least:.4g} to {most:.4g}, not within [{low:g}, {high:g}]: {fix}")
 
 
@@ -100,34 +121,47 @@ def check_place(model: nn.Module, x: Tensor) -> None:
         )
 
 
-def check_logits(logits: object, x: Tensor) -> None:
-    """Refuse answers that are not one finite row of at least two logits for each image.
+def check_logits(logits: Tensor, x: Tensor) -> None:
+    """Refuse outputs that are not logits (n, K) with K of 2 or more, finite or -inf for classes that are masked.
 
     Raises:
         UserError: as said.
     """
-    if not isinstance(logits, Tensor):
-        raise UserError(f"the model answers with a {type(logits).__name__}: let its forward return the logits alone")
     if logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 2:
         raise UserError(
-            f"the model answers {len(x)} images with the shape {tuple(logits.shape)}: it must be ({len(x)}, classes), "
+            f"the model returns the shape {tuple(logits.shape)} for {len(x)} images: it must be ({len(x)}, classes), "
             "with two classes or more"
         )
     if not logits.is_floating_point():
-        raise UserError(f"the model answers with {_short(logits.dtype)}: let it return logits, not class numbers")
-    if not bool(logits.isfinite().all()):
+        raise UserError(f"the model returns {_short(logits.dtype)}: let it return logits, not class numbers")
+    if not bool((logits < math.inf).all()):  # NaN is not below it
         raise UserError("the model's logits hold NaN or infinity for images in range: look at its weights")
 
 
-def warn_of_probabilities(logits: Tensor) -> None:
-    """Warn if the answers look like probabilities: rows that are not negative and add up to 1."""
-    rows = logits.detach()
-    if bool((rows >= 0).all()) and bool(((rows.sum(1) - 1).abs() < 1e-3).all()):
-        warnings.warn(
-            "the model answers with probabilities, not logits: where it is sure, they round to 0 and 1 and their "
-            "gradient vanishes, so attacks look weaker than they are; leave its last softmax out",
-            stacklevel=2,
-        )
+def are_probabilities(logits: Tensor) -> bool:
+    """Whether outputs look like probabilities: rows that are not negative and sum to 1."""
+    return bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-3).all())
+
+
+ONE_LOGIT = (
+    "the model returns one logit per image: above 0 it is read as class 1, below as class 0; if it is a probability, "
+    "leave the model's last sigmoid out"
+)
+
+
+def warn_of_one_logit() -> None:
+    """Tell how the output of a binary model is read."""
+    warnings.warn(ONE_LOGIT, OneLogitWarning, stacklevel=2)
+
+
+def warn_of_probabilities() -> None:
+    """Warn of a model whose outputs look like probabilities."""
+    warnings.warn(
+        "the model returns probabilities, not logits: where it is confident, they round to 0 and 1 and their "
+        "gradient vanishes, so attacks look weaker than they are; leave its last softmax out",
+        ProbabilitiesWarning,
+        stacklevel=2,
+    )
 
 
 def _short(dtype: torch.dtype) -> str:

@@ -1,4 +1,4 @@
-"""The boundary of a classifier made linear: which class is nearest, and the shortest way to it inside the box."""
+"""The linearized decision boundary: which class is nearest, and the minimum-norm step to it inside the box."""
 
 from __future__ import annotations
 
@@ -7,77 +7,81 @@ import math
 import torch
 from torch import Tensor
 
-from rivals.attacks.frozen import Frozen
-from rivals.attacks.objectives import runners_up
-from rivals.base.balls import L1, L2, Ball
+from rivals.attacks.attack_losses import strongest_others
+from rivals.attacks.frozen_model import FrozenModel
+from rivals.base.norm_balls import L1, L2, Ball
+from rivals.base.tensors import batch_view
 
 
-def clearance(logits: Tensor) -> Tensor:
-    """By how much (n,) a point with these logits (n, K) must fool to count: 64 units in their last place.
+def numerical_margin(logits: Tensor) -> Tensor:
+    """The margin (n,) that logits (n, K) must have to count as adversarial: 64 units in their last place.
 
-    A point nearer to the boundary than that fools by rounding: in another batch, or with batch-norm unfolded, the same
-    model may answer otherwise.
+    An image closer to the boundary than that is adversarial by rounding: in another batch, or with batch norm not
+    folded, the same model may predict otherwise.
     """
-    return 64 * torch.finfo(logits.dtype).eps * logits.detach().abs().amax(1)
+    return 64 * torch.finfo(logits.dtype).eps * logits.detach().nan_to_num(neginf=0).abs().amax(1)
 
 
-def sides(logits: Tensor, y: Tensor, goal: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The two classes, each (n,), between which it is decided whether points fool: that to be left, that to be won.
+def class_pair(logits: Tensor, y: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The two classes, each (n,), whose boundary decides: the one to leave and the one to reach.
 
-    Without a goal, the label and the strongest other; with one, the strongest other than the goal, and the goal.
+    Untargeted, the label and the strongest other class; targeted, the strongest class other than the target, and the
+    target.
     """
-    if goal is None:
-        return y, runners_up(logits.detach(), y, 1)[:, 0]
-    return runners_up(logits.detach(), goal, 1)[:, 0], goal
+    if target is None:
+        return y, strongest_others(logits.detach(), y, 1)[:, 0]
+    return strongest_others(logits.detach(), target, 1)[:, 0], target
 
 
-def facets(
-    frozen: Frozen, leaf: Tensor, logits: Tensor, y: Tensor, ball: Ball, classes: Tensor
+def nearest_boundary(
+    frozen: FrozenModel, leaf: Tensor, logits: Tensor, y: Tensor, ball: Ball, classes: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Of the boundaries between the label and other classes, made linear at ``leaf``, the nearest in the ball's norm.
+    """Of the boundaries between the label and other classes, linearized at ``leaf``, the nearest in the ball's norm.
 
-    With the lead ``f_k = z_k - z_y`` (less the clearance) and its gradient w_k, boundary k is at ``|f_k| / |w_k|_q``
-    where q is the dual norm (Croce & Hein 2020, eq. 7; Moosavi-Dezfooli et al. 2016, eq. 8): walls are left out of this
-    choice.
+    With the margin ``f_k = z_k - z_y`` (less the numerical margin) and its gradient w_k, boundary k is at the distance
+    ``|f_k| / |w_k|_q``, where q is the dual norm (Croce & Hein 2020, eq. 7; Moosavi-Dezfooli et al. 2016, eq. 8). The
+    box is ignored in this choice.
 
     Args:
         frozen: The model.
-        leaf: From :meth:`~rivals.attacks.frozen.Frozen.trace`, (n, ...).
+        leaf: From :meth:`~rivals.attacks.frozen_model.FrozenModel.trace`, (n, ...).
         logits: Of the same, (n, K), with their graph.
         y: Labels (n,).
         ball: Names the norm.
-        classes: The other classes to choose from, (n, m), none the label. A backward pass is due for each column.
+        classes: The other classes to choose from (n, m), none the label. Each column takes a backward pass.
 
     Returns:
-        The lead (n,), less the clearance, and its gradient, like ``leaf``, of the chosen class.
+        The margin (n,), less the numerical margin, and its gradient, like ``leaf``, of the nearest class.
     """
     with torch.enable_grad():
-        leads = (logits.gather(1, classes) - logits.gather(1, y[:, None]) - clearance(logits)[:, None]).unbind(1)
+        gaps = logits.gather(1, classes) - logits.gather(1, y[:, None])
+        margins = (gaps - numerical_margin(logits)[:, None]).unbind(1)
     q = {1.0: math.inf, 2.0: 2.0}.get(ball.p, 1.0)
-    lead, normal = leads[0].detach(), torch.zeros_like(leaf)
-    nearest = torch.full_like(lead, torch.inf)
-    for column, other in enumerate(leads):
-        gradient = frozen.gradient(other, leaf, again=column + 1 < len(leads))
-        size = torch.linalg.vector_norm(gradient.flatten(1), q, dim=1)
-        far = other.detach().abs() / size.clamp_min(torch.finfo(size.dtype).tiny)
-        nearer = (far < nearest) & (size > 0)
-        nearest = torch.where(nearer, far, nearest)
-        lead = torch.where(nearer, other.detach(), lead)
-        normal = torch.where(nearer.view(-1, *[1] * (leaf.ndim - 1)), gradient, normal)
-    return lead, normal
+    f, normal = margins[0].detach(), torch.zeros_like(leaf)
+    nearest = torch.full_like(f, torch.inf)
+    for column, other in enumerate(margins):
+        gradient = frozen.gradient(other, leaf, retain_graph=column + 1 < len(margins))
+        scaled = gradient if ball.scale is None else gradient * ball.scale
+        size = torch.linalg.vector_norm(scaled.flatten(1), q, dim=1)
+        distance = other.detach().abs() / size.clamp_min(torch.finfo(size.dtype).tiny)
+        nearer = (distance < nearest) & (size > 0)  # neither holds for a class whose logit is -inf
+        nearest = torch.where(nearer, distance, nearest)
+        f = torch.where(nearer, other.detach(), f)
+        normal = torch.where(batch_view(nearer, leaf), gradient, normal)
+    return f, normal
 
 
-def reach(x: Tensor, normal: Tensor, gain: Tensor, ball: Ball) -> Tensor:
-    """The change of the smallest norm that raises ``<normal, x>`` by ``gain`` and leaves ``x`` in the box. Exact.
+def min_norm_step(x: Tensor, normal: Tensor, gain: Tensor, ball: Ball) -> Tensor:
+    """The perturbation of minimum norm that raises ``<normal, x>`` by ``gain`` and leaves ``x`` in the box. Exact.
 
     Args:
         x: Images (n, ...) in the box.
         normal: Like ``x``.
         gain: (n,), of either sign.
-        ball: Names the norm and the bounds; its eps plays no part.
+        ball: Its norm and bounds count; its eps does not.
 
     Returns:
-        The change, like ``x``. Where the box holds no point with that gain, the change that comes nearest to it; none
+        The perturbation, like ``x``. Where the box has no point with that gain, the one that comes nearest to it; 0
         where the normal is 0.
     """
     low, high = ball.bounds
@@ -85,45 +89,53 @@ def reach(x: Tensor, normal: Tensor, gain: Tensor, ball: Ball) -> Tensor:
     # Scaled to a largest value of 1: the squares of small gradients would vanish in single precision.
     scale = normal.flatten(1).abs().amax(1).clamp_min(precision.tiny)
     need = (gain.abs() / scale).clamp_max(precision.max)
-    way = (normal * gain.sign().view(-1, *[1] * (x.ndim - 1))).sign()
+    direction = (normal * batch_view(gain.sign(), x)).sign()
     size = normal.flatten(1).abs() / scale[:, None]
-    room = (way * ((high + low) / 2 - x) + (high - low) / 2).clamp_min_(0).flatten(1)
-    change = _dearest_first(size, room, need) if isinstance(ball, L1) else _in_step(size, room, need, ball)
-    return way * change.view_as(x)
+    headroom = (direction * ((high + low) / 2 - x) + (high - low) / 2).clamp_min_(0).flatten(1)
+    if isinstance(ball, L1):
+        change = _fill_largest_first(size, headroom, need)
+    else:
+        per_feature = None if ball.scale is None else ball.scale.expand_as(x).flatten(1)
+        change = _scale_and_clip(size, headroom, need, ball, per_feature)
+    return direction * change.view_as(x)
 
 
-def _in_step(size: Tensor, room: Tensor, need: Tensor, ball: Ball) -> Tensor:
-    """``min(s * rate, room)``, with a rate of 1 (Linf) or ``size`` (L2), and the s that makes ``<size, .>`` the need.
+def _scale_and_clip(size: Tensor, headroom: Tensor, need: Tensor, ball: Ball, scale: Tensor | None) -> Tensor:
+    """``min(s * rate, headroom)`` with the s such that ``<size, .>`` is ``need``.
 
-    The gain is concave in s, in straight pieces. Solved for s with the walled set of the s before (Newton's step), it
-    never overshoots, so s climbs and the set grows until it repeats: that s is exact.
+    The rate is 1 in Linf, or ``scale`` if there is one, and ``size`` in L2.
+
+    The gain is concave and piecewise linear in s. Solved for s with the clipped set of the s before (a Newton step), it
+    never overshoots, so s rises and the set grows until it repeats: that s is exact.
     """
     precision = torch.finfo(size.dtype)
     rate = size if isinstance(ball, L2) else size.sign()
-    pace, most, meets = size * rate, size * room, room / rate.clamp_min(precision.tiny)
-    s = (need / pace.sum(1).clamp_min(precision.tiny)).clamp_max(precision.max)
+    if scale is not None:
+        rate = rate * scale
+    slope, most, meets = size * rate, size * headroom, headroom / rate.clamp_min(precision.tiny)
+    s = (need / slope.sum(1).clamp_min(precision.tiny)).clamp_max(precision.max)
     free, before = torch.empty_like(size), torch.full_like(s, -1)
     while True:
         torch.gt(meets, s[:, None], out=free)  # as numbers: sums of products are quicker than choices by mask
         count = free.sum(1)
         left = (need - ((1 - free) * most).sum(1)).clamp_min(0)
-        spread = (free * pace).sum(1)
+        spread = (free * slope).sum(1)
         s = torch.where(spread > precision.tiny, torch.maximum(s, left / spread), s).clamp_max(precision.max)
         if bool((count == before).all()):
-            return torch.minimum(s[:, None] * rate, room)
+            return torch.minimum(s[:, None] * rate, headroom)
         before = count
 
 
-def _dearest_first(size: Tensor, room: Tensor, need: Tensor) -> Tensor:
-    """Coordinates pushed to their walls, those that gain most for their length first, until the need is met.
+def _fill_largest_first(size: Tensor, headroom: Tensor, need: Tensor) -> Tensor:
+    """Components moved to their bounds, largest gradient first, until ``need`` is met (a greedy knapsack).
 
-    As few are needed as a rule, they are searched for among the largest, instead of sorting all.
+    Few are needed as a rule, so they are searched for among the largest, instead of sorting all.
     """
     count = 32
     while True:
         count = min(4 * count, size.shape[1])
         top, order = size.topk(count, dim=1)
-        most = room.gather(1, order)
+        most = headroom.gather(1, order)
         gained = (top * most).cumsum(1)
         if count == size.shape[1] or bool((gained[:, -1] >= need).all()):
             break

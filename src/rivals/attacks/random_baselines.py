@@ -1,7 +1,6 @@
-"""Attacks that need no gradient and no skill: noise, and the distortions a picture meets in everyday use.
+"""Random baselines: noise, and random shifts, rotations, crops and changes of brightness.
 
-They are the floor of an evaluation: a model that they fool is weak, and an attack that does worse than they do is
-broken or blinded.
+Gradient-free lower bounds on attack strength: an attack that does worse is broken or misled by masked gradients.
 """
 
 from __future__ import annotations
@@ -15,62 +14,70 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-from rivals.attacks.siege import Model, Shared, Siege, at_least, besiege
-from rivals.attacks.standing import Rows, Storm
-from rivals.base.balls import Ball, draw
+from rivals.attacks.active_batch import ActiveBatch, Rows
+from rivals.attacks.attack_state import AttackState, CommonOptions, Model, check_at_least, prepare
 from rivals.base.errors import UserError
+from rivals.base.norm_balls import Ball
 from rivals.base.registry import unknown
+from rivals.base.rng import draw_per_image
 
-_Drawn = Callable[[Tensor, Sequence[Generator]], Tensor]
+_Sampler = Callable[[Tensor, Sequence[Generator]], Tensor]
 
 
 def noise(
-    model: Model, x: Tensor, y: Tensor, ball: Ball, *, kind: str = "uniform", trials: int = 1, **shared: Unpack[Shared]
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    ball: Ball,
+    *,
+    kind: str = "uniform",
+    trials: int = 1,
+    **options: Unpack[CommonOptions],
 ) -> Tensor:
-    """Random noise in the ball, the best of ``trials`` draws.
+    """Random noise in the ball, the best of ``trials`` samples.
 
     Args:
-        model: An ``nn.Module`` from images (n, ...) to logits (n, K), or a :class:`~rivals.attacks.frozen.Frozen`.
+        model: An ``nn.Module`` from images (n, ...) to logits (n, K), or a :class:`FrozenModel`.
         x: Images (n, ...) within the ball's bounds.
         y: Labels (n,).
-        ball: Where to look.
-        kind: ``uniform``: evenly from the ball. ``gaussian``: normal noise with a deviation of ``eps / D^(1/p)`` for
-            images of D values (eps in Linf, about the length eps in L2), projected to ball and box.
-        trials: How many draws a point that still stands is due.
-        shared: loss, targets, seed, batch_size, stop_when_fooled: see :class:`~rivals.attacks.siege.Shared`.
+        ball: The threat model.
+        kind: ``uniform`` in the ball, or ``gaussian`` with a standard deviation of ``eps / D^(1/p)`` for images of D
+            values (eps in Linf, about the length eps in L2), projected to ball and box.
+        trials: Samples for an image that is still classified correctly.
+        options: See :class:`CommonOptions`.
 
     Returns:
-        The best draw of each image, or the image itself if that fools the model and ``stop_when_fooled``.
+        The best sample of each image: an adversarial one before one that is not, then the larger loss.
 
     Raises:
         UserError: bad input, in one line.
     """
-    at_least(trials, 1, "trials")
+    check_at_least(trials, 1, "trials")
     if kind not in ("uniform", "gaussian"):
         raise unknown("kind of noise", kind, ("uniform", "gaussian"))
-    with besiege(model, x, y, ball, **shared) as siege:
-        radii = ball.radii(siege.x)
+    with prepare(model, x, y, ball, **options) as state:
+        radii = ball.radii(state.x)
         spread = math.prod(x.shape[1:]) ** (-1 / ball.p)
 
-        def drawn(points: Tensor, generators: Sequence[Generator]) -> Tensor:
-            original, own = siege.x[points], ball.sized(radii[points])
+        def sample(indices: Tensor, generators: Sequence[Generator]) -> Tensor:
+            original, own = state.x[indices], ball.with_eps(radii[indices])
             if kind == "uniform":
-                return own.random(original, generators)
-            deviation = (radii[points] * spread).view(-1, *[1] * (original.ndim - 1))
-            return own.project(original + deviation * draw(torch.randn, original, generators), original)
+                return own.sample(original, generators)
+            deviation = (radii[indices] * spread).view(-1, *[1] * (original.ndim - 1))
+            return own.project(original + deviation * draw_per_image(torch.randn, original, generators), original)
 
-        return _best_of(siege, trials, f"noise {kind}", drawn)
+        return _best_of(state, trials, f"noise {kind}", sample)
 
 
 @dataclass(frozen=True)
-class Reach:
-    """How far everyday distortions may go; each is drawn evenly, and all act together. The ball of :func:`augment`.
+class AugmentRanges:
+    """Ranges of random distortions, each uniform and all applied together: the threat model of :func:`augment`.
 
     Attributes:
         shift: Up to this share of the width and of the height, either way.
         turn: Up to this many degrees, either way.
         brightness: Up to this much is added to all values, or taken from them.
-        crop: Up to this share of each side is cut away, and what is left stretched to the whole.
+        crop: Up to this share of each side is cut away, and the rest is resized to the full image.
     """
 
     shift: float = 0.1
@@ -82,78 +89,87 @@ class Reach:
         for name, most in (("shift", 1.0), ("turn", 180.0), ("brightness", 1.0), ("crop", 0.9)):
             value = getattr(self, name)
             if not 0 <= value <= most:
-                raise UserError(f"a reach with a {name} of {value:g} makes no sense: take 0 (none) to {most:g}")
+                raise UserError(f"a {name} of {value:g} cannot work: take 0 (none) to {most:g}")
 
     def distort(self, x: Tensor, generators: Sequence[Generator]) -> Tensor:
-        """Images (n, C, H, W) in [0, 1], each distorted by its own draw. What comes into view from outside is black."""
-        return self.moved(x, 2 * draw(torch.rand, x, generators, size=(5,)) - 1)
+        """Images (n, C, H, W) in [0, 1], each distorted at random. Padding is black."""
+        return self.apply(x, 2 * draw_per_image(torch.rand, x, generators, size=(5,)) - 1)
 
-    def moved(self, x: Tensor, draws: Tensor) -> Tensor:
-        """Images (n, C, H, W) in [0, 1], each distorted as far as its five numbers in [-1, 1] say, (n, 5)."""
-        across, down, turn, light, crop = draws.unbind(1)
+    def apply(self, x: Tensor, u: Tensor) -> Tensor:
+        """Images (n, C, H, W) in [0, 1], each distorted by its row of ``u`` (n, 5) in [-1, 1]: shares of the ranges."""
+        dx, dy, angle, brightness, crop = u.unbind(1)
         height, width = x.shape[2:]
-        turn = turn * math.radians(self.turn)
+        angle = angle * math.radians(self.turn)
         keep = 1 - self.crop * crop.abs()
-        cos, sin = turn.cos() * keep, turn.sin() * keep
-        # In the grid's coordinates both sides run from -1 to 1, so a turn must be told how long they are.
+        cos, sin = angle.cos() * keep, angle.sin() * keep
+        # Grid coordinates run from -1 to 1 on both sides, so a rotation needs the aspect ratio.
         affine = torch.stack(
             [
-                *(cos, -sin * height / width, across * self.shift * 2),
-                *(sin * width / height, cos, down * self.shift * 2),
+                torch.stack([cos, -sin * height / width, dx * self.shift * 2], dim=1),
+                torch.stack([sin * width / height, cos, dy * self.shift * 2], dim=1),
             ],
             dim=1,
-        ).view(-1, 2, 3)
+        )
         grid = affine_grid(affine, list(x.shape), align_corners=False)
-        moved = grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-        return (moved + light.view(-1, 1, 1, 1) * self.brightness).clamp_(0, 1)
+        warped = grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        return (warped + brightness.view(-1, 1, 1, 1) * self.brightness).clamp_(0, 1)
 
 
 def augment(
-    model: Model, x: Tensor, y: Tensor, reach: Reach | None = None, *, trials: int = 10, **shared: Unpack[Shared]
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    ranges: AugmentRanges | None = None,
+    *,
+    trials: int = 10,
+    **options: Unpack[CommonOptions],
 ) -> Tensor:
-    """The worst of ``trials`` random shifts, turns, crops and changes of brightness (as Engstrom et al. 2019).
+    """The worst of ``trials`` random shifts, rotations, crops and brightness changes (Engstrom et al. 2019).
 
-    The result lies in no norm ball: what bounds it is ``reach``.
+    The result lies in no norm ball: it is bounded by ``ranges``.
 
     Args:
         model: An ``nn.Module`` from images (n, C, H, W) to logits (n, K), or a frozen one.
         x: Images (n, C, H, W) in [0, 1].
         y: Labels (n,).
-        reach: How far the distortions may go.
-        trials: How many draws a point that still stands is due.
-        shared: loss, targets, seed, batch_size, stop_when_fooled: see :class:`~rivals.attacks.siege.Shared`.
+        ranges: How large the distortions may be.
+        trials: Samples for an image that is still classified correctly.
+        options: See :class:`CommonOptions`.
 
     Returns:
-        The best draw of each image, or the image itself if that fools the model and ``stop_when_fooled``.
+        The best sample of each image: an adversarial one before one that is not, then the larger loss.
 
     Raises:
         UserError: bad input, in one line.
     """
-    at_least(trials, 1, "trials")
-    reach = Reach() if reach is None else reach
-    if not isinstance(reach, Reach):
+    check_at_least(trials, 1, "trials")
+    ranges = AugmentRanges() if ranges is None else ranges
+    if not isinstance(ranges, AugmentRanges):
         raise UserError(
-            f"the reach is a {type(reach).__name__}: give Reach(shift=0.1, turn=15, brightness=0.1, crop=0.1)"
+            f"the ranges are a {type(ranges).__name__}: "
+            "give AugmentRanges(shift=0.1, turn=15, brightness=0.1, crop=0.1)"
         )
-    with besiege(model, x, y, None, **shared) as siege:
+    with prepare(model, x, y, None, **options) as state:
         if x.ndim != 4:
             raise UserError(
-                f"the images have the shape {tuple(x.shape)}: to be turned and moved, they must be (n, C, H, W)"
+                f"the images have the shape {tuple(x.shape)}: to be rotated and shifted, they must be (n, C, H, W)"
             )
-        return _best_of(siege, trials, "augment", lambda points, generators: reach.distort(siege.x[points], generators))
+        return _best_of(
+            state, trials, "augment", lambda indices, generators: ranges.distort(state.x[indices], generators)
+        )
 
 
-def _best_of(siege: Siege, trials: int, name: str, drawn: _Drawn) -> Tensor:
-    if siege.stop:
-        siege.look()
+def _best_of(state: AttackState, trials: int, name: str, sample: _Sampler) -> Tensor:
+    if state.stop:
+        state.clean_logits()
 
-    def begin(points: Tensor, trial: Tensor) -> Rows:
-        x_adv = drawn(points, siege.generators(points, trial, name))
-        return Rows(points, trial, siege.x[points], x_adv, siege.y[points], siege.goal(points))
+    def init_rows(indices: Tensor, trial: Tensor) -> Rows:
+        x_adv = sample(indices, state.generators(indices, trial, name))
+        return Rows(indices, trial, state.x[indices], x_adv, state.y[indices], state.target(indices))
 
-    def advance(rows: Rows) -> Tensor:
-        siege.offer(rows.point, rows.x_adv, siege.frozen.logits(rows.x_adv))
-        return torch.ones_like(rows.point, dtype=torch.bool)
+    def step(rows: Rows) -> Tensor:
+        state.keep_best(rows.index, rows.x_adv, state.frozen.logits(rows.x_adv))
+        return torch.ones_like(rows.index, dtype=torch.bool)
 
-    siege.storm(Storm(begin, advance, trials))
-    return siege.best
+    ActiveBatch(init_rows, step, trials).run(*state.queue())
+    return state.best

@@ -1,1 +1,1 @@
-"""What every room stands on: errors, registries, seeds, spans and schedules, files. Imports nothing of ours."""
+"""What every package uses: norm balls, durations, schedules, random streams, devices, errors, files, hashes."""

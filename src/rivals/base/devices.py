@@ -1,8 +1,9 @@
-"""Which device to work on."""
+"""Devices: by name, their fastest precision, their memory."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -16,51 +17,74 @@ if TYPE_CHECKING:
 def pick(name: str = "auto") -> torch.device:
     """The device called ``name``; ``auto`` is the accelerator if there is one, else the CPU.
 
+    Of several processes, as ``torchrun`` starts them, each has its own accelerator, unless ``name`` has an index.
+
     Raises:
-        UserError: the name is no device, or this machine has none of the kind.
+        UserError: the name is not a device, or this machine has no such device.
     """
     import torch
 
     if name == "auto":
         found = torch.accelerator.current_accelerator(check_available=True)
-        return found if found is not None else torch.device("cpu")
+        name = "cpu" if found is None else found.type
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        if device.type in ("cuda", "xpu") and ":" not in name and "LOCAL_RANK" in os.environ:
+            device = torch.device(device.type, int(os.environ["LOCAL_RANK"]))
+            torch.accelerator.set_device_index(device.index)  # collectives use the current one
+        torch.zeros(1, device=device).item()  # not so on "meta", which computes shapes alone
     except (RuntimeError, AssertionError, NotImplementedError):
         raise UserError(f"device '{name}' cannot be used here: take cpu or auto") from None
     return device
 
 
-def precision(device: torch.device) -> str:
-    """The faster of fp32 and bf16 on a device: bf16 where its matrix products are built in, not emulated."""
+def autocast(device: torch.device, enabled: bool) -> contextlib.AbstractContextManager[object]:
+    """Matrix products and convolutions on the device in bf16, or not; nothing where the device knows no autocast."""
+    import torch
+
+    if not torch.amp.autocast_mode.is_autocast_available(device.type):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+def fastest_precision(device: torch.device) -> str:
+    """``bf16`` if the device multiplies matrices in it natively, not emulated; else ``fp32``."""
     import torch
 
     if device.type == "cpu":
-        # Older PyTorch cannot tell, and keeps to fp32.
+        # Older versions of PyTorch cannot tell: fp32.
         capabilities: Callable[[], Mapping[str, object]] = getattr(torch.cpu, "get_capabilities", dict)
-        built_in = bool(capabilities().get("avx512_bf16"))
+        native = bool(capabilities().get("avx512_bf16"))
     else:
-        built_in = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16" if built_in else "fp32"
+        native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if native else "fp32"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on any device."""
+    import torch
+
+    # The CPU's allocator raises a plain RuntimeError, known by its text alone.
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 @contextlib.contextmanager
-def enough_memory() -> Iterator[None]:
-    """Say in one line, as a :class:`UserError`, that memory did not suffice for the game played within."""
-    import torch
+def explain_out_of_memory(fix: str = "lower --batch-size or the widths") -> Iterator[None]:
+    """Turn a failed allocation inside into a :class:`UserError` that names the fix.
 
+    Raises:
+        UserError: an allocation failed.
+    """
     try:
         yield
     except RuntimeError as error:
-        # The CPU's allocator has no error of its own, only its words.
-        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
-        raise UserError("there is not enough memory for this game: lower --batch or the widths") from None
+        raise UserError(f"there is not enough memory: {fix}") from None
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """The most bytes held so far: on the device, or by this process on a CPU; None where the system does not tell."""
+    """Peak memory so far in bytes, of the device or, on a CPU, of this process; None if the system does not tell."""
     import torch
 
     if device.type != "cpu":

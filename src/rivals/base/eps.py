@@ -1,4 +1,4 @@
-"""Radii as people write them: ``0.3``, ``8/255``."""
+"""Radii as text: ``0.3``, ``8/255``."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from rivals.base.errors import UserError
 _PATTERN = re.compile(r"([\d.eE+-]+?)\s*(?:/\s*([\d.eE+-]+))?")
 
 
-def radius(text: str, name: str = "eps") -> float:
-    """The value of a radius, 0 or more; ``name`` is what a complaint calls it.
+def parse_eps(text: str, name: str = "eps") -> float:
+    """The value of a number or a fraction, 0 or more; ``name`` is what the error calls it.
 
     Raises:
-        UserError: it is no number and no fraction, or negative, or not finite.
+        UserError: it is neither a number nor a fraction, or negative, or not finite.
     """
     match = _PATTERN.fullmatch(text.strip())
     try:
@@ -21,5 +21,10 @@ def radius(text: str, name: str = "eps") -> float:
     except (ValueError, ZeroDivisionError):
         value = None
     if value is None or not 0 <= value < float("inf"):
-        raise UserError(f"{name} '{text.strip()}' is no radius: write a number or a fraction, as 0.03 or 8/255")
+        raise UserError(f"{name} '{text.strip()}' is not a radius: write a number or a fraction, such as 0.03 or 8/255")
     return value
+
+
+def describe_eps(eps: str, per_feature: bool) -> str:
+    """A radius as text; of radii per feature, the largest."""
+    return f"per feature, at most {eps}" if per_feature else eps

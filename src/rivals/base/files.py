@@ -1,16 +1,19 @@
-"""Files: writing that never leaves half of one behind, and what tells that one has changed."""
+"""Atomic writes, and errors of the file system as one line with a fix."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from rivals.base.errors import UserError
 
 _REASONS = {
+    errno.ENOENT: "the folder for it is not there, or was removed meanwhile: make it again or choose another place",
+    errno.EFBIG: "the file would be larger than the limit (ulimit -f): lift it and run again",
     errno.ENOSPC: "no space left on the disk: free some and run again",
     errno.EDQUOT: "your disk quota is used up: free some space and run again",
     errno.EACCES: "no permission to write there: choose another place",
@@ -21,8 +24,12 @@ _REASONS = {
 
 
 @contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn an operating system's refusal to write ``path`` into a :class:`UserError` that names the fix."""
+def explain_os_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError from writing ``path`` into a :class:`UserError` that names the fix.
+
+    Raises:
+        UserError: there was one.
+    """
     try:
         yield
     except OSError as error:
@@ -30,8 +37,32 @@ def explained(path: Path) -> Iterator[None]:
         raise UserError(f"cannot write {path}: {reason}") from error
 
 
-def state(path: Path) -> tuple[int, int]:
-    """Bytes and the time of the last change; zeros if there is no such file."""
+def make_folder(folder: Path, *, parents: bool = False) -> None:
+    """Create a folder if it is not there yet; those above it only with ``parents``.
+
+    Raises:
+        UserError: it cannot be created.
+    """
+    with explain_os_errors(folder):
+        folder.mkdir(parents=parents, exist_ok=True)
+
+
+def expand_user(path: str | Path) -> Path:
+    """The path with the home folder of a leading ``~`` or ``~USER``.
+
+    Raises:
+        UserError: this machine does not know the user, or the path is empty, which would be the current folder.
+    """
+    if not str(path).strip():
+        raise UserError(f"the name '{path}' is empty: name a file or a folder, or . for the current one")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"'{path}' names a user that this machine does not know: write the path in full") from None
+
+
+def stat_key(path: Path) -> tuple[int, int]:
+    """Size and modification time of a file, which change with it; zeros if there is none."""
     try:
         found = path.stat()
     except OSError:
@@ -39,22 +70,45 @@ def state(path: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path``: aside, fsynced, then renamed, so that ``path`` is old or new but never half.
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A new folder to write into, which becomes ``folder`` at the end, or is removed if that is not reached.
+
+    Args:
+        folder: Does not exist, or is empty.
 
     Raises:
-        UserError: no space, no permission, or another refusal by the system; the old file is intact.
+        UserError: it cannot be written.
     """
-    aside = path.with_name(f".{path.name}.tmp")
-    with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    make_folder(temporary, parents=True)
+    try:
+        yield temporary
+        with explain_os_errors(folder):
+            if folder.exists():
+                folder.rmdir()
+            temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write ``content`` to a temporary file, fsync it and rename it to ``path``, which is old or new but never partial.
+
+    The folder has to be there: a run whose folder is removed must not make half of it again.
+
+    Raises:
+        UserError: no space, no permission or another OSError; the old file is intact.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    with explain_os_errors(path):
         try:
-            with aside.open("wb") as file:
+            with temporary.open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            aside.replace(path)
-            # The rename itself lives in the folder: without this it may be lost with the power.
+            temporary.replace(path)
+            # The rename is an entry of the folder: without this a power loss may undo it.
             folder = os.open(path.parent, os.O_RDONLY)
             try:
                 os.fsync(folder)
@@ -62,5 +116,5 @@ def write_atomically(path: Path, content: bytes) -> None:
                 os.close(folder)
         except OSError:
             with contextlib.suppress(OSError):
-                aside.unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
             raise

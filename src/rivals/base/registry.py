@@ -1,4 +1,4 @@
-"""Names a user can choose from, with the nearest ones offered when a name is not known."""
+"""Registries of names, which suggest the nearest ones to an unknown name."""
 
 from __future__ import annotations
 

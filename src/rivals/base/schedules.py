@@ -1,4 +1,4 @@
-"""Schedules as data: a value that moves from one number to another over a count of images seen."""
+"""Schedules: a value that follows a half-cosine from one number to another over images seen or time passed."""
 
 from __future__ import annotations
 
@@ -6,26 +6,37 @@ import math
 import re
 from dataclasses import dataclass
 
+from rivals.base.duration import NUMBER, Duration, format_number, parse_number
 from rivals.base.errors import UserError
-from rivals.base.spans import NUMBER, Span, number, written
 
 _PATTERN = re.compile(rf"\s*{NUMBER}\s*(?:->\s*{NUMBER}\s+in\s+(.+))?")
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """A half-cosine from ``start`` to ``end`` over ``images`` images, then held (R3GAN, Huang et al. 2024, app. D).
+class Clock:
+    """Where a run is: ``images`` seen and ``seconds`` passed, as schedules count it, and a micro-batch of the step."""
 
-    Written ``2e-4`` (constant) or ``2e-4 -> 5e-5 in 20M images``.
+    images: int
+    seconds: float = 0.0
+    micro_batch: int = 0
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A half-cosine from ``start`` to ``end`` over a length, then held (R3GAN, Huang et al. 2024, app. D).
+
+    Written ``2e-4`` (constant), ``2e-4 -> 5e-5 in 20M images`` or ``1e-3 -> 2e-4 in 25 minutes``.
     """
 
     start: float
     end: float
-    images: float = 0.0
+    length: float = 0.0
+    unit: str = "images"
+    """Of the length: images or minutes."""
 
     @classmethod
     def parse(cls, text: str | float | Schedule) -> Schedule:
-        """Read the written form; a number is a constant schedule.
+        """Parse the written form; a number is a constant schedule.
 
         Raises:
             UserError: the text is of another form.
@@ -33,29 +44,31 @@ class Schedule:
         if isinstance(text, Schedule):
             return text
         match = _PATTERN.fullmatch(str(text))
-        span = Span.parse(match[3]) if match and match[3] else None
-        if match is None or (span and span.unit != "images"):
+        if match is None:
             raise UserError(
-                f"'{text}' is not a schedule: write a number, or START -> END in N images, "
+                f"'{text}' is not a schedule: write a number, or START -> END in N images (or minutes), "
                 "as in '2e-4 -> 5e-5 in 20M images'"
             )
-        if not math.isfinite(number(match[1])) or not math.isfinite(number(match[2] or "0")):
+        duration = Duration.parse(match[3], f"the length of '{text}'", ("images", "minutes")) if match[3] else None
+        if not math.isfinite(parse_number(match[1])) or not math.isfinite(parse_number(match[2] or "0")):
             raise UserError(f"'{text}' is too large a number: take one that a 64-bit float can hold")
-        start = number(match[1])
-        return cls(start, number(match[2]), span.amount) if span else cls(start, start)
+        start = parse_number(match[1])
+        return cls(start, parse_number(match[2]), duration.amount, duration.unit) if duration else cls(start, start)
 
     def __str__(self) -> str:
         if self.start == self.end:
-            return written(self.start)
-        return f"{written(self.start)} -> {written(self.end)} in {Span(self.images, 'images')}"
+            return format_number(self.start)
+        return f"{format_number(self.start)} -> {format_number(self.end)} in {Duration(self.length, self.unit)}"
 
     @property
     def peak(self) -> float:
         """The largest value it takes."""
         return max(self.start, self.end)
 
-    def at(self, images: int) -> float:
-        """The value when ``images`` images have been seen."""
-        if images >= self.images:
+    def at(self, clock: Clock) -> float:
+        """The value at a point of a run."""
+        passed = clock.images if self.unit == "images" else clock.seconds / 60
+        if passed >= self.length:
             return self.end
-        return self.end + (self.start - self.end) * 0.5 * (1 + math.cos(math.pi * images / self.images))
+        # Half a cosine: 1 at the start, 0 at the end, with zero slope at both.
+        return self.end + (self.start - self.end) * 0.5 * (1 + math.cos(math.pi * passed / self.length))

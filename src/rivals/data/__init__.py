@@ -1,1 +1,1 @@
-"""Names, folders and zips of images -> uint8 sets in memory -> batches by (seed, rank, index)."""
+"""Names, folders and zips of images -> uint8 sets in memory -> batches by (seed, micro-batch, index)."""

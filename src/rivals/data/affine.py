@@ -1,4 +1,4 @@
-"""Moving the pixels of each image by an affine map of its own, differentiable as often as one likes."""
+"""Affine transformations of images, colors and a cutout, differentiable twice."""
 
 from __future__ import annotations
 
@@ -11,97 +11,99 @@ QUARTER = math.pi / 2
 
 
 def identity(n: int, like: Tensor) -> Tensor:
-    """Maps that move nothing, (n, 3, 3)."""
+    """Identity maps, (n, 3, 3)."""
     return torch.eye(3, dtype=like.dtype, device=like.device).repeat(n, 1, 1)
 
 
-def shifted(across: Tensor, down: Tensor) -> Tensor:
-    """Maps (n, 3, 3) that move by ``across`` and ``down``, both (n,), in pixels."""
-    maps = identity(len(across), across)
-    maps[:, 0, 2], maps[:, 1, 2] = across, down
+def translation(dx: Tensor, dy: Tensor) -> Tensor:
+    """Translations (n, 3, 3) by ``dx`` and ``dy``, both (n,), in pixels."""
+    maps = identity(len(dx), dx)
+    maps[:, 0, 2], maps[:, 1, 2] = dx, dy
     return maps
 
 
-def scaled(across: Tensor, down: Tensor) -> Tensor:
-    """Maps (n, 3, 3) that stretch by ``across`` and ``down``, both (n,)."""
-    maps = identity(len(across), across)
-    maps[:, 0, 0], maps[:, 1, 1] = across, down
+def scaling(sx: Tensor, sy: Tensor) -> Tensor:
+    """Scalings (n, 3, 3) by the factors ``sx`` and ``sy``, both (n,)."""
+    maps = identity(len(sx), sx)
+    maps[:, 0, 0], maps[:, 1, 1] = sx, sy
     return maps
 
 
-def turned(angle: Tensor) -> Tensor:
-    """Maps (n, 3, 3) that turn by an ``angle`` (n,) in radians."""
+def rotation(angle: Tensor) -> Tensor:
+    """Rotations (n, 3, 3) by ``angle`` (n,) in radians."""
     maps = identity(len(angle), angle)
     cosine, sine = torch.cos(angle), torch.sin(angle)
-    # A quarter turn must land on the pixels exactly, and sin(pi) in floats does not.
+    # A rotation by 90 degrees must map pixels to pixels exactly, but sin(pi) is not 0 in floats.
     cosine, sine = (torch.where(each.abs() < 1e-6, 0.0, each) for each in (cosine, sine))
     maps[:, 0, 0], maps[:, 0, 1], maps[:, 1, 0], maps[:, 1, 1] = cosine, -sine, sine, cosine
     return maps
 
 
 def warp(images: Tensor, maps: Tensor) -> Tensor:
-    """Look up each pixel where its map points, bilinearly; past the border the image is mirrored.
+    """Warp each image by its affine map, with bilinear interpolation and reflection padding.
 
-    Written as a weighted sum of gathered pixels, since PyTorch's ``grid_sample`` has no second derivative, which
-    penalties on gradients need.
+    It is a weighted sum of gathered pixels, since PyTorch's ``grid_sample`` has no second derivative, which gradient
+    penalties need.
 
     Args:
         images: (B, C, H, W).
-        maps: (B, 3, 3), from a pixel's place in the result to its place in the image, both measured from the
-            image's centre, in pixels.
+        maps: (B, 3, 3), from output to input coordinates, in pixels relative to the center of the image.
 
     Returns:
         Images (B, C, H, W). They are linear in ``images``; no gradient flows into ``maps``.
     """
     batch, channels, height, width = images.shape
     x, y = _axis(width, images) - (width - 1) / 2, _axis(height, images) - (height - 1) / 2
-    places = torch.stack([x.repeat(height), y.repeat_interleave(width), images.new_ones(height * width)])
-    pointed = maps.detach() @ places
-    across = _mirrored(pointed[:, 0] + (width - 1) / 2, width)
-    down = _mirrored(pointed[:, 1] + (height - 1) / 2, height)
-    left, top = across.floor().clamp(0, width - 1), down.floor().clamp(0, height - 1)
+    grid = torch.stack([x.repeat(height), y.repeat_interleave(width), images.new_ones(height * width)])
+    # Homogeneous coordinates of output pixels, mapped to the input.
+    source = maps.detach() @ grid
+    xs = _reflect(source[:, 0] + (width - 1) / 2, width)
+    ys = _reflect(source[:, 1] + (height - 1) / 2, height)
+    # Bilinear weights of the four neighbors; a neighbor past the border is the border pixel.
+    left, top = xs.floor().clamp(0, width - 1), ys.floor().clamp(0, height - 1)
     right, bottom = (left + 1).clamp_max(width - 1), (top + 1).clamp_max(height - 1)
-    ahead, below = (across - left).clamp(0, 1), (down - top).clamp(0, 1)
+    wx, wy = (xs - left).clamp(0, 1), (ys - top).clamp(0, 1)
     flat = images.flatten(2)
     total = torch.zeros_like(flat)
     for row, column, weight in (
-        (top, left, (1 - below) * (1 - ahead)),
-        (top, right, (1 - below) * ahead),
-        (bottom, left, below * (1 - ahead)),
-        (bottom, right, below * ahead),
+        (top, left, (1 - wy) * (1 - wx)),
+        (top, right, (1 - wy) * wx),
+        (bottom, left, wy * (1 - wx)),
+        (bottom, right, wy * wx),
     ):
         index = (row * width + column).long()[:, None].expand(-1, channels, -1)
         total = total + weight[:, None] * flat.gather(2, index)
     return total.view(batch, channels, height, width)
 
 
-def _mirrored(places: Tensor, size: int) -> Tensor:
-    """Places on an axis of ``size`` pixels, mirrored at its borders, half a pixel outside the outer pixels' centres."""
-    folded = torch.remainder(places + 0.5, 2 * size)
+def _reflect(coordinates: Tensor, size: int) -> Tensor:
+    """Coordinates on an axis of ``size`` pixels, reflected at its borders, half a pixel outside the outer centers."""
+    # A triangle wave of period 2 * size.
+    folded = torch.remainder(coordinates + 0.5, 2 * size)
     return torch.minimum(folded, 2 * size - folded) - 0.5
 
 
-def recoloured(images: Tensor, maps: Tensor) -> Tensor:
-    """Colours (B, C, H, W) through affine maps (B, C, C + 1) of their own: one matrix product."""
+def transform_colors(images: Tensor, maps: Tensor) -> Tensor:
+    """Images (B, C, H, W) with each color transformed by its image's affine map (B, C, C + 1)."""
     mixed: Tensor = torch.baddbmm(maps[:, :, -1:], maps[:, :, :-1], images.flatten(2)).view(images.shape)
     return mixed
 
 
-def cut_out(images: Tensor, across: Tensor, down: Tensor, side: Tensor) -> Tensor:
-    """Images (B, C, H, W) with a square made 0.
+def cutout(images: Tensor, cx: Tensor, cy: Tensor, side: Tensor) -> Tensor:
+    """Images (B, C, H, W) with a square set to 0 (Cutout, DeVries & Taylor 2017).
 
     Args:
         images: The images.
-        across: Where its centre is, (B,), as a share of the width.
-        down: The same, of the height.
-        side: Its side as a share of the image's, (B,); 0 cuts nothing.
+        cx: Center of the square, (B,), as a share of the width.
+        cy: Center, as a share of the height.
+        side: Side, as a share of the image's, (B,); 0 for no cutout.
     """
     height, width = images.shape[2:]
     x, y = (_axis(width, images) + 0.5) / width, (_axis(height, images) + 0.5) / height
-    outside_x = (x - across[:, None]).abs() >= side[:, None] / 2
-    outside_y = (y - down[:, None]).abs() >= side[:, None] / 2
-    kept = outside_x[:, None, None, :] | outside_y[:, None, :, None]
-    return torch.where(kept, images, 0.0)
+    outside_x = (x - cx[:, None]).abs() >= side[:, None] / 2
+    outside_y = (y - cy[:, None]).abs() >= side[:, None] / 2
+    outside = outside_x[:, None, None, :] | outside_y[:, None, :, None]
+    return torch.where(outside, images, 0.0)
 
 
 def _axis(size: int, like: Tensor) -> Tensor:

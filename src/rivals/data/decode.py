@@ -1,9 +1,10 @@
-"""Image files to pixels: any mode, orientation or bit depth becomes uint8 squares, in several threads."""
+"""Decode image files of any mode, orientation and bit depth into uint8 squares, in several threads."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -11,35 +12,44 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from rivals.base.errors import UserError
 from rivals.data.imageset import Pixels
-from rivals.data.sources import Listing
+from rivals.data.pixel_modes import AboveWhiteError, Peak, to_chw, to_standard_mode, white_of
+from rivals.data.readers import Listing
 
 SMALLEST, LARGEST = 8, 1024
-_CHUNK = 32  # images a task: enough to hide the cost of handing over, few enough for large images
+MOST_PIXELS = 250_000_000  # of one image: above the 200 megapixels of phones
+LARGE_PIXELS = 1 << 25  # of an image that is decoded alone, as each takes 100 MB or more
+_CHUNK = 32  # images per task: enough to hide the overhead of threads, few enough for large images
 
-A = TypeVar("A")
-B = TypeVar("B")
+_one_large = threading.Lock()
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
-class Bad(NamedTuple):
-    """An image that cannot be read: its place in the listing, and why."""
+class UnreadableImage(NamedTuple):
+    """An image that cannot be read: its position in the listing, and why."""
 
-    place: int
+    position: int
     reason: str
 
 
 class Chunk(NamedTuple):
-    """Some images in a row, uint8 (n, C, S, S), and those that had to be left out among them."""
+    """Consecutive images, uint8 (n, C, S, S), and the unreadable ones among them.
+
+    ``peak`` is the largest value of the listing's gray images of more than 8 bits, or 0 if none has come up.
+    """
 
     pixels: Pixels
-    bad: list[Bad]
+    bad: list[UnreadableImage]
+    peak: int = 0
 
 
 def check_size(size: int | None) -> None:
-    """Refuse a size that no network here is made for.
+    """Check a size that images are resized to.
 
     Raises:
         UserError: it is below 8 or above 1024.
@@ -49,8 +59,8 @@ def check_size(size: int | None) -> None:
         raise UserError(f"--size {size} is too {what}: take a number of pixels from {SMALLEST} to {LARGEST}")
 
 
-def promote(pixels: Pixels, channels: int) -> Pixels:
-    """Images (n, C, H, W) as such with more channels: grey is repeated, a new alpha is opaque."""
+def to_channels(pixels: Pixels, channels: int) -> Pixels:
+    """Images (n, C, H, W) with more channels: gray is repeated, and a new alpha is opaque."""
     if pixels.shape[1] == 1 and channels > 1:
         pixels = np.repeat(pixels, 3, axis=1)
     if pixels.shape[1] == 3 and channels == 4:
@@ -58,10 +68,10 @@ def promote(pixels: Pixels, channels: int) -> Pixels:
     return pixels
 
 
-def in_order(work: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
-    """``map`` in a few threads that run only a little ahead of the consumer, so that memory stays bounded."""
+def parallel_map(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """``map`` in order, in a few threads that run only a little ahead of the consumer, so that memory is bounded."""
     workers = min(8, os.cpu_count() or 1)
-    pending: deque[Future[B]] = deque()
+    pending: deque[Future[R]] = deque()
     pool = ThreadPoolExecutor(workers)
     try:
         for item in items:
@@ -74,45 +84,76 @@ def in_order(work: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
         pool.shutdown(cancel_futures=True)
 
 
+class _Limits:
+    """Pillow's settings while images are decoded; those of the process come back after the last of several threads."""
+
+    def __init__(self) -> None:
+        self.lock, self.users, self.before = threading.Lock(), 0, contextlib.ExitStack()
+
+    def enter(self) -> None:
+        with self.lock:
+            if not self.users:
+                self.before.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
+                self.before.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+                Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Pillow warns above it, and refuses above its double
+            self.users += 1
+
+    def leave(self) -> None:
+        with self.lock:
+            self.users -= 1
+            if not self.users:
+                self.before.close()
+
+
+_limits = _Limits()
+
+
 @contextlib.contextmanager
 def strict_limits() -> Iterator[None]:
-    """Silence Pillow's remarks, but for the one on images of suspiciously many pixels: make that an error."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    """Ignore Pillow's warnings, and refuse images of more than ``MOST_PIXELS`` by their header."""
+    _limits.enter()
+    try:
         yield
+    finally:
+        _limits.leave()
 
 
-def decode(listing: Listing, *, size: int | None, crop: bool, skip_bad: bool) -> Iterator[Chunk]:
-    """The pixels of a listing, in order, each chunk with the channels of its richest image.
+def decode(
+    listing: Listing, *, size: int | None, crop: bool, skip_bad: bool, white: int | None = None
+) -> Iterator[Chunk]:
+    """Decode a listing in order; each chunk has the largest number of channels of its images.
 
-    Alpha counts if a pixel of the outcome is not opaque; a palette image is grey if all its pixels are.
+    Alpha is kept if a pixel is not opaque; a palette image is gray if all its pixels are.
 
     Args:
-        listing: the images.
-        size: height and width to resize to, by Pillow's Lanczos filter, which averages when it shrinks; None
-            leaves the images as they are, and then they must all be of one size.
-        crop: cut the largest square out of the centre of images that are not square.
-        skip_bad: leave out images that cannot be read.
+        listing: The images.
+        size: Height and width to resize to, by Pillow's antialiased Lanczos filter; None keeps the size, which must be
+            the same for all images.
+        crop: Crop images that are not square to their center.
+        skip_bad: Skip unreadable images.
+        white: The value of white in gray images of more than 8 bits; by their largest value if None.
 
     Raises:
-        UserError: an image cannot be read and ``skip_bad`` is false, or none of them can; an image is no
-            square and ``crop`` is false; the images are of several sizes, or of one out of bounds, and
-            ``size`` is None.
+        UserError: an image cannot be read and ``skip_bad`` is false, or none of them can; an image is not square and
+            ``crop`` is false; one holds a value above ``white``; or, without ``size``, the images have several sizes or
+            one out of bounds.
     """
 
-    def work(indices: range) -> list[tuple[int, Pixels | Bad]]:
-        return [(index, _one(listing, index, size, crop)) for index in indices]
+    peak = Peak(listing, white)
+
+    def work(indices: range) -> list[tuple[int, Pixels | UnreadableImage]]:
+        return [(index, _decode_one(listing, index, size, crop, peak)) for index in indices]
 
     count = len(listing.names)
     first: tuple[str, int] | None = None
-    bad: Bad | None = None
-    for results in in_order(work, (range(at, min(at + _CHUNK, count)) for at in range(0, count, _CHUNK))):
+    bad: UnreadableImage | None = None
+    for results in parallel_map(work, (range(at, min(at + _CHUNK, count)) for at in range(0, count, _CHUNK))):
         chunk = Chunk(np.empty(0, np.uint8), [])
         images: list[Pixels] = []
         for index, result in results:
             name = listing.names[index]
-            if isinstance(result, Bad):
+            if isinstance(result, UnreadableImage):
                 if not skip_bad:
                     raise UserError(
                         f"cannot read the image '{name}' of {listing.title} ({result.reason}): "
@@ -135,12 +176,12 @@ def decode(listing: Listing, *, size: int | None, crop: bool, skip_bad: bool) ->
             images.append(result)
         if images:
             channels = max(len(image) for image in images)
-            chunk = chunk._replace(pixels=np.concatenate([promote(image[None], channels) for image in images]))
-        yield chunk
+            chunk = chunk._replace(pixels=np.concatenate([to_channels(image[None], channels) for image in images]))
+        yield chunk._replace(peak=peak.value)
     if first is None and bad is not None:
         raise UserError(
             f"none of the {count} images of {listing.title} can be read "
-            f"('{listing.names[bad.place]}': {bad.reason}): check where they come from"
+            f"('{listing.names[bad.position]}': {bad.reason}): check where they come from"
         )
 
 
@@ -152,68 +193,52 @@ def _check_side(listing: Listing, side: int) -> None:
         )
 
 
-def _one(listing: Listing, index: int, size: int | None, crop: bool) -> Pixels | Bad:
+def _decode_one(listing: Listing, index: int, size: int | None, crop: bool, peak: Peak) -> Pixels | UnreadableImage:
     """One image as uint8 (C, S, S), or why it cannot be read."""
     try:
-        image = _plain(listing.image(index))
-    except UnidentifiedImageError:
-        return Bad(index, "not an image, whatever its name says")
-    # Foreign bytes make decoders raise nearly anything there is; all of it means the same to us.
+        image = listing.open_image(index)
     except Exception as error:
-        reason = isinstance(error, OSError) and error.strerror
-        return Bad(index, " ".join((reason or str(error) or type(error).__name__).split()))
+        return UnreadableImage(index, _reason(error))
+    if image.width * image.height <= LARGE_PIXELS:
+        return _standard(listing, index, image, size, crop, peak)
+    if size is not None:
+        # JPEG decodes at 1/2, 1/4 or 1/8 of the size; four times the target leaves enough for the Lanczos filter.
+        image.draft(None, (4 * size, 4 * size))
+    with _one_large:
+        return _standard(listing, index, image, size, crop, peak)
+
+
+def _standard(
+    listing: Listing, index: int, image: Image.Image, size: int | None, crop: bool, peak: Peak
+) -> Pixels | UnreadableImage:
+    try:
+        image = to_standard_mode(image, peak)
+    except AboveWhiteError as error:
+        raise UserError(
+            f"the image '{listing.names[index]}' of {listing.title} holds values up to {error.brightest:,}, above "
+            f"{peak.given:,}, the white level of the training images or of --white: scale the values to that range, or "
+            f"train and evaluate with --white {white_of(error.brightest)}"
+        ) from None
+    except Exception as error:
+        return UnreadableImage(index, _reason(error))
     width, height = image.size
     if width != height:
         if not crop:
             raise UserError(
                 f"the image '{listing.names[index]}' of {listing.title} is {width} x {height}, not square: "
-                "cut out the centre of such images with --crop"
+                "cut out the center of such images with --crop"
             )
         side = min(width, height)
         left, top = (width - side) // 2, (height - side) // 2
         image = image.crop((left, top, left + side, top + side))
     if size is not None and image.width != size:
         image = image.resize((size, size), Image.Resampling.LANCZOS)
-    return _planes(image)
+    return to_chw(image)
 
 
-def _plain(image: Image.Image) -> Image.Image:
-    """The first frame, upright, as L, LA, RGB or RGBA."""
-    image.load()
-    ImageOps.exif_transpose(image, in_place=True)
-    mode, alpha = image.mode, "transparency" in image.info
-    if mode in ("RGB", "L") and not alpha:
-        return image
-    if mode == "F":
-        values = np.asarray(image)
-        if not ((values >= 0) & (values <= 1)).all():
-            raise ValueError("floating-point values outside [0, 1]")
-        return Image.fromarray(np.rint(values * 255).astype(np.uint8))
-    if mode == "I" or mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.int64).clip(0, 65535)
-        grey = Image.fromarray(((values + 128) // 257).astype(np.uint8))  # the nearest of 0, 257, ... 65535
-        if not alpha:
-            return grey
-        opaque = Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype(np.uint8))
-        return Image.merge("LA", (grey, opaque))
-    if mode in ("1", "L", "LA", "La"):
-        return image.convert("LA" if alpha or mode != "1" else "L")
-    image = image.convert("RGBA" if alpha or mode in ("PA", "RGBA", "RGBa") else "RGB")
-    if mode in ("P", "PA"):
-        values = np.asarray(image)
-        if (values[..., :1] == values[..., 1:3]).all():
-            return image.convert("LA" if image.mode == "RGBA" else "L")
-    return image
-
-
-def _planes(image: Image.Image) -> Pixels:
-    """L, LA, RGB or RGBA as (C, H, W), without an alpha that is opaque everywhere."""
-    pixels: Pixels = np.asarray(image)
-    if pixels.ndim == 2:
-        return pixels[None]
-    pixels = pixels.transpose(2, 0, 1)
-    if len(pixels) == 3:
-        return pixels
-    if (pixels[-1] == 255).all():
-        return pixels[:-1]
-    return pixels if len(pixels) == 4 else pixels[[0, 0, 0, 1]]
+def _reason(error: Exception) -> str:
+    """Why an image cannot be read. Damaged files make decoders raise nearly any exception."""
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image, despite its name"
+    reason = isinstance(error, OSError) and error.strerror
+    return " ".join((reason or str(error) or type(error).__name__).split())

@@ -1,8 +1,7 @@
-"""A set of square images, decoded: what every source becomes and every consumer takes."""
+"""Decoded square images with labels."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,29 +9,34 @@ import numpy as np
 import numpy.typing as npt
 
 from rivals.base.errors import UserError
+from rivals.base.hashing import arrays_hash
+from rivals.data.mapped_pixels import MappedPixels
 
 Pixels = npt.NDArray[np.uint8]
+Images = Pixels | MappedPixels
 Labels = npt.NDArray[np.int64]
-
-_BLOCK = 1 << 24  # bytes hashed at a time
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images of one size and one number of channels, with their labels if there are any.
+    """Images of one size and one number of channels, with labels if there are any.
 
-    ``images`` is uint8 (N, C, H, W), H = W, C being 1 (grey), 3 (colour) or 4 (colour with alpha); it may be
-    a memory map. ``labels`` is int64 (N,), indices into ``classes``, or None, and then ``classes`` is empty.
+    Attributes:
+        images: uint8 (N, C, H, W), H = W, C 1 (gray), 3 (color) or 4 (color and alpha); in memory, or read
+            from a file where they are indexed.
+        labels: int64 (N,), indices into ``classes``; None without classes.
+        white: The value that was read as white in gray image files of more than 8 bits; None if there were none.
 
     Raises:
-        ValueError: the arrays are of another type or form.
+        ValueError: the arrays have another dtype or shape.
     """
 
     name: str
     split: str
-    images: Pixels
+    images: Images
     labels: Labels | None = None
     classes: tuple[str, ...] = ()
+    white: int | None = None
 
     def __post_init__(self) -> None:
         shape = self.images.shape
@@ -55,43 +59,37 @@ class ImageSet:
 
     @property
     def channels(self) -> int:
-        """1 (grey), 3 (colour) or 4 (colour with alpha)."""
+        """1 (gray), 3 (color) or 4 (color with alpha)."""
         return int(self.images.shape[1])
 
     @cached_property
     def hash(self) -> str:
-        """What the images and labels are, in 16 hexadecimal digits; worked out once."""
+        """Content hash of images and labels, 16 hexadecimal digits."""
         return content_hash(self.images, self.labels)
 
 
-def content_hash(images: Pixels, labels: Labels | None = None) -> str:
-    """16 hexadecimal digits (BLAKE2b) for images (N, C, H, W) and labels (N,), read in blocks."""
-    digest = hashlib.blake2b(repr(images.shape).encode(), digest_size=8)
-    step = max(1, _BLOCK // images[0].nbytes)
-    for start in range(0, len(images), step):
-        digest.update(np.ascontiguousarray(images[start : start + step]).data)
-    if labels is not None:
-        digest.update(labels.astype("<i8").tobytes())
-    return digest.hexdigest()
+def content_hash(images: Images, labels: Labels | None = None) -> str:
+    """16 hexadecimal digits (BLAKE2b) of images (N, C, H, W) and labels (N,)."""
+    return arrays_hash(images.shape, images, *([] if labels is None else [labels.astype("<i8")]))
 
 
 def require_classes(images: ImageSet) -> int:
-    """The number of classes of a set that something conditional, or a classifier, is to learn from.
+    """The number of classes, for a conditional GAN or a classifier.
 
-    :func:`~rivals.data.load.load` accepts a set without classes or with a single one, since a GAN that is not
-    conditional can learn from it. Call this where classes are wanted.
+    :func:`~rivals.data.load.load` accepts images without classes or of a single class, which suffice for an
+    unconditional GAN.
 
     Raises:
-        UserError: there are no labels, or all images are of one class.
+        UserError: there are no labels, or only one class.
     """
     if images.labels is None:
         raise UserError(
-            f"'{images.name}' has no classes, and two at least are needed: put its images into one sub-folder per class"
+            f"'{images.name}' has no classes, and two at least are needed: put its images into one subfolder per class"
         )
     present = np.unique(images.labels)
     if len(present) < 2:
         raise UserError(
             f"'{images.name}' has one class only ('{images.classes[present[0]]}'), "
-            "and two at least are needed: put its images into one sub-folder per class"
+            "and two at least are needed: put its images into one subfolder per class"
         )
     return len(images.classes)

@@ -1,26 +1,29 @@
-"""The one entry for data: a name, a folder or a zip becomes an :class:`~rivals.data.imageset.ImageSet`."""
+"""Load a built-in data set, a folder or a zip as an :class:`~rivals.data.imageset.ImageSet`."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from rivals.base.errors import UserError
+from rivals.base.errors import UserError, printable
+from rivals.base.files import expand_user
 from rivals.base.registry import unknown
-from rivals.data import cache
-from rivals.data.decode import Bad, check_size, decode, strict_limits
+from rivals.data import decode_cache
+from rivals.data.builtin import DATASETS, list_builtin
+from rivals.data.decode import Chunk, UnreadableImage, check_size, decode, strict_limits
 from rivals.data.imageset import ImageSet, content_hash
-from rivals.data.names import NAMES, find
-from rivals.data.sources import Listing, from_path
+from rivals.data.pixel_modes import bits_of, white_of
+from rivals.data.readers import Listing, from_path
 
 
 def to_stderr(note: str) -> None:
-    """Print a note where it does not mix with results."""
-    print(note, file=sys.stderr)
+    """Print a note to standard error."""
+    print(printable(note), file=sys.stderr)
 
 
 def load(
@@ -30,47 +33,69 @@ def load(
     size: int | None = None,
     crop: bool = False,
     skip_bad: bool = False,
+    white: int | None = None,
     on_note: Callable[[str], None] = to_stderr,
 ) -> ImageSet:
-    """Load a set of images.
+    """Load images.
 
-    A set larger than a quarter of memory comes as a memory map. What had to be decoded or resized is kept in
-    :func:`rivals.data.cache.folder`, so the next time is quick.
+    Images larger than a quarter of memory come as a memory map. Decoded and resized images are cached in
+    :func:`rivals.data.decode_cache.folder`.
 
     Args:
-        source: a name (:data:`rivals.data.names.NAMES`), a folder or a zip
-            (:func:`rivals.data.sources.from_path` says how those are read). Names go first: write
-            ``./mnist`` for a folder called so.
-        split: ``train`` or ``test``; some names have more, and ``mnist5k``, folders and zips have ``all``.
-            Of the 5,000 digits of ``mnist5k``, every tenth of a class is for ``test``: 4,500 and 500.
-        size: height and width, 8 to 1024, to resize the images to; None leaves them as they are.
-        crop: cut the largest square out of the centre of images that are not square.
-        skip_bad: leave out images that cannot be read, and say how many by ``on_note``.
-        on_note: gets what the user should know, a line at a time; printed on standard error by default.
+        source: A name (:data:`rivals.data.builtin.DATASETS`), a folder or a zip
+            (:func:`rivals.data.readers.from_path`). Names take precedence: write ``./mnist`` for a folder.
+        split: ``train`` or ``test``; some data sets have more, and ``mnist5k``, folders and zips have ``all``.
+            ``mnist5k`` has 4,500 and 500 digits.
+        size: Height and width to resize to, 8 to 1024; None keeps the size.
+        crop: Crop images that are not square to their center.
+        skip_bad: Skip unreadable images, and report them to ``on_note``.
+        white: The value of white in gray images of more than 8 bits. None: that of the fewest of 8, 10, 12, 14 or 16
+            bits that hold the values of all images of the source.
+        on_note: Called with each note to the user; by default prints it to standard error.
 
     Raises:
-        UserError: anything that is wrong with the source or the images, with the fix.
+        UserError: the source or an image cannot be used; the message names the fix.
     """
     check_size(size)
+    if white is not None and white < 1:
+        raise UserError(f"--white {white} is no white level: take the largest value that pixels may have, as 4095")
     with _listing(source, split, on_note) as listing:
-        name = source if isinstance(source, str) and source in NAMES else _name(Path(source))
-        ready, labels = listing.ready, listing.labels
-        if ready is not None and ready.shape[2] == ready.shape[3] == (size or ready.shape[2]):
-            return ImageSet(name, split, ready, labels, listing.classes)
-        identity = listing.identity if ready is None else content_hash(ready)
-        key = cache.key(f"{name}-{split}", identity, size, crop, skip_bad)
-        with strict_limits():
-            images, bad = cache.fetch(key, lambda: decode(listing, size=size, crop=crop, skip_bad=skip_bad), on_note)
+        if listing.skipped:
+            on_note(_left_out(listing))
+        if listing.special:
+            on_note(_special(listing))
+        name = source if isinstance(source, str) and source in DATASETS else _name(Path(source))
+        pixels, labels = listing.pixels, listing.labels
+        if pixels is not None and pixels.shape[2] == pixels.shape[3] == (size or pixels.shape[2]):
+            return ImageSet(name, split, pixels, labels, listing.classes)
+        identity = listing.identity if pixels is None else content_hash(pixels)
+        key = decode_cache.key(f"{name}-{split}", identity, size, crop, skip_bad, white)
+
+        def decode_source() -> Iterator[Chunk]:
+            # Not from the listing above: it may be closed by the time that a damaged part of the cache is read.
+            with _listing(source, split, lambda note: None) as current, strict_limits():
+                now = current.identity if current.pixels is None else content_hash(current.pixels)
+                if now != identity:
+                    raise UserError(f"{listing.title} has changed since this command began: run it again")
+                yield from decode(current, size=size, crop=crop, skip_bad=skip_bad, white=white)
+
+        images, bad, peak = decode_cache.fetch(key, decode_source, on_note)
+        level = (white or white_of(peak)) if peak else None
+        if level is not None and (bits_of(peak), level) != (16, 2**16 - 1):
+            on_note(
+                f"gray images of more than 8 bits in {listing.title} hold values up to {peak:,}: they are read as "
+                + (f"{bits_of(peak)} bits, in which {level:,} is white" if white is None else _as_given(white))
+            )
         if bad:
             on_note(_skipped(listing, bad))
-            labels = None if labels is None else np.delete(labels, [each.place for each in bad])
-        return ImageSet(name, split, images, labels, listing.classes)
+            labels = None if labels is None else np.delete(labels, [each.position for each in bad])
+        return ImageSet(name, split, images, labels, listing.classes, level)
 
 
 def has_split(source: str | Path, split: str) -> bool:
-    """Whether a source has a split of this name; nothing is decoded or fetched for the answer."""
-    if isinstance(source, str) and source in NAMES:
-        return split in NAMES[source].counts
+    """Whether a source has a split of this name. Nothing is decoded or downloaded."""
+    if isinstance(source, str) and source in DATASETS:
+        return split in DATASETS[source].counts
     try:
         with _listing(source, split, lambda note: None):
             return True
@@ -78,22 +103,60 @@ def has_split(source: str | Path, split: str) -> bool:
         return False
 
 
+def evaluation_split(source: str | Path) -> str | None:
+    """The split of a source to evaluate on: ``test``, else ``val``, or None if neither is there with classes.
+
+    Test images without classes, as competitions give them, are of no use for that.
+    """
+    for split in ("test", "val"):
+        if isinstance(source, str) and source in DATASETS:
+            if has_split(source, split):
+                return split
+            continue
+        try:
+            with _listing(source, split, lambda note: None) as listing:
+                if listing.labels is not None:
+                    return split
+        except UserError:  # there is no such split; what else is wrong comes up when the images are loaded
+            continue
+    return None
+
+
 def _listing(source: str | Path, split: str, on_note: Callable[[str], None]) -> Listing:
-    if isinstance(source, str) and source in NAMES:
-        return find(source, split, on_note)
-    path = Path(source).expanduser()
+    if isinstance(source, str) and source in DATASETS:
+        return list_builtin(source, split, on_note)
+    path = expand_user(source)
     if isinstance(source, str) and not (path.exists() or "/" in source or os.sep in source or path.suffix == ".zip"):
-        raise unknown("data set", source, NAMES)
+        raise unknown("data set", source, DATASETS)
     return from_path(path, split)
 
 
 def _name(path: Path) -> str:
-    path = path.expanduser().resolve()
+    path = expand_user(path).resolve()
     return path.stem if path.suffix.lower() == ".zip" else path.name
 
 
-def _skipped(listing: Listing, bad: list[Bad]) -> str:
-    named = ", ".join(f"'{listing.names[place]}' ({reason})" for place, reason in bad[:3])
+def _left_out(listing: Listing) -> str:
+    count = len(listing.skipped)
+    kinds = Counter(Path(name).suffix.lower() or "without a suffix" for name in listing.skipped)
+    named = ", ".join(f"{n:,} {kind}" for kind, n in kinds.most_common(5))
+    what = "1 file that is not an image" if count == 1 else f"{count:,} files that are not images"
+    return f"{listing.title} holds {what}, left out: {named}, such as '{listing.skipped[0]}'"
+
+
+def _special(listing: Listing) -> str:
+    first, *more = listing.special
+    if not more:
+        return f"{listing.title} holds 1 FIFO, socket or device, left out unopened: '{first}'"
+    return f"{listing.title} holds {1 + len(more):,} FIFOs, sockets or devices, left out unopened, such as '{first}'"
+
+
+def _as_given(white: int) -> str:
+    return f"those with a white of {white:,}, the white level of the training images or of --white"
+
+
+def _skipped(listing: Listing, bad: list[UnreadableImage]) -> str:
+    named = ", ".join(f"'{listing.names[index]}' ({reason})" for index, reason in bad[:3])
     more = ", ..." if len(bad) > 3 else ""
     count = len(listing.names)
     return f"skipped {len(bad)} of the {count} images of {listing.title}, which cannot be read: {named}{more}"

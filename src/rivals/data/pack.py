@@ -1,4 +1,4 @@
-"""Packing a set into one zip of PNG files that loads the same everywhere."""
+"""Pack images into one zip of PNG files."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from rivals.base.errors import UserError
-from rivals.base.files import explained
-from rivals.data.decode import in_order
+from rivals.base.files import explain_os_errors
+from rivals.base.images import to_pil
+from rivals.data.decode import parallel_map
 from rivals.data.imageset import ImageSet
 from rivals.data.load import load, to_stderr
 
@@ -27,36 +26,37 @@ def pack(
     size: int | None = None,
     crop: bool = False,
     skip_bad: bool = False,
+    white: int | None = None,
     on_note: Callable[[str], None] = to_stderr,
 ) -> dict[str, Any]:
-    """Load a set as :func:`~rivals.data.load.load` does, and write it as a zip that loads to the same set.
+    """Load images as :func:`~rivals.data.load.load` does, and write them as a zip that loads to the same images.
 
-    The zip holds ``00000/img00000000.png`` and so on, with no compression but PNG's own, and a
-    ``dataset.json`` in StyleGAN's convention, with ``classes``. The same set makes the same zip, byte for byte.
+    The zip holds ``00000/img00000000.png`` and so on, uncompressed, and a ``dataset.json`` in StyleGAN's convention,
+    with ``classes``. The same images make the same zip, byte for byte.
 
     Returns:
         ``path``, ``images``, ``size``, ``channels``, ``classes`` (their names), ``bytes`` and ``hash``.
 
     Raises:
-        UserError: ``dest`` exists, is no .zip or cannot be written, or the set cannot be loaded.
+        UserError: ``dest`` exists, is no .zip or cannot be written, or the images cannot be loaded.
     """
     dest = Path(dest)
     if dest.suffix.lower() != ".zip":
         raise UserError(f"cannot pack into '{dest}': give a name that ends in .zip")
     if dest.exists():
         raise UserError(f"'{dest}' exists already: remove it, or give another name")
-    images = load(source, split=split, size=size, crop=crop, skip_bad=skip_bad, on_note=on_note)
-    aside = dest.with_name(f".{dest.name}.{os.getpid()}")
-    with explained(dest):
+    images = load(source, split=split, size=size, crop=crop, skip_bad=skip_bad, white=white, on_note=on_note)
+    temporary = dest.with_name(f".{dest.name}.{os.getpid()}")
+    with explain_os_errors(dest):
         dest.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with aside.open("wb") as file:
+            with temporary.open("wb") as file:
                 _write(images, file)
                 file.flush()
                 os.fsync(file.fileno())
-            aside.rename(dest)
+            temporary.rename(dest)
         finally:
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
     return {
         "path": str(dest),
         "images": len(images),
@@ -75,13 +75,12 @@ def _write(images: ImageSet, file: io.BufferedWriter) -> None:
         labels = [[name, label] for name, label in zip(names, images.labels.tolist(), strict=True)]
 
     def png(index: int) -> bytes:
-        pixels = images.images[index]
         content = io.BytesIO()
-        Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0).copy()).save(content, "png")
+        to_pil(images.images[index]).save(content, "png")
         return content.getvalue()
 
     with zipfile.ZipFile(file, "w") as archive:
-        for name, content in zip(names, in_order(png, range(len(images))), strict=True):
-            archive.writestr(zipfile.ZipInfo(name), content)  # with zip's earliest date, not today's
+        for name, content in zip(names, parallel_map(png, range(len(images))), strict=True):
+            archive.writestr(zipfile.ZipInfo(name), content)  # dated 1980, for equal bytes
         description = {"labels": labels, "classes": list(images.classes)}
         archive.writestr(zipfile.ZipInfo("dataset.json"), json.dumps(description))

@@ -1,33 +1,47 @@
-"""Folders, zips and arrays of images under one face: a list of names that can be opened one by one."""
+"""Readers of folders, zips and arrays: a :class:`Listing` of images that are opened one by one."""
 
 from __future__ import annotations
 
+import functools
 import io
 import os
-import zipfile
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 from PIL import Image
 
 from rivals.base.errors import UserError
-from rivals.base.files import state
-from rivals.data.arrange import arrange
+from rivals.base.files import stat_key
+from rivals.base.images import to_pil
+from rivals.base.typed_json import read_small_file
+from rivals.data.archive import MOST_BYTES, EntryError, open_zip, read_entry
 from rivals.data.imageset import Labels, Pixels
+from rivals.data.splits import MOST_DESCRIPTION, select_split, top_folder, wrapper_of
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+# Formats of Pillow's for whose pixels it needs another program, or has no decoder.
+NOT_DECODED = frozenset(("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"))
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Images that are not decoded yet.
+    """Images that are not decoded yet. It is a context manager, since it may hold a file open.
 
-    ``image(i)`` opens the i-th one, which is called ``names[i]``; it may be called from several threads.
-    ``ready`` holds the pixels, uint8 (N, C, H, W), where they need no decoding; else ``identity`` says what is
-    decoded: two listings of the same identity give the same pixels. A listing is a context manager, since it
-    may hold a file open.
+    Attributes:
+        title: Name of the source in messages.
+        names: Names of the images.
+        labels: Their classes, int64 (N,), or None.
+        classes: Names of the classes.
+        identity: What is decoded: listings of the same identity have the same pixels.
+        open_image: Opens image i; thread-safe.
+        pixels: uint8 (N, C, H, W), if no decoding is needed.
+        close: Closes the file.
+        whole: Opens each image of the source, those of other splits too; empty if no decoding is needed.
+        skipped: Names of files of the source that are left out, since they are not images.
+        special: Names of FIFOs, sockets and devices, which are never opened.
     """
 
     title: str
@@ -35,9 +49,12 @@ class Listing:
     labels: Labels | None
     classes: tuple[str, ...]
     identity: str
-    image: Callable[[int], Image.Image]
-    ready: Pixels | None = None
+    open_image: Callable[[int], Image.Image]
+    pixels: Pixels | None = None
     close: Callable[[], None] = lambda: None
+    whole: Sequence[Callable[[], Image.Image]] = ()
+    skipped: Sequence[str] = ()
+    special: Sequence[str] = ()
 
     def __enter__(self) -> Listing:
         return self
@@ -49,35 +66,34 @@ class Listing:
 
 
 def from_arrays(title: str, images: Pixels, labels: Labels | None = None, classes: tuple[str, ...] = ()) -> Listing:
-    """A listing of pixels that are in memory: uint8 (N, C, H, W), C being 1 or 3."""
+    """List images in memory, uint8 (N, C, H, W) with C 1 or 3."""
 
-    def image(index: int) -> Image.Image:
-        pixels = images[index]
-        return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0).copy())
+    def open_image(index: int) -> Image.Image:
+        return to_pil(images[index])
 
     names = [f"number {index}" for index in range(len(images))]
-    return Listing(title, names, labels, classes, "", image, ready=images)
+    return Listing(title, names, labels, classes, "", open_image, pixels=images)
 
 
 def from_path(path: Path, split: str = "train", only: Callable[[str], bool] = lambda name: True) -> Listing:
-    """A listing of the images in a folder or a zip, in the order of their names.
+    """List the images in a folder or a zip, sorted by name.
 
-    Images that lie directly in it have no classes; else the sub-folders are the classes, in the order of
-    their names, and images that lie deeper belong to the uppermost one. A ``dataset.json`` at the top goes
-    before that: ``{"labels": [[file, class], ...], "classes": [name, ...]}``, StyleGAN's convention; ``labels``
-    may be null and ``classes`` absent. Sub-folders called ``train`` and ``test`` (or ``val``, ``valid``,
-    ``validation``), if there are no others, are no classes but splits. Hidden files, and files that are no
-    images by their suffix, are passed over. A folder of several sub-folders, or with a ``dataset.json``, that was
-    zipped together with its own name counts as if it had been zipped without.
+    Images at the top have no classes; else the top-level subfolders are the classes, sorted by name, or by value if
+    all are whole numbers. A ``dataset.json`` at the top takes precedence:
+    ``{"labels": [[file, class], ...], "classes": [name, ...]}``, StyleGAN's convention, where ``labels`` may be null
+    and ``classes`` absent. If all subfolders have names of splits (:func:`rivals.data.splits.split_of`), they are
+    splits, not classes. Hidden files are ignored; files without the suffix of an image are left out and listed. A
+    source with one top-level folder that holds several subfolders, splits or a ``dataset.json`` is read as if it were
+    that folder; likewise a split with one folder that holds several.
 
     Args:
-        path: the folder or zip.
-        split: the split; a source without splits has ``train`` only; ``all`` is everything.
-        only: which of the names to keep.
+        path: The folder or zip.
+        split: A source without splits has only ``train``; ``all`` is everything.
+        only: Filter of names.
 
     Raises:
-        UserError: there is no such thing, it cannot be read, it is unsafe, it holds no images, its
-            ``dataset.json`` does not describe it, or it has no such split.
+        UserError: the path does not exist, cannot be read, is unsafe or holds no images; ``dataset.json`` does not
+            match the files; or there is no such split.
     """
     if path.is_dir():
         return _from_folder(path, split, only)
@@ -88,32 +104,44 @@ def from_path(path: Path, split: str = "train", only: Callable[[str], bool] = la
 
 def _from_folder(path: Path, split: str, only: Callable[[str], bool]) -> Listing:
     title = f"'{path}'"
-    images: list[str] = []
-    others: list[str] = []
-    for name in _walk(path):
-        if _is_image(name) and only(name):
-            images.append(name)
-        else:
-            others.append(name)
+    found = _walk(path)
+    special = [name for name in found if _is_special(path / name)]
+    found = sorted({*found} - {*special})
+    images = [name for name in found if _is_image(name) and only(name)]
+    others = [name for name in found if not _is_image(name)]
     if not images:
-        raise _no_images(f"folder {title}", others)
-    description = path / "dataset.json"
+        raise _no_images(f"folder {title}", others + special)
+    wrapper = _wrapper(images, others)
+    description = f"{wrapper}dataset.json"
     try:
-        described = description.read_bytes() if "dataset.json" in others else None
-        names, labels, classes = arrange(title, {name: name for name in sorted(images)}, split, described)
+        described = read_small_file(path / description, MOST_DESCRIPTION) if description in others else None
+        inner = {name: name.removeprefix(wrapper) for name in sorted(images)}
+        names, labels, classes = select_split(title, inner, split, described)
     except OSError as error:
         raise UserError(f"cannot read '{error.filename}': {error.strerror}") from None
-    # A link to nowhere is met again where it is read, and may be skipped there.
-    content = [(name, *state(path / name)) for name in names]
+    # A broken link is reported, or skipped, when it is decoded.
+    content = [(name, *stat_key(path / name)) for name in names]
 
-    def image(index: int) -> Image.Image:
-        return _opened((path / names[index]).read_bytes())
+    def open_file(name: str) -> Image.Image:
+        return _opened(read_small_file(path / name, MOST_BYTES))
 
-    return Listing(title, names, labels, classes, repr((str(path.resolve()), content)), image)
+    skipped = _skipped([name.removeprefix(wrapper) for name in others], inner, names)
+    identity, whole = repr((str(path.resolve()), content)), [partial(open_file, name) for name in inner]
+    return Listing(
+        title,
+        names,
+        labels,
+        classes,
+        identity,
+        lambda i: open_file(names[i]),
+        whole=whole,
+        skipped=skipped,
+        special=special,
+    )
 
 
 def _walk(path: Path) -> list[str]:
-    """The files in a folder and, links followed, below it, as names within it; hidden ones left out."""
+    """Relative names of all files in and below a folder, following links, without hidden ones."""
 
     def refuse(error: OSError) -> None:
         raise UserError(f"cannot read the folder '{error.filename}': {error.strerror}") from None
@@ -122,7 +150,7 @@ def _walk(path: Path) -> list[str]:
     seen: set[str] = set()
     for folder, below, files in os.walk(path, onerror=refuse, followlinks=True):
         real = os.path.realpath(folder)
-        if real in seen:  # a link led back to where we have been
+        if real in seen:  # a cycle of links
             below.clear()
             continue
         seen.add(real)
@@ -132,45 +160,57 @@ def _walk(path: Path) -> list[str]:
     return found
 
 
+def _is_special(path: Path) -> bool:
+    """Whether a path is a FIFO, a socket or a device, which would wait or never end when it is read."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False  # a broken link, among others: reported, or skipped, when it is decoded
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
 def _from_zip(path: Path, split: str, only: Callable[[str], bool]) -> Listing:
     title = f"'{path}'"
+    archive = open_zip(path)
     try:
-        stat = path.stat()
-        archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile:
-        if path.suffix.lower() == ".zip":
-            raise UserError(f"{title} is cut short, or no zip: copy or download it again") from None
-        raise UserError(f"{title} is neither a folder nor a zip: give one, or a name") from None
-    except OSError as error:
-        raise UserError(f"cannot read {title}: {error.strerror}") from None
-    try:
-        entries = [name for name in archive.namelist() if not name.endswith("/")]
+        # Some programs of Windows write backslashes between folders.
+        entries = {name.replace("\\", "/"): name for name in archive.namelist() if not name.endswith(("/", "\\"))}
         for name in entries:
-            top, *below = name.replace("\\", "/").split("/")
+            top, *below = name.split("/")
             if top in ("", "..") or ":" in top or ".." in below:
                 raise UserError(f"{title} is not safe, its entry '{name}' points outside of it: make it again without")
         images = sorted(name for name in entries if _is_image(name) and only(name))
+        others = [name for name in entries if not _is_image(name)]
         if not images:
-            raise _no_images(f"zip {title}", entries)
+            raise _no_images(f"zip {title}", others)
         wrapper = _wrapper(images, entries)
-        description = f"{wrapper}dataset.json"
-        names, labels, classes = arrange(
-            title,
-            {name: name[len(wrapper) :] for name in images},
-            split,
-            archive.read(description) if description in entries else None,
-        )
+        described = entries.get(f"{wrapper}dataset.json")
+        inner = {name: name.removeprefix(wrapper) for name in images}
+        content = read_entry(archive, described, MOST_DESCRIPTION) if described else None
+        names, labels, classes = select_split(title, inner, split, content)
+        skipped = _skipped([name.removeprefix(wrapper) for name in others], inner, names)
     except BaseException as error:
         archive.close()
-        if isinstance(error, zipfile.BadZipFile):
-            raise UserError(f"{title} is damaged ({error}): copy or download it again") from None
+        if isinstance(error, EntryError):
+            raise UserError(f"the dataset.json of {title} cannot be read: {error}: make the zip anew") from None
         raise
 
-    def image(index: int) -> Image.Image:
-        return _opened(archive.read(names[index]))
+    def open_file(name: str) -> Image.Image:
+        return _opened(read_entry(archive, entries[name]))
 
-    identity = repr((str(path.resolve()), stat.st_size, stat.st_mtime_ns, names))
-    return Listing(title, names, labels, classes, identity, image, close=archive.close)
+    identity = repr((str(path.resolve()), *stat_key(path), names))
+    whole = [partial(open_file, name) for name in inner]
+    return Listing(
+        title,
+        names,
+        labels,
+        classes,
+        identity,
+        lambda i: open_file(names[i]),
+        close=archive.close,
+        whole=whole,
+        skipped=skipped,
+    )
 
 
 def _opened(content: bytes) -> Image.Image:
@@ -179,25 +219,40 @@ def _opened(content: bytes) -> Image.Image:
     return Image.open(io.BytesIO(content))
 
 
+@functools.cache
+def suffixes() -> tuple[str, ...]:
+    """The suffixes of the image files that this Pillow can decode."""
+    known = Image.registered_extensions().items()
+    return tuple(sorted(suffix for suffix, kind in known if kind in Image.OPEN and kind not in NOT_DECODED))
+
+
 def _is_image(name: str) -> bool:
-    hidden = "/." in f"/{name}" or name.startswith("__MACOSX/")
-    return not hidden and name.lower().endswith(SUFFIXES)
+    return not _is_hidden(name) and name.lower().endswith(suffixes())
+
+
+def _is_hidden(name: str) -> bool:
+    return "/." in f"/{name}" or name.startswith("__MACOSX/")
+
+
+def _skipped(others: Iterable[str], inner: dict[str, str], chosen: Iterable[str]) -> list[str]:
+    """The files that are neither images nor hidden, without those of splits that are not chosen."""
+    elsewhere = {top_folder(name) for name in inner.values()} - {top_folder(inner[name]) for name in chosen}
+    skipped = (name for name in others if not _is_hidden(name) and name != "dataset.json")
+    return sorted(name for name in skipped if top_folder(name) not in elsewhere - {""})
 
 
 def _no_images(where: str, others: list[str]) -> UserError:
     if not others:
-        return UserError(f"the {where} is empty: put images into it, or into one sub-folder per class")
-    kinds = ", ".join(suffix[1:] for suffix in SUFFIXES)
+        return UserError(f"the {where} is empty: put images into it, or into one subfolder per class")
     return UserError(
         f"the {where} holds no images, though {len(others)} other files such as '{min(others)}': "
-        f"put in images, of the kinds {kinds}"
+        "put in images that Pillow reads, as png, jpg, webp or tif"
     )
 
 
-def _wrapper(images: list[str], entries: list[str]) -> str:
-    """The one folder, with its slash, that a zip was made of; empty if it is not plainly such a zip."""
+def _wrapper(images: list[str], entries: Container[str]) -> str:
+    """The folder, with a slash, that a source wraps (see :func:`from_path`); empty if there is none."""
     top = images[0].partition("/")[0] + "/"
-    if not all(name.startswith(top) for name in images):
-        return ""
-    folders = {name[len(top) :].rpartition("/")[0].partition("/")[0] for name in images}
-    return top if f"{top}dataset.json" in entries or (len(folders) > 1 and "" not in folders) else ""
+    if f"{top}dataset.json" in entries and all(name.startswith(top) for name in images):
+        return top
+    return wrapper_of(images)

@@ -1,8 +1,7 @@
-"""What every extractor is: 8-bit images in, features out, under a name that says all that the numbers depend on."""
+"""Feature extractors: uint8 images to features, with a record of weights and resizing."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -10,37 +9,38 @@ import torch
 from torch import Tensor, nn
 
 from rivals.base.errors import UserError
-from rivals.extractors.resize import colour
+from rivals.base.hashing import weights_hash
+from rivals.extractors.resize import to_rgb
 
-BATCH = 32  # images of every pass: a pass's shape decides how floats are rounded in it, so it never changes
+BATCH = 32  # images per forward pass, always: its shape decides how floats are rounded
 
 Prepare = Callable[[Tensor], Tensor]
-"""Float32 images (B, 3, H, W) in [0, 255] to what the network takes (B, 3, S, S)."""
+"""float32 images (B, 3, H, W) in [0, 255] to the input of the network (B, 3, S, S)."""
 
 
-class Seen(NamedTuple):
-    """What an extractor makes of images: features (B, d) and, if it classifies, logits (B, K); float32 on the CPU."""
+class ExtractorOutput(NamedTuple):
+    """Features (B, d) and, if the network classifies, logits (B, K); float32 on the CPU."""
 
     features: Tensor
     logits: Tensor | None
 
 
 class Extractor:
-    """A network with its resize rule.
+    """A network with its preprocessing.
 
     Args:
-        name: As ``inception``; what distances are called by.
-        net: What ``prepare`` gives, to a pair: features (B, d), and logits (B, K) or None.
-        prepare: Resizes and scales.
-        size: The side to which it resizes, in pixels.
-        resize: That rule in words.
-        official: Whether these are the published weights by which a metric of this extractor has its name.
-        channels: How many the images must have; None takes any.
+        name: Such as ``inception``; part of the names of distances.
+        net: The output of ``prepare`` to features (B, d) and logits (B, K) or None.
+        prepare: Resizes and normalizes.
+        size: Side to which it resizes, in pixels.
+        resize: The resize rule in words.
+        official: Whether the weights are the published ones that the name of a metric stands for.
+        channels: Required number of channels; None for any.
 
     Attributes:
-        hash: What the weights are, in 16 hexadecimal digits.
+        hash: Hash of the weights, 16 hexadecimal digits.
         dim: Length of the features, d.
-        classes: Logits an image, K; 0 for none.
+        classes: Number of logits, K; 0 without logits.
     """
 
     def __init__(
@@ -61,23 +61,23 @@ class Extractor:
         self.resize = f"{resize} to {size} px"
         self.official = official
         self.channels = channels
-        self.hash = fingerprint(net)
-        # What one image becomes tells the forms, whatever the network is made of.
+        self.hash = weights_hash(net)
+        # One forward pass tells the shapes, whatever the network is.
         with torch.no_grad():
             features, logits = self.net(prepare(torch.zeros(1, channels or 3, size, size)))
         self.dim: int = features.shape[1]
         self.classes: int = 0 if logits is None else logits.shape[1]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Features (B, d) of uint8 images (B, C, H, W), bit for bit the same whatever B is."""
-        return self.look(images).features
+        """Features (B, d) of uint8 images (B, C, H, W), bit-identical for every B."""
+        return self.extract(images).features
 
     @torch.no_grad()
-    def look(self, images: Tensor) -> Seen:
+    def extract(self, images: Tensor) -> ExtractorOutput:
         """Features and logits of uint8 images (B, C, H, W).
 
         Raises:
-            UserError: images of another type or form, or features that are not finite numbers.
+            UserError: images of another dtype or shape, or features that are not finite.
         """
         if self.channels not in (None, images.shape[1]):
             raise UserError(
@@ -87,32 +87,23 @@ class Extractor:
         device = next(self.net.parameters(), torch.zeros(0)).device
         features, logits = [], []
         for block in torch.split(images, BATCH):
-            filled = torch.cat([block, block[-1:].expand(BATCH - len(block), -1, -1, -1)])
-            values = filled.to(device)
-            pixels = values.float() if self.channels else colour(values)
-            taken = self.prepare(pixels.contiguous(memory_format=torch.channels_last))
-            found, said = self.net(taken.contiguous(memory_format=torch.channels_last))
-            features.append(found[: len(block)].float().cpu())
-            if said is not None:
-                logits.append(said[: len(block)].float().cpu())
-        seen = Seen(torch.cat(features), torch.cat(logits) if logits else None)
-        if not bool(seen.features.isfinite().all()):
+            padded = torch.cat([block, block[-1:].expand(BATCH - len(block), -1, -1, -1)])
+            values = padded.to(device)
+            pixels = values.float() if self.channels else to_rgb(values)
+            inputs = self.prepare(pixels.contiguous(memory_format=torch.channels_last))
+            block_features, block_logits = self.net(inputs.contiguous(memory_format=torch.channels_last))
+            features.append(block_features[: len(block)].float().cpu())
+            if block_logits is not None:
+                logits.append(block_logits[: len(block)].float().cpu())
+        output = ExtractorOutput(torch.cat(features), torch.cat(logits) if logits else None)
+        if not bool(output.features.isfinite().all()):
             raise UserError(
                 f"the extractor {self.name} gave features that are not finite numbers: its weights are damaged, or "
                 "the images are none that it can take"
             )
-        return seen
+        return output
 
     def to(self, device: torch.device) -> Extractor:
         """Move the network; returns the extractor."""
         self.net.to(device)
         return self
-
-
-def fingerprint(net: nn.Module) -> str:
-    """What the weights are, in 16 hexadecimal digits: of their shapes, types and bytes, in order."""
-    digest = hashlib.blake2b(digest_size=8)
-    for values in net.state_dict().values():
-        digest.update(f"{tuple(values.shape)} {values.dtype}".encode())
-        digest.update(values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

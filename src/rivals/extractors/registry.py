@@ -1,4 +1,4 @@
-"""The extractors by name."""
+"""Extractors by name."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rivals.base.registry import Registry
-from rivals.extractors.extractor import Extractor
+from rivals.extractors.base import Extractor
+from rivals.extractors.efficientnet_lite0 import open_lite0
 from rivals.extractors.inception import open_inception
-from rivals.extractors.lite0 import open_lite0
-from rivals.extractors.transformers import open_clip, open_dinov2
 from rivals.extractors.vgg16 import open_vgg16
+from rivals.extractors.vit import open_clip, open_dinov2
 
 EXTRACTORS: Registry[Callable[[Path | None], Extractor]] = Registry(
     "extractor",

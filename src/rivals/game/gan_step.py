@@ -1,4 +1,4 @@
-"""What a turn sees: this step's images and latents, and the discriminator's answers, each made when first asked for."""
+"""What a turn of a GAN sees: real and generated images and the discriminator's logits, each computed on first use."""
 
 from __future__ import annotations
 
@@ -9,23 +9,37 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rivals.base import devices
+from rivals.base.schedules import Clock
+
 GENERATOR, DISCRIMINATOR = "generator", "discriminator"
 
-View = Callable[[Tensor, int], Tensor]
-"""What the discriminator sees of images (B, C, H, W) after so many images: a differentiable augmentation."""
+Augment = Callable[[Tensor, Clock], Tensor]
+"""A differentiable augmentation: images (B, C, H, W), at a point of the run, to images."""
 
 
-class Scene:
+def augmented(images: Tensor, augment: Augment | None, clock: Clock) -> Tensor:
+    """The images (B, C, H, W) after an augmentation, if there is one.
+
+    It is computed outside of autocast: as bf16, pixel coordinates above 256 would be rounded.
+    """
+    if augment is None:
+        return images
+    with devices.autocast(images.device, enabled=False):
+        return augment(images, clock)
+
+
+class GanStep:
     """One turn's view of the game between a generator and a discriminator.
 
     Args:
         nets: The players' networks by name.
         mover: The player whose turn it is. The others are held constant.
-        draw: Gives the turn's real batch: images from 0 to 255, shape (B, C, H, W), and labels (B,) or None.
-        batch: Images a batch, B.
-        images: Images seen so far.
-        view: What the discriminator sees of an image, real or generated.
-        slopes: Whether penalties will ask for gradients with respect to the images.
+        draw: Returns the turn's real batch: images from 0 to 255, shape (B, C, H, W), and labels (B,) or None.
+        batch_size: Images per batch, B.
+        clock: Where the run is, for schedules.
+        augment: Applied to all images that the discriminator sees, real or generated.
+        needs_input_grad: Whether penalties will take gradients with respect to the images.
     """
 
     def __init__(
@@ -34,18 +48,18 @@ class Scene:
         mover: str,
         draw: Callable[[], tuple[Tensor, Tensor | None]],
         *,
-        batch: int,
-        images: int,
-        view: View | None,
-        slopes: bool,
+        batch_size: int,
+        clock: Clock,
+        augment: Augment | None,
+        needs_input_grad: bool,
     ) -> None:
         self.nets = nets
         self.mover = mover
-        self.batch = batch
-        self.images = images
+        self.batch_size = batch_size
+        self.clock = clock
         self._draw = draw
-        self._view = view
-        self._wants_slopes = slopes
+        self._augment = augment
+        self._needs_input_grad = needs_input_grad
 
     @cached_property
     def _real_batch(self) -> tuple[Tensor, Tensor | None]:
@@ -58,7 +72,7 @@ class Scene:
 
     @cached_property
     def labels(self) -> Tensor | None:
-        """Classes of the real images, (B,), which the generated ones share; None in an unconditional game."""
+        """Classes of the real images, (B,), also those of the generated ones; None in an unconditional game."""
         generator: Any = self.nets[GENERATOR]
         return self._real_batch[1] if generator.classes else None
 
@@ -68,16 +82,16 @@ class Scene:
         generator: Any = self.nets[GENERATOR]
         device = next(generator.parameters()).device
         with torch.set_grad_enabled(self.mover == GENERATOR):
-            latents = torch.randn(self.batch, generator.latent, device=device)
+            latents = torch.randn(self.batch_size, generator.latent_dim, device=device)
             images: Tensor = generator(latents, self.labels)
         return images.to(torch.promote_types(images.dtype, torch.float32))
 
     def critic(self, images: Tensor) -> Tensor:
         """The discriminator's logits, (B,), for any images with the batch's labels."""
-        return self._judge(images, self.labels)
+        return self._logits(images, self.labels)
 
-    def _judge(self, images: Tensor, labels: Tensor | None) -> Tensor:
-        seen = images if self._view is None else self._view(images, self.images)
+    def _logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        seen = augmented(images, self._augment, self.clock)
         logits: Tensor = self.nets[DISCRIMINATOR](seen, labels)
         return logits
 
@@ -85,29 +99,34 @@ class Scene:
     def _pair(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         """Logits of the real and the generated batch and, if wanted, their gradients with respect to the images."""
         real, fake = self.real_images, self.fake_images
-        if getattr(self.nets[DISCRIMINATOR], "couples_batch", False):
-            if self._wants_slopes:
+        if getattr(self.nets[DISCRIMINATOR], "uses_batch_stats", False):
+            if self._needs_input_grad:
                 real, fake = real.detach().requires_grad_(), fake.detach().requires_grad_()
-            answers = self.critic(real), self.critic(fake)
-            if not self._wants_slopes:
-                return *answers, None, None
-            total = answers[0].sum() + answers[1].sum()
-            real_slopes, fake_slopes = torch.autograd.grad(total, (real, fake), create_graph=True)
-            return *answers, real_slopes, fake_slopes
-        # The images do not influence one another, so one pass over both is the same game in fewer, larger products.
+            pair = self.critic(real), self.critic(fake)
+            if not self._needs_input_grad:
+                return *pair, None, None
+            total = pair[0].sum() + pair[1].sum()
+            real_input_grad, fake_input_grad = torch.autograd.grad(total, (real, fake), create_graph=True)
+            return *pair, real_input_grad, fake_input_grad
+        # Without batch statistics images are independent, so one pass over both batches gives the same logits, faster.
         both = torch.cat([real, fake])
         labels = None if self.labels is None else self.labels.repeat(2)
-        if not self._wants_slopes:
-            judged = self._judge(both, labels)
-            return judged[: self.batch], judged[self.batch :], None, None
+        if not self._needs_input_grad:
+            logits = self._logits(both, labels)
+            return logits[: self.batch_size], logits[self.batch_size :], None, None
         both = both.detach().requires_grad_()
-        judged = self._judge(both, labels)
-        (slopes,) = torch.autograd.grad(judged.sum(), both, create_graph=True)
-        return judged[: self.batch], judged[self.batch :], slopes[: self.batch], slopes[self.batch :]
+        logits = self._logits(both, labels)
+        (input_grad,) = torch.autograd.grad(logits.sum(), both, create_graph=True)
+        return (
+            logits[: self.batch_size],
+            logits[self.batch_size :],
+            input_grad[: self.batch_size],
+            input_grad[self.batch_size :],
+        )
 
     @cached_property
     def real(self) -> Tensor:
-        """Logits of the real images, (B,). Nothing in them depends on the generator, so its turn takes no graph."""
+        """Logits of the real images, (B,). They do not depend on the generator, so its turn needs no graph."""
         if self.mover == DISCRIMINATOR:
             return self._pair[0]
         with torch.no_grad():
@@ -119,15 +138,15 @@ class Scene:
         return self._pair[1] if self.mover == DISCRIMINATOR else self.critic(self.fake_images)
 
     @property
-    def real_slopes(self) -> Tensor:
+    def real_input_grad(self) -> Tensor:
         """Gradient of each real image's logit with respect to that image, (B, C, H, W), differentiable."""
-        slopes = self._pair[2]
-        assert slopes is not None, "a penalty that reads slopes must say so"
-        return slopes
+        input_grad = self._pair[2]
+        assert input_grad is not None, "a penalty that takes input gradients must set `needs_input_grad`"
+        return input_grad
 
     @property
-    def fake_slopes(self) -> Tensor:
+    def fake_input_grad(self) -> Tensor:
         """Gradient of each generated image's logit with respect to that image, (B, C, H, W), differentiable."""
-        slopes = self._pair[3]
-        assert slopes is not None, "a penalty that reads slopes must say so"
-        return slopes
+        input_grad = self._pair[3]
+        assert input_grad is not None, "a penalty that takes input gradients must set `needs_input_grad`"
+        return input_grad

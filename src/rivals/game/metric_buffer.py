@@ -1,4 +1,4 @@
-"""Records on their way from the device to the host, without the loop ever waiting for them."""
+"""Values on their way from the device to the host: the loop never waits for them."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from torch import Tensor
 
 from rivals.game.checkpoint import Checkpoints
 
-Record = dict[str, float | int | None]
+StepRecord = dict[str, float | int | None]
 
 
-class Setback(Exception):
-    """The game has gone wrong, and :func:`~rivals.game.play.play` may go back to where it was well.
+class TrainingFailure(Exception):
+    """Training has failed; :func:`~rivals.game.loop.play` may return to a good checkpoint.
 
     Attributes:
-        good: The checkpoints to go back to; None for the run's own.
+        good: The checkpoints to return to; None for the run's own.
     """
 
-    def __init__(self, says: str, good: Checkpoints | None = None) -> None:
-        super().__init__(says)
+    def __init__(self, message: str, good: Checkpoints | None = None) -> None:
+        super().__init__(message)
         self.good = good
 
 
-class NonFinite(Setback):
-    """A value of the game is not finite. The text names the turn and the part."""
+class NonFinite(TrainingFailure):
+    """A value is not finite. The message names the turn and the part of the loss."""
 
     def __init__(self, key: str, step: int) -> None:
         kind, _, rest = key.partition("/")
@@ -40,85 +40,83 @@ class NonFinite(Setback):
             "weights": f"the {player}'s weights",
         }.get(kind, key)
         turn = "discriminator" if kind == "penalty" else player
-        super().__init__(
-            f"{what} stopped being a finite number at step {step}" + (f", in the {turn}'s turn" if turn else "")
-        )
+        super().__init__(f"{what} is not finite at step {step}" + (f", in the {turn}'s turn" if turn else ""))
         self.step = step
 
 
 class _Row:
-    """One step's values, as one vector that travels to the host by itself."""
+    """The values of one step, as one vector that is copied to the host asynchronously."""
 
-    def __init__(self, fixed: Record, values: dict[str, Tensor]) -> None:
+    def __init__(self, fixed: StepRecord, values: dict[str, Tensor]) -> None:
         self.fixed = fixed
         self.names = list(values)
         vector = torch.stack([value.float() for value in values.values()])
-        self.arrived: torch.Event | None = None
+        self.event: torch.Event | None = None
         if vector.device.type == "cpu":
             self.host = vector
         else:
-            # Only a copy into pinned memory leaves the host free to go on.
+            # Only copies into pinned memory are asynchronous.
             self.host = torch.empty(vector.shape, pin_memory=True)
             self.host.copy_(vector, non_blocking=True)
-            self.arrived = torch.Event(vector.device)
-            self.arrived.record()
+            self.event = torch.Event(vector.device)
+            self.event.record()
 
-    def here(self) -> bool:
-        return self.arrived is None or self.arrived.query()
+    def arrived(self) -> bool:
+        return self.event is None or self.event.query()
 
-    def record(self) -> Record:
-        if self.arrived is not None:
-            self.arrived.synchronize()
+    def record(self) -> StepRecord:
+        if self.event is not None:
+            self.event.synchronize()
         return self.fixed | dict(zip(self.names, self.host.tolist(), strict=True))
 
 
-class Ledger:
-    """Takes each step's device scalars, and gives them back as records once they have arrived.
+class MetricBuffer:
+    """Takes the device scalars of each step and returns them as records once they are on the host.
 
     Args:
-        seconds: Time the run has already taken.
+        seconds: Time the run has taken so far.
     """
 
     def __init__(self, seconds: float = 0.0) -> None:
-        self._before = seconds
+        self._seconds_before = seconds
         self._start = time.perf_counter()
         self._rows: deque[_Row] = deque()
-        self._pace: deque[tuple[float, int]] = deque(maxlen=50)
+        self._recent: deque[tuple[float, int]] = deque(maxlen=50)
 
     @property
     def seconds(self) -> float:
-        """Time the run has taken, over all its parts."""
-        return self._before + time.perf_counter() - self._start
+        """Time the run has taken, with its parts before it was resumed."""
+        return self._seconds_before + time.perf_counter() - self._start
 
     def add(self, step: int, images: int, values: dict[str, Tensor]) -> None:
         """Take the values of the round that ended at ``step`` steps and ``images`` images."""
         now = self.seconds
-        self._pace.append((now, images))
-        then, seen = self._pace[0]
-        pace = round((images - seen) / (now - then), 1) if now > then else None
-        fixed: Record = {"images": images, "step": step, "seconds": round(now, 3), "images_per_second": pace}
+        self._recent.append((now, images))
+        then, seen = self._recent[0]
+        speed = round((images - seen) / (now - then), 1) if now > then else None
+        fixed: StepRecord = {"images": images, "step": step, "seconds": round(now, 3), "images_per_second": speed}
         self._rows.append(_Row(fixed, values))
 
-    def arrived(self) -> Iterator[Record]:
-        """The records whose values have come, in order, without waiting.
+    def arrived(self) -> Iterator[StepRecord]:
+        """The records whose values are on the host, in order, without waiting.
 
         Raises:
-            NonFinite: a value is not a finite number.
+            NonFinite: a value is not finite.
         """
-        while self._rows and self._rows[0].here():
+        while self._rows and self._rows[0].arrived():
             yield _finite(self._rows.popleft().record())
 
-    def drain(self) -> Iterator[Record]:
-        """All records, waiting for those under way.
+    def drain(self) -> Iterator[StepRecord]:
+        """All records; waits for those under way.
 
         Raises:
-            NonFinite: a value is not a finite number.
+            NonFinite: a value is not finite.
         """
         while self._rows:
             yield _finite(self._rows.popleft().record())
 
 
-def _finite(record: Record) -> Record:
+def _finite(record: StepRecord) -> StepRecord:
     for key, value in record.items():
         if value is not None and not math.isfinite(value):
             assert isinstance(record["step"], int)

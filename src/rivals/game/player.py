@@ -1,24 +1,29 @@
-"""A player: a network that learns, the optimiser it learns by, and the average of its weights."""
+"""A player: a network, its optimizer, and the exponential moving average (EMA) of its weights."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from rivals.base.errors import UserError
-from rivals.base.schedules import Schedule
+from rivals.base.schedules import Clock, Schedule
+from rivals.base.tensor_files import shape_mismatch
+from rivals.game.adamw import AdamW
 from rivals.game.muon import Muon
+
+EMA_RAMPUP = 0.05  # of StyleGAN2-ADA
 
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam (Kingma & Ba 2015) whose rate and beta2 follow schedules; its weight decay is decoupled (AdamW).
+    """Adam (Kingma & Ba 2015) whose learning rate and beta2 follow schedules; its weight decay is decoupled (AdamW).
 
-    With ``kind`` another optimiser that takes the same numbers, as Muon, which leaves to Adam what is no matrix.
+    ``kind`` is the class of the optimizer: AdamW or Muon.
     """
 
     lr: Schedule
@@ -26,20 +31,19 @@ class Adam:
     beta2: Schedule
     eps: float
     weight_decay: float = 0.0
-    kind: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW
+    kind: type[AdamW] = AdamW
 
-    def attach(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimiser for these parameters, in one fused kernel where the device has one."""
+    def attach(self, parameters: Iterable[nn.Parameter]) -> AdamW:
+        """The optimizer of these parameters, with its fused kernel where the device has one."""
         weights = list(parameters)
         fused = weights[0].device.type in ("cpu", "cuda", "mps", "xpu")
         betas = (self.beta1, self.beta2.start)
-        return self.kind(weights, self.lr.start, betas, self.eps, self.weight_decay, fused=fused or None)
+        return self.kind(weights, self.lr.start, betas, self.eps, self.weight_decay, fused)
 
-    def steer(self, optimizer: torch.optim.Optimizer, images: int, rate: float) -> None:
-        """Set the rate, times ``rate``, and the betas for the step after ``images`` images."""
-        for group in optimizer.param_groups:
-            group["lr"] = self.lr.at(images) * rate
-            group["betas"] = (self.beta1, self.beta2.at(images))
+    def apply_schedule(self, optimizer: AdamW, clock: Clock, lr_scale: float) -> None:
+        """Set the learning rate, times ``lr_scale``, and the betas for the step at ``clock``."""
+        optimizer.lr = self.lr.at(clock) * lr_scale
+        optimizer.betas = (self.beta1, self.beta2.at(clock))
 
 
 def adam(
@@ -50,82 +54,107 @@ def adam(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
 ) -> Adam:
-    """Adam's settings. ``weight_decay`` is decoupled from the gradients (Loshchilov & Hutter 2019).
+    """Adam with these parameters. ``weight_decay`` is decoupled from the gradients (Loshchilov & Hutter 2019).
 
     Raises:
-        UserError: a rate that is not above 0 or is above 1, a beta outside [0, 1), or a decay outside [0, 1].
+        UserError: a learning rate outside (0, 1], a beta outside [0, 1), or a weight decay outside [0, 1].
     """
-    rate, second = Schedule.parse(lr), Schedule.parse(beta2)
-    if not (0 < min(rate.start, rate.end) <= max(rate.start, rate.end) <= 1):
-        raise UserError(f"a learning rate of {rate} cannot work: take one above 0 and at most 1, as 2e-4")
+    lr, second = Schedule.parse(lr), Schedule.parse(beta2)
+    if not (0 < min(lr.start, lr.end) <= max(lr.start, lr.end) <= 1):
+        raise UserError(f"a learning rate of {lr} cannot work: take one above 0 and at most 1, such as 2e-4")
     if not all(0 <= beta < 1 for beta in (beta1, second.start, second.end)):
-        raise UserError(f"Adam's betas ({beta1:g}, {second}) must be at least 0 and below 1, as 0.5 and 0.99")
+        raise UserError(f"Adam's betas ({beta1:g}, {second}) must be at least 0 and below 1, such as 0.5 and 0.99")
     if not 0 <= weight_decay <= 1:
-        raise UserError(f"a weight decay of {weight_decay:g} cannot work: take 0 (none) to 1, as 0.01")
-    return Adam(rate, float(beta1), second, eps, weight_decay)
+        raise UserError(f"a weight decay of {weight_decay:g} cannot work: take 0 (none) to 1, such as 0.01")
+    return Adam(lr, float(beta1), second, eps, weight_decay)
 
 
 def muon(lr: float | str | Schedule, *, momentum: float = 0.95, weight_decay: float = 0.0) -> Adam:
-    """Muon's settings (:class:`~rivals.game.muon.Muon`); ``lr`` and ``weight_decay`` as for :func:`adam`.
+    """:class:`~rivals.game.muon.Muon` with these parameters; ``lr`` and ``weight_decay`` as for :func:`adam`.
 
     Raises:
-        UserError: a number that :func:`adam` refuses too.
+        UserError: as for :func:`adam`.
     """
     return replace(adam(lr, beta1=momentum, beta2=0.99, weight_decay=weight_decay), kind=Muon)
 
 
 class Player:
-    """A network that learns by turns.
+    """A network that learns in its turns.
 
     Args:
         net: The network, already on its device.
-        optimizer: How it learns, as :func:`adam`.
-        ema: Half-life, in images seen, of the exponential moving average of its weights, or its schedule; 0 keeps
-            none. Early in a run the half-life is at most a twentieth of what has been seen, or the average would
-            remember the noise it began with (Karras et al. 2020, 2024).
+        optimizer: Its optimizer, as :func:`adam`.
+        ema: Half-life of the EMA of its weights, in images, or the schedule of it; 0 for no EMA.
+        ema_rampup: The half-life is at most this fraction of the images seen, so that early in a run the EMA forgets
+            the initial weights (the ramp-up of ADA, Karras et al. 2020); None for no limit.
     """
 
-    def __init__(self, net: nn.Module, optimizer: Adam, *, ema: float | str | Schedule = 0.0) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: Adam,
+        *,
+        ema: float | str | Schedule = 0.0,
+        ema_rampup: float | None = EMA_RAMPUP,
+    ) -> None:
         self.half_life = Schedule.parse(ema)
+        self.ema_rampup = ema_rampup
         if min(self.half_life.start, self.half_life.end) < 0:
-            raise UserError(f"an EMA half-life of {ema} images makes no sense: take 0 (none) or more, as 10k")
+            raise UserError(f"an EMA half-life of {ema} images cannot work: take 0 (no EMA) or more, such as 10k")
         self.net = net
-        self.settings = optimizer
+        self.frozen: list[nn.Parameter] = []
+        self.optimizer_config = optimizer
         self.optimizer = optimizer.attach(net.parameters())
-        self.fused = bool(self.optimizer.param_groups[0]["fused"])
-        self.average = copy.deepcopy(net).requires_grad_(False) if self.half_life.peak else None
+        self.ema = copy.deepcopy(net).requires_grad_(False) if self.half_life.peak else None
 
     @property
-    def shown(self) -> nn.Module:
-        """The network to show and keep: the average if there is one."""
-        return self.net if self.average is None else self.average
+    def eval_net(self) -> nn.Module:
+        """The network to evaluate and save: the EMA if there is one."""
+        return self.net if self.ema is None else self.ema
+
+    def freeze(self, parts: Iterable[nn.Module]) -> None:
+        """Never train these parts of the network: FreezeD (Mo et al. 2020) freezes D's blocks next to the image."""
+        self.frozen = [weight for part in parts for weight in part.parameters()]
+
+    def set_learning(self, learning: bool) -> None:
+        """Whether the weights that are not frozen take part in a turn's graph."""
+        self.net.requires_grad_(learning)
+        for weight in self.frozen:
+            weight.requires_grad_(False)
 
     def gradients(self) -> list[Tensor]:
         """The gradients of the last backward pass."""
         return [weight.grad for weight in self.net.parameters() if weight.grad is not None]
 
-    def step(self, images: int, rate: float) -> None:
-        """Learn from the gradients after ``images`` images were seen, at the schedule's rate times ``rate``."""
-        self.settings.steer(self.optimizer, images, rate)
+    def take_gradients(self) -> list[Tensor]:
+        """The gradients, which are gone from the weights afterwards."""
+        gradients = self.gradients()
+        self.net.zero_grad(set_to_none=True)
+        return gradients
+
+    def step(self, clock: Clock, lr_scale: float) -> None:
+        """Take an optimizer step at ``clock``, at the scheduled learning rate times ``lr_scale``."""
+        self.optimizer_config.apply_schedule(self.optimizer, clock, lr_scale)
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
 
     @torch.no_grad()
-    def remember(self, images: int, batch: int) -> None:
-        """Move the average towards the weights, after a batch of ``batch`` images that ended at ``images``."""
-        if self.average is None:
+    def update_ema(self, clock: Clock, batch_size: int) -> None:
+        """Update the EMA after a round of ``batch_size`` images that ended at ``clock``."""
+        if self.ema is None:
             return
-        half_life = min(self.half_life.at(images), images / 20)
-        beta = 0.5 ** (batch / max(half_life, 1e-9))
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.net.parameters()), 1 - beta)
-        for kept, live in zip(self.average.buffers(), self.net.buffers(), strict=True):
-            kept.copy_(live)
+        most = math.inf if self.ema_rampup is None else self.ema_rampup * clock.images
+        half_life = min(self.half_life.at(clock), most)
+        beta = 0.5 ** (batch_size / max(half_life, 1e-9))
+        torch._foreach_lerp_(list(self.ema.parameters()), list(self.net.parameters()), 1 - beta)
+        for averaged, current in zip(self.ema.buffers(), self.net.buffers(), strict=True):
+            averaged.copy_(current)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that must survive a kill, as named tensors."""
+        """Weights, EMA and optimizer state as named tensors."""
         state = {f"net/{key}": value for key, value in self.net.state_dict().items()}
-        if self.average is not None:
-            state |= {f"ema/{key}": value for key, value in self.average.state_dict().items()}
+        if self.ema is not None:
+            state |= {f"ema/{key}": value for key, value in self.ema.state_dict().items()}
         for index, weight in enumerate(self.net.parameters()):
             for key, value in self.optimizer.state.get(weight, {}).items():
                 state[f"optimizer/{index}/{key}"] = value
@@ -133,19 +162,36 @@ class Player:
 
     @torch.no_grad()
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Take back what :meth:`state` gave."""
-        nets = {"net/": self.net} | ({} if self.average is None else {"ema/": self.average})
+        """Load what :meth:`state` returned.
+
+        Raises:
+            UserError: it is of another network.
+        """
+        nets = {"net/": self.net} | ({} if self.ema is None else {"ema/": self.ema})
         for prefix, net in nets.items():
-            net.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+            load_state(net, {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
         self.optimizer.state.clear()
         weights = list(self.net.parameters())
         for key, value in state.items():
             if key.startswith("optimizer/"):
                 _, index, name = key.split("/")
                 weight = weights[int(index)]
-                # Moments keep their weight's memory layout, or a resumed run would take other kernels.
-                kept = torch.empty_like(weight if value.shape == weight.shape else value, dtype=value.dtype)
-                # A fused kernel wants its count of steps where the weights are, the others theirs on the host.
-                place = weight.device if self.fused else kept.device
-                self.optimizer.state[weight][name] = kept.to(place).copy_(value)
-        self.optimizer.zero_grad(set_to_none=True)
+                # Moments keep the memory layout of their weight, or a resumed run would use other kernels.
+                restored = torch.empty_like(weight if value.shape == weight.shape else value, dtype=value.dtype)
+                # A fused kernel wants its step count on the device of the weights, the others on the CPU.
+                device = weight.device if self.optimizer.fused else restored.device
+                self.optimizer.state[weight][name] = restored.to(device).copy_(value)
+        self.optimizer.zero_grad()
+
+
+def load_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load the tensors of a checkpoint into a module.
+
+    Raises:
+        UserError: they are of another module.
+    """
+    found, expected = ({k: v.shape for k, v in each.items()} for each in (state, module.state_dict()))
+    problem = shape_mismatch(found, expected)
+    if problem is not None:
+        raise UserError(f"the checkpoint is of another run, since {problem}: put back those of this run")
+    module.load_state_dict(state)

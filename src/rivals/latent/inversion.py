@@ -1,4 +1,4 @@
-"""The way back: a latent from which a generator draws a given image."""
+"""GAN inversion: the latent whose image is closest to a given one."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from rivals.base import seeds
+from rivals.base import rng
 from rivals.base.errors import UserError
-from rivals.latent.drawing import Drawing
+from rivals.latent.protocol import LatentGenerator
 
 
 @dataclass(frozen=True)
-class Found:
-    """Where images were found again.
+class Inversion:
+    """The result of :func:`invert`.
 
     Attributes:
-        latents: The best latent of each image, (n, latent).
-        errors: The root of the mean squared error of its pixels, (n,), for pixels in [0, 1].
-        starts: The same for every start, (n, starts), to see how far luck goes.
+        latents: The best latent of each image, (n, latent_dim).
+        errors: Root mean squared error of its pixels in [0, 1], (n,).
+        start_errors: The error of every start, (n, starts).
     """
 
     latents: Tensor
     errors: Tensor
-    starts: Tensor
+    start_errors: Tensor
 
 
 def invert(
-    generator: Drawing,
+    generator: LatentGenerator,
     images: Tensor,
     *,
     labels: Tensor | None = None,
@@ -37,21 +37,21 @@ def invert(
     steps: int = 300,
     lr: float = 0.1,
     seed: int = 0,
-) -> Found:
-    """Search the latents from which a generator draws these images (as Zhu et al. 2016, sec. 3, by descent alone).
+) -> Inversion:
+    """Invert images by optimization of latents (Zhu et al. 2016, sec. 3).
 
-    Adam descends, from several starts, the squared error of pixels at every scale down to 4 px, whose coarse terms pull
-    before details fit. A latent longer than almost all that the generator was trained on is drawn back to that length.
-    The best latent that any start passed through is kept.
+    Adam minimizes, from several random starts, the squared error of pixels at every scale down to 4 px; the coarse
+    scales give a gradient before details match. Latents are clipped to a length that training rarely exceeds. The best
+    iterate of all starts is returned.
 
     Args:
-        generator: Searched; in evaluation mode.
-        images: (n, C, H, W) in [0, 1], as the generator draws them in size and channels.
+        generator: In evaluation mode.
+        images: (n, C, H, W) in [0, 1], of the generator's size and channels.
         labels: Their classes (n,), for a conditional generator.
-        starts: Searches for each image.
-        steps: Of each, a forward and a backward pass.
-        lr: Adam's rate at the start; it falls to 0 along half a cosine.
-        seed: Of the starts. A search for one image depends on nothing but this and the image's place.
+        starts: Random starts per image.
+        steps: Optimization steps per start, each a forward and a backward pass.
+        lr: Initial learning rate of Adam, with cosine decay to 0.
+        seed: Of the starts. The result for an image depends only on it and on the image's index.
 
     Raises:
         UserError: the images do not fit the generator, or a number is below 1.
@@ -65,51 +65,61 @@ def invert(
     if min(starts, steps) < 1 or not lr > 0:
         raise UserError(f"{starts} starts of {steps} steps at {lr:g} search nothing: take 1 or more, above 0")
     found = [
-        _search(generator, image, None if labels is None else labels[place], place, starts, steps, lr, seed)
-        for place, image in enumerate(images)
+        _search(generator, image, None if labels is None else labels[i], i, starts, steps, lr, seed)
+        for i, image in enumerate(images)
     ]
     latents, errors = (torch.stack(each) for each in zip(*found, strict=True))
     best = errors.argmin(1)
     rows = torch.arange(len(images), device=best.device)
-    return Found(latents[rows, best], errors[rows, best], errors)
+    return Inversion(latents[rows, best], errors[rows, best], errors)
 
 
 def _search(
-    generator: Drawing, image: Tensor, label: Tensor | None, place: int, starts: int, steps: int, lr: float, seed: int
+    generator: LatentGenerator,
+    image: Tensor,
+    label: Tensor | None,
+    index: int,
+    starts: int,
+    steps: int,
+    lr: float,
+    seed: int,
 ) -> tuple[Tensor, Tensor]:
-    """The best latent of each start (starts, latent) and its error (starts,)."""
-    first = generator.latents(starts, seeds.derive(seed, "invert", place))
+    """The best latent of each start (starts, latent_dim) and its error (starts,)."""
+    first = generator.latents(starts, rng.derive(seed, "invert", index))
     z = first.clone().requires_grad_()
     classes = None if label is None else label.expand(starts)
     target = image.to(first).expand(starts, *image.shape)
-    # Of normal latents one in some 1,000 is longer than this.
-    longest = generator.latent**0.5 + 2.2
+    # About one in 1,000 standard normal latents is longer.
+    max_norm = generator.latent_dim**0.5 + 2.2
     adam = torch.optim.Adam([z], lr=lr)
-    falling = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
-    best, least = first.clone(), torch.full((starts,), torch.inf, device=first.device, dtype=first.dtype)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
+    best, best_error = first.clone(), torch.full((starts,), torch.inf, device=first.device, dtype=first.dtype)
     for step in range(steps + 1):
         with torch.enable_grad():
-            drawn = (generator(z, classes) + 1) / 2
-            losses = _distance(drawn, target)
+            generated = (generator(z, classes) + 1) / 2
+            losses = _distance(generated, target)
         with torch.no_grad():
-            errors = (drawn - target).square().mean((1, 2, 3)).sqrt()
-            better = errors < least
-            least = torch.where(better, errors, least)
+            errors = (generated - target).square().mean((1, 2, 3)).sqrt()
+            # Keep the best iterate: the last one need not be the best.
+            better = errors < best_error
+            best_error = torch.where(better, errors, best_error)
             best[better] = z[better]
         if step == steps:
             break
+        # Gradients of z only: the weights of the generator get none.
         (z.grad,) = torch.autograd.grad(losses.sum(), z)
         adam.step()
-        falling.step()
+        scheduler.step()
         with torch.no_grad():
-            z.mul_((longest / z.norm(dim=1, keepdim=True)).clamp_max(1))
-    return best, least
+            z.mul_((max_norm / z.norm(dim=1, keepdim=True)).clamp_max(1))
+    return best, best_error
 
 
-def _distance(drawn: Tensor, target: Tensor) -> Tensor:
-    """Squared error of each image (B,), summed over scales, each half as wide as the one before."""
-    total = (drawn - target).square().mean((1, 2, 3))
-    while min(drawn.shape[2:]) >= 8:
-        drawn, target = avg_pool2d(drawn, 2), avg_pool2d(target, 2)
-        total = total + (drawn - target).square().mean((1, 2, 3))
+def _distance(generated: Tensor, target: Tensor) -> Tensor:
+    """Squared error of each image (B,), summed over an image pyramid by average pooling."""
+    total = (generated - target).square().mean((1, 2, 3))
+    # Coarse scales have wider basins of attraction than single pixels.
+    while min(generated.shape[2:]) >= 8:
+        generated, target = avg_pool2d(generated, 2), avg_pool2d(target, 2)
+        total = total + (generated - target).square().mean((1, 2, 3))
     return total

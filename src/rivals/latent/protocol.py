@@ -1,4 +1,4 @@
-"""What a generator is here."""
+"""The interface of generators that this package uses."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Any, Protocol
 from torch import Tensor
 
 
-class Drawing(Protocol):
-    """A generator, as far as its latent space is looked at."""
+class LatentGenerator(Protocol):
+    """A generator with latents."""
 
-    latent: int
+    latent_dim: int
     classes: int
     size: int
     channels: int
 
     def latents(self, n: int, seed: int = 0, truncation: float = 1.0) -> Tensor:
-        """Normal latents (n, latent)."""
+        """Standard normal latents (n, latent_dim)."""
 
     def parameters(self) -> Any:
-        """Its weights."""
+        """Its parameters."""
 
     def modules(self) -> Any:
-        """Its parts."""
+        """Its submodules."""
 
     def __call__(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W) in [-1, 1]."""

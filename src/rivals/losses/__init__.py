@@ -1,1 +1,1 @@
-"""Losses and penalties: pure scoring of what the players answered."""
+"""Losses and penalties: pure functions of the players' logits."""

@@ -1,11 +1,11 @@
-"""The losses of a generator and a discriminator, each a function of the discriminator's answers.
+"""GAN losses: functions of the discriminator's logits.
 
-An *answers* object has ``real`` and ``fake``: the discriminator's logits, shape (B,), for real and generated images.
-It may compute them only when asked, so a loss reads just what it needs. Every function returns its loss in named
-parts, each a scalar (mean over the batch, natural logarithm); the loss is their sum.
+Each takes an object with ``real`` and ``fake``: the logits, (B,), of real and generated images. Both may be computed on
+first access, so a loss reads only what it needs. It returns its terms by name, each a scalar (mean over the batch, in
+nats); the loss is their sum.
 
-Binary cross-entropy is taken on logits: ``-log sigmoid(s) = softplus(-s)`` and ``-log(1 - sigmoid(s)) = softplus(s)``,
-which is the same number without the overflow.
+Binary cross-entropy is computed from logits, which does not overflow: ``-log sigmoid(s) = softplus(-s)`` and
+``-log(1 - sigmoid(s)) = softplus(s)``.
 """
 
 from __future__ import annotations
@@ -22,135 +22,136 @@ from torch.nn.functional import relu, softplus
 from rivals.base.errors import UserError
 from rivals.base.registry import Registry
 
-Parts = dict[str, Tensor]
+LossTerms = dict[str, Tensor]
 
 
-class Answers(Protocol):
-    """What a loss may look at."""
+class DiscriminatorOutput(Protocol):
+    """What a loss reads."""
 
     @property
     def real(self) -> Tensor:
-        """Logits of the real images, shape (B,)."""
+        """Logits of the real images, (B,)."""
 
     @property
     def fake(self) -> Tensor:
-        """Logits of the generated images, shape (B,)."""
+        """Logits of the generated images, (B,)."""
 
 
 @dataclass(frozen=True)
 class GanLoss:
-    """The two losses of a game, and where it comes to a draw.
+    """The losses of the two players, and their values at the equilibrium.
 
     Attributes:
-        discriminator: The discriminator's loss in parts.
-        generator: The generator's loss in parts.
+        discriminator: Terms of the discriminator's loss.
+        generator: Terms of the generator's loss.
         unit: ``probability`` if ``sigmoid(logit)`` is the probability of "real", else ``score``.
-        equilibrium: The values at the draw, where the generator's images follow the data's distribution and the
-            discriminator is at its best: ``loss/discriminator``, ``loss/generator`` and ``d``, the mean answer in
-            ``unit``. None where the draw leaves a value open.
+        equilibrium: The values where the generator's distribution is that of the data and the discriminator is
+            optimal: ``loss/discriminator``, ``loss/generator`` and ``d``, the mean output in ``unit``. None where the
+            equilibrium does not determine a value.
     """
 
-    discriminator: Callable[[Answers], Parts]
-    generator: Callable[[Answers], Parts]
+    discriminator: Callable[[DiscriminatorOutput], LossTerms]
+    generator: Callable[[DiscriminatorOutput], LossTerms]
     unit: str
     equilibrium: dict[str, float | None]
 
-    def readings(self, answers: Answers) -> Parts:
-        """Mean answers to real and to generated images, ``d_real`` and ``d_fake``, in ``unit``."""
-        read = torch.sigmoid if self.unit == "probability" else torch.clone
+    def readings(self, output: DiscriminatorOutput) -> LossTerms:
+        """Mean outputs for real and for generated images, ``d_real`` and ``d_fake``, in ``unit``."""
+        activation = torch.sigmoid if self.unit == "probability" else torch.clone
         with torch.no_grad():
-            return {"d_real": read(answers.real).mean(), "d_fake": read(answers.fake).mean()}
+            return {"d_real": activation(output.real).mean(), "d_fake": activation(output.fake).mean()}
 
 
-def _draw(discriminator: float, generator: float | None, d: float | None) -> dict[str, float | None]:
+def _equilibrium(discriminator: float, generator: float | None, d: float | None) -> dict[str, float | None]:
     return {"loss/discriminator": discriminator, "loss/generator": generator, "d": d}
 
 
-def _cross_entropy(smoothing: float, generator: Callable[[Answers], Parts], sign: int) -> GanLoss:
-    target = 1 - smoothing
+def _cross_entropy(label_smoothing: float, generator: Callable[[DiscriminatorOutput], LossTerms], sign: int) -> GanLoss:
+    target = 1 - label_smoothing
 
-    def discriminator(answers: Answers) -> Parts:
-        real = softplus(-answers.real) + smoothing * answers.real  # = -(t log D + (1 - t) log(1 - D))
-        return {"real": real.mean(), "fake": softplus(answers.fake).mean()}
+    def discriminator(output: DiscriminatorOutput) -> LossTerms:
+        real = softplus(-output.real) + label_smoothing * output.real  # = -(t log D + (1 - t) log(1 - D))
+        return {"real": real.mean(), "fake": softplus(output.fake).mean()}
 
-    # Where p_G = p_data, the best D answers t / (t + 1 + (1 - t)) = t / 2 everywhere.
-    best = target / 2
-    loss_d = -target * math.log(best) - (2 - target) * math.log(1 - best)
-    loss_g = -math.log(best) if sign > 0 else math.log(1 - best)
-    return GanLoss(discriminator, generator, "probability", _draw(loss_d, loss_g, best))
-
-
-def minimax(smoothing: float = 0.0) -> GanLoss:
-    """The value of the original game: G minimises ``E log(1 - D(G(z)))`` (Goodfellow et al. 2014, eq. 1).
-
-    Args:
-        smoothing: One-sided label smoothing: real images are labelled ``1 - smoothing`` (Salimans et al. 2016, 3.4).
-    """
-    return _cross_entropy(smoothing, lambda answers: {"fake": -softplus(answers.fake).mean()}, -1)
+    # With t = 1 - label_smoothing and p_G = p_data, the optimal D is t / (t + (1 - t) + 1) = t / 2 everywhere: D* of
+    # Goodfellow et al. 2014, prop. 1, with smoothed labels. There -(t log D + (2 - t) log(1 - D)) is the loss.
+    optimal = target / 2
+    loss_d = -target * math.log(optimal) - (2 - target) * math.log(1 - optimal)
+    loss_g = -math.log(optimal) if sign > 0 else math.log(1 - optimal)
+    return GanLoss(discriminator, generator, "probability", _equilibrium(loss_d, loss_g, optimal))
 
 
-def nonsaturating(smoothing: float = 0.0) -> GanLoss:
-    """The original game with the generator's stronger gradient, ``-E log D(G(z))`` (Goodfellow et al. 2014, sec. 3).
+def minimax(label_smoothing: float = 0.0) -> GanLoss:
+    """The minimax loss: G minimizes ``E log(1 - D(G(z)))`` (Goodfellow et al. 2014, eq. 1).
 
     Args:
-        smoothing: One-sided label smoothing: real images are labelled ``1 - smoothing`` (Salimans et al. 2016, 3.4).
+        label_smoothing: One-sided: the label of real images is ``1 - label_smoothing`` (Salimans et al. 2016, 3.4).
     """
-    return _cross_entropy(smoothing, lambda answers: {"fake": softplus(-answers.fake).mean()}, 1)
+    return _cross_entropy(label_smoothing, lambda output: {"fake": -softplus(output.fake).mean()}, -1)
 
 
-def least_squares(smoothing: float = 0.0) -> GanLoss:
-    """Squares of the distance to 1 (real) and 0 (fake), halved (LSGAN, Mao et al. 2017, eq. 9).
+def nonsaturating(label_smoothing: float = 0.0) -> GanLoss:
+    """The non-saturating loss: G minimizes ``-E log D(G(z))`` (Goodfellow et al. 2014, sec. 3).
 
     Args:
-        smoothing: Real images are labelled ``1 - smoothing``.
+        label_smoothing: One-sided: the label of real images is ``1 - label_smoothing`` (Salimans et al. 2016, 3.4).
     """
-    target = 1 - smoothing
+    return _cross_entropy(label_smoothing, lambda output: {"fake": softplus(-output.fake).mean()}, 1)
 
-    def discriminator(answers: Answers) -> Parts:
+
+def least_squares(label_smoothing: float = 0.0) -> GanLoss:
+    """Half the squared distance to 1 (real) and 0 (fake): LSGAN (Mao et al. 2017, eq. 9).
+
+    Args:
+        label_smoothing: One-sided: the label of real images is ``1 - label_smoothing``.
+    """
+    target = 1 - label_smoothing
+
+    def discriminator(output: DiscriminatorOutput) -> LossTerms:
         return {
-            "real": 0.5 * (answers.real - target).square().mean(),
-            "fake": 0.5 * answers.fake.square().mean(),
+            "real": 0.5 * (output.real - target).square().mean(),
+            "fake": 0.5 * output.fake.square().mean(),
         }
 
-    def generator(answers: Answers) -> Parts:
-        return {"fake": 0.5 * (answers.fake - target).square().mean()}
+    def generator(output: DiscriminatorOutput) -> LossTerms:
+        return {"fake": 0.5 * (output.fake - target).square().mean()}
 
-    return GanLoss(discriminator, generator, "score", _draw(target**2 / 4, target**2 / 8, target / 2))
-
-
-def _hinge_discriminator(answers: Answers) -> Parts:
-    return {"real": relu(1 - answers.real).mean(), "fake": relu(1 + answers.fake).mean()}
+    return GanLoss(discriminator, generator, "score", _equilibrium(target**2 / 4, target**2 / 8, target / 2))
 
 
-def _wasserstein_discriminator(answers: Answers) -> Parts:
-    return {"real": -answers.real.mean(), "fake": answers.fake.mean()}
+def _hinge_discriminator(output: DiscriminatorOutput) -> LossTerms:
+    return {"real": relu(1 - output.real).mean(), "fake": relu(1 + output.fake).mean()}
 
 
-def _critic_generator(answers: Answers) -> Parts:
-    return {"fake": -answers.fake.mean()}
+def _wasserstein_discriminator(output: DiscriminatorOutput) -> LossTerms:
+    return {"real": -output.real.mean(), "fake": output.fake.mean()}
 
 
-def _relativistic_discriminator(answers: Answers) -> Parts:
-    return {"pair": softplus(answers.fake - answers.real).mean()}
+def _critic_generator(output: DiscriminatorOutput) -> LossTerms:
+    return {"fake": -output.fake.mean()}
 
 
-def _relativistic_generator(answers: Answers) -> Parts:
-    return {"pair": softplus(answers.real - answers.fake).mean()}
+def _relativistic_discriminator(output: DiscriminatorOutput) -> LossTerms:
+    return {"pair": softplus(output.fake - output.real).mean()}
 
 
-hinge = GanLoss(_hinge_discriminator, _critic_generator, "score", _draw(2.0, 0.0, 0.0))
-"""Hinge loss: margins at +-1 (Lim & Ye 2017; Miyato et al. 2018, eq. 16-17)."""
+def _relativistic_generator(output: DiscriminatorOutput) -> LossTerms:
+    return {"pair": softplus(output.real - output.fake).mean()}
 
-wasserstein = GanLoss(_wasserstein_discriminator, _critic_generator, "score", _draw(0.0, None, None))
+
+hinge = GanLoss(_hinge_discriminator, _critic_generator, "score", _equilibrium(2.0, None, None))
+"""Hinge loss: margins at +-1 (Lim & Ye 2017; Miyato et al. 2018, eq. 16-17). Every constant D in [-1, 1] is optimal."""
+
+wasserstein = GanLoss(_wasserstein_discriminator, _critic_generator, "score", _equilibrium(0.0, None, None))
 """Difference of mean scores (Arjovsky et al. 2017, eq. 2). Needs a Lipschitz discriminator, as by WGAN-GP."""
 
 relativistic = GanLoss(
     _relativistic_discriminator,
     _relativistic_generator,
     "score",
-    _draw(math.log(2), math.log(2), None),
+    _equilibrium(math.log(2), math.log(2), None),
 )
-"""Each real image against one fake: ``f(D(x_i) - D(G(z_i)))`` (Jolicoeur-Martineau 2019; R3GAN, Huang et al. 2024)."""
+"""Relativistic pairing: ``f(D(x_i) - D(G(z_i)))`` (Jolicoeur-Martineau 2019; R3GAN, Huang et al. 2024)."""
 
 _SMOOTHABLE: Registry[Callable[[float], GanLoss]] = Registry(
     "loss", {"minimax": minimax, "nonsaturating": nonsaturating, "least-squares": least_squares}
@@ -162,17 +163,19 @@ LOSSES = Registry(
 )
 
 
-def make_loss(name: str, smoothing: float = 0.0) -> GanLoss:
+def make_loss(name: str, label_smoothing: float = 0.0) -> GanLoss:
     """The loss called ``name``, with one-sided label smoothing.
 
     Raises:
         UserError: unknown name, smoothing outside [0, 1), or smoothing for a loss that has no labels.
     """
     plain = LOSSES[name]
-    if smoothing == 0:
+    if label_smoothing == 0:
         return plain
-    if not 0 <= smoothing < 1:
-        raise UserError(f"a label smoothing of {smoothing:g} makes no sense: take 0 (none) to below 1, as 0.1")
+    if not 0 <= label_smoothing < 1:
+        raise UserError(
+            f"a label smoothing of {label_smoothing:g} is out of range: take 0 (none) to below 1, such as 0.1"
+        )
     if name not in _SMOOTHABLE:
-        raise UserError(f"the loss '{name}' has no labels to smooth: set smoothing to 0, or take nonsaturating")
-    return _SMOOTHABLE[name](smoothing)
+        raise UserError(f"the loss '{name}' has no labels to smooth: set label_smoothing to 0, or take nonsaturating")
+    return _SMOOTHABLE[name](label_smoothing)

@@ -1,4 +1,4 @@
-"""Penalties on the discriminator's gradient with respect to its images, and when they are due."""
+"""Penalties on the discriminator: R1, R2, WGAN-GP, consistency regularization, LeCam."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from rivals.base.errors import UserError
-from rivals.base.schedules import Schedule
+from rivals.base.schedules import Clock, Schedule
 
 
-class Slopes(Protocol):
-    """What a penalty may look at: images in [-1, 1], shape (B, C, H, W), and the discriminator itself."""
+class PenaltyInput(Protocol):
+    """What a penalty reads: images in [-1, 1], (B, C, H, W), their logits, and the discriminator itself."""
 
     @property
     def real_images(self) -> Tensor:
@@ -25,12 +25,12 @@ class Slopes(Protocol):
         """The generated batch."""
 
     @property
-    def real_slopes(self) -> Tensor:
-        """Gradient of each real image's logit with respect to that image, with a graph of its own."""
+    def real_input_grad(self) -> Tensor:
+        """Gradient of each real image's logit with respect to that image, differentiable."""
 
     @property
-    def fake_slopes(self) -> Tensor:
-        """Gradient of each generated image's logit with respect to that image, with a graph of its own."""
+    def fake_input_grad(self) -> Tensor:
+        """Gradient of each generated image's logit with respect to that image, differentiable."""
 
     @property
     def real(self) -> Tensor:
@@ -40,28 +40,36 @@ class Slopes(Protocol):
     def fake(self) -> Tensor:
         """Logits of the generated batch, (B,)."""
 
+    @property
+    def clock(self) -> Clock:
+        """Where the run is."""
+
     def critic(self, images: Tensor) -> Tensor:
-        """Logits, shape (B,), of any images of the batch's shape."""
+        """Logits, (B,), of any images of the batch's shape."""
 
 
 @dataclass(frozen=True)
 class Penalty:
-    """A term added to a turn's loss on every ``every``-th step, there multiplied by ``every`` (lazy regularisation,
-    Karras et al. 2020, app. B), so that its mean strength does not depend on how often it is taken.
+    """A term added to a turn's loss.
+
+    Lazy regularization (StyleGAN2, Karras et al. 2020, sec. 3.1): it is computed on every ``every``-th step only, and
+    multiplied by ``every`` there, so that its mean strength does not depend on ``every``.
 
     Attributes:
         name: Its key in the records.
-        weight: Its strength, by images seen.
-        score: The term before weighting, a scalar.
-        every: Take it on each step that this divides.
-        slopes: Whether ``score`` reads ``real_slopes`` or ``fake_slopes``.
+        weight: Its weight, by images seen.
+        score: The unweighted term, a scalar.
+        every: Steps from one computation to the next.
+        needs_input_grad: Whether ``score`` reads ``real_input_grad`` or ``fake_input_grad``.
+        differentiates_twice: Whether ``score`` is made of gradients, which compiled networks cannot be.
     """
 
     name: str
     weight: Schedule
-    score: Callable[[Slopes], Tensor]
+    score: Callable[[PenaltyInput], Tensor]
     every: int = 1
-    slopes: bool = True
+    needs_input_grad: bool = True
+    differentiates_twice: bool = True
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -70,60 +78,62 @@ class Penalty:
             raise UserError(f"the penalty {self.name} has a negative weight, {self.weight}: take 0 or more")
 
     def due(self, step: int) -> bool:
-        """Whether the penalty is taken at ``step``."""
+        """Whether the penalty is computed at ``step``."""
         return step % self.every == 0
 
 
-def _squared_norm(slopes: Tensor) -> Tensor:
-    return slopes.flatten(1).square().sum(1).mean()
+def _squared_norm(input_grad: Tensor) -> Tensor:
+    """``E ||grad_x D(x)||^2``, summed over C, H, W and averaged over the batch."""
+    return input_grad.flatten(1).square().sum(1).mean()
 
 
 def r1(gamma: float | Schedule, every: int = 1) -> Penalty:
-    """``gamma / 2 * E ||grad_x D(x)||^2`` on real images (Mescheder et al. 2018, eq. 9). Summed over C, H, W."""
-    return Penalty("r1", Schedule.parse(gamma), lambda s: 0.5 * _squared_norm(s.real_slopes), every)
+    """``gamma / 2 * E ||grad_x D(x)||^2`` on real images (Mescheder et al. 2018, eq. 9)."""
+    return Penalty("r1", Schedule.parse(gamma), lambda s: 0.5 * _squared_norm(s.real_input_grad), every)
 
 
 def r2(gamma: float | Schedule, every: int = 1) -> Penalty:
     """``gamma / 2 * E ||grad_x D(x)||^2`` on generated images (Mescheder et al. 2018, eq. 10)."""
-    return Penalty("r2", Schedule.parse(gamma), lambda s: 0.5 * _squared_norm(s.fake_slopes), every)
+    return Penalty("r2", Schedule.parse(gamma), lambda s: 0.5 * _squared_norm(s.fake_input_grad), every)
 
 
 def wgan_gp(weight: float | Schedule = 10.0, every: int = 1) -> Penalty:
     """``weight * E (||grad D(x^)|| - 1)^2`` between real and generated images (Gulrajani et al. 2017, eq. 3)."""
 
-    def score(s: Slopes) -> Tensor:
+    def score(s: PenaltyInput) -> Tensor:
         real, fake = s.real_images.detach(), s.fake_images.detach()
-        mix = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device, dtype=real.dtype)
-        between = torch.lerp(real, fake, mix).requires_grad_()
-        (slopes,) = torch.autograd.grad(s.critic(between).sum(), between, create_graph=True)
-        norms: Tensor = slopes.flatten(1).norm(dim=1)
+        # x^ = (1 - u) x + u G(z), u uniform in [0, 1], one for each pair.
+        u = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device, dtype=real.dtype)
+        interpolated = torch.lerp(real, fake, u).requires_grad_()
+        (input_grad,) = torch.autograd.grad(s.critic(interpolated).sum(), interpolated, create_graph=True)
+        norms: Tensor = input_grad.flatten(1).norm(dim=1)
         return (norms - 1).square().mean()
 
-    return Penalty("gp", Schedule.parse(weight), score, every, slopes=False)
+    return Penalty("gp", Schedule.parse(weight), score, every, needs_input_grad=False)
 
 
-def consistency(weight: float | Schedule, change: Callable[[Tensor, int], Tensor], every: int = 1) -> Penalty:
-    """``weight * E (D(x) - D(T(x)))^2`` on real and on generated images: consistency regularisation (Zhang et al.
-    2020, eq. 2), balanced (Zhao et al. 2021, alg. 1).
+def consistency(weight: float | Schedule, transform: Callable[[Tensor, Clock], Tensor], every: int = 1) -> Penalty:
+    """``weight * E (D(x) - D(T(x)))^2`` on real images (consistency regularization, Zhang et al. 2020, eq. 2) and on
+    generated ones (balanced, Zhao et al. 2021, alg. 1).
 
     Args:
-        weight: Its strength; 10 in the papers.
-        change: T, which must leave an image what it is: ``(images, seen) -> images``.
-        every: Take it on each step that this divides.
+        weight: Its weight; 10 in the papers.
+        transform: T, an augmentation that keeps what an image shows: ``(images, clock) -> images``.
+        every: Steps from one computation to the next.
     """
 
-    def score(s: Slopes) -> Tensor:
-        real, fake = (s.critic(change(images, 0)) for images in (s.real_images, s.fake_images.detach()))
+    def score(s: PenaltyInput) -> Tensor:
+        real, fake = (s.critic(transform(images, s.clock)) for images in (s.real_images, s.fake_images.detach()))
         return (s.real - real).square().mean() + (s.fake - fake).square().mean()
 
-    return Penalty("cr", Schedule.parse(weight), score, every, slopes=False)
+    return Penalty("cr", Schedule.parse(weight), score, every, False, False)
 
 
 class LeCam(nn.Module):
-    """``E (D(x) - a_fake)^2 + E (D(G(z)) - a_real)^2``, with moving averages ``a`` of the discriminator's answers
-    (Tseng et al. 2021, eq. 5): it holds a discriminator back that has few images to learn from.
+    """``E (D(x) - a_fake)^2 + E (D(G(z)) - a_real)^2`` (Tseng et al. 2021, eq. 5), for small data sets.
 
-    The averages are buffers, so that a game that is handed this module keeps them.
+    ``a_real`` and ``a_fake`` are exponential moving averages of the discriminator's mean logits. They are buffers, so a
+    checkpoint of a game that contains this module stores them.
     """
 
     real: Tensor
@@ -135,14 +145,16 @@ class LeCam(nn.Module):
         self.register_buffer("real", torch.tensor(torch.nan))
         self.register_buffer("fake", torch.tensor(torch.nan))
 
-    def forward(self, s: Slopes) -> Tensor:
-        """The term, a scalar. The averages take in this batch first."""
-        for anchor, answers in ((self.real, s.real), (self.fake, s.fake)):
-            mean = answers.detach().mean()
-            anchor.copy_(torch.where(anchor.isnan(), mean, torch.lerp(mean, anchor, self.DECAY)))
+    def forward(self, s: PenaltyInput) -> Tensor:
+        """The term, a scalar, after the averages are updated with this batch."""
+        for average, logits in ((self.real, s.real), (self.fake, s.fake)):
+            mean = logits.detach().mean()
+            # NaN means no batch yet: the average starts at the first mean, not at 0.
+            average.copy_(torch.where(average.isnan(), mean, torch.lerp(mean, average, self.DECAY)))
+        # Crossed: real logits are pulled toward the average of the generated ones, and vice versa.
         return (s.real - self.fake).square().mean() + (s.fake - self.real).square().mean()
 
 
 def lecam(weight: float | Schedule, averages: LeCam, every: int = 1) -> Penalty:
-    """``weight`` times what :class:`LeCam` scores; 0.01 to 0.3 in the paper."""
-    return Penalty("lecam", Schedule.parse(weight), averages, every, slopes=False)
+    """``weight`` times :class:`LeCam`; the paper takes 0.01 to 0.3."""
+    return Penalty("lecam", Schedule.parse(weight), averages, every, False, False)

@@ -6,12 +6,12 @@ import importlib
 from typing import Any
 
 _HOMES = {
-    "rivals.metrics.estimate": ("Estimate",),
-    "rivals.metrics.extrapolated": ("frechet_infinity",),
+    "rivals.metrics.results": ("Estimate",),
+    "rivals.metrics.fid_infinity": ("frechet_infinity",),
     "rivals.metrics.frechet": ("Moments", "frechet_distance", "frechet_of", "moments_of"),
-    "rivals.metrics.kernel": ("cmmd", "kid"),
-    "rivals.metrics.neighbours": ("authenticity", "density_coverage", "nearest", "precision_recall"),
-    "rivals.metrics.scores": ("inception_score",),
+    "rivals.metrics.mmd": ("cmmd", "kid"),
+    "rivals.metrics.prdc": ("authenticity", "density_coverage", "nearest", "precision_recall"),
+    "rivals.metrics.inception": ("inception_score",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -1,8 +1,8 @@
-"""Between what is proven and what an attack can break lies the truth: accuracy against radius, bracketed.
+"""Certified accuracy against radius, with accuracy under attack as an upper bound: the robust accuracy is between them.
 
-At radius r the smoothed classifier's robust accuracy is at least the share of images that are certified there, and at
-most the share that no attack has felled there. Only images that are not certified at r are attacked at r, so the two
-curves cannot cross.
+At radius r, the robust accuracy of the smoothed classifier is at least the share of images certified correctly there
+(certified accuracy), and at most the share without an adversarial example found there (accuracy under attack). Only
+images that are not certified at r are attacked at r, so the curves cannot cross.
 """
 
 from __future__ import annotations
@@ -12,47 +12,47 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rivals.metrics.certification import ABSTAINS
-from rivals.metrics.robustness import Share
-
-Record = dict[str, Any]
+from rivals.base.run_folder import Record
+from rivals.metrics.proportion import Proportion
+from rivals.metrics.randomized_smoothing import ABSTAIN
 
 
 @dataclass(frozen=True)
 class Point:
-    """The bracket at one radius.
+    """Both bounds on the robust accuracy at one radius.
 
     Attributes:
-        radius: In L2, in the unit of the images.
-        lower: Images whose right answer is certified up to here.
-        upper: Images that no attack has felled up to here; None if none was tried.
+        radius: L2 radius, in the unit of the images.
+        lower: Certified accuracy: images whose correct prediction is certified up to this radius.
+        upper: Accuracy under attack: images with no adversarial example found up to this radius; None without an
+            attack.
     """
 
     radius: float
-    lower: Share
-    upper: Share | None
+    lower: Proportion
+    upper: Proportion | None
 
 
 @dataclass(frozen=True)
-class Bracket:
+class CertifiedRobustness:
     """The result of ``certify``. ``print`` it, or take :meth:`as_dict`.
 
     Attributes:
-        curve: The bracket at each radius, from 0 on.
-        abstained: Images of which the counts do not tell what the smoothed classifier says.
-        mean_radius: The mean of certified radii, an image without a right certificate counting as 0 (the average
-            certified radius of Zhai et al. 2020).
-        largest: The largest radius that so many samples can certify: where all of them agree.
+        curve: Both bounds at each radius, from 0 on.
+        abstained: Images for which the samples do not determine the smoothed classifier's prediction.
+        average_certified_radius: Mean of the certified radii, 0 for images without a correct certificate (ACR, Zhai et
+            al. 2020).
+        max_radius: The largest radius that this many samples can certify, if all agree.
         notes: What else the reader should know.
-        protocol: What was done: sigma, samples, alpha, the attack's budget, seed, images, versions.
+        protocol: How the numbers were made: sigma, samples, alpha, the attack's budget, seed, images, versions.
         seconds: Time spent.
         run: The run folder, if there is one.
     """
 
     curve: tuple[Point, ...]
-    abstained: Share
-    mean_radius: float
-    largest: float
+    abstained: Proportion
+    average_certified_radius: float
+    max_radius: float
     notes: tuple[str, ...]
     protocol: Record
     seconds: float
@@ -60,11 +60,11 @@ class Bracket:
 
     @property
     def n(self) -> int:
-        """How many images were certified or tried."""
+        """How many images were evaluated."""
         return self.abstained.of
 
     def as_dict(self) -> Record:
-        """Everything as plain values, as ``--json`` prints and ``run.json`` keeps it."""
+        """As plain values, as ``--json`` prints them and ``run.json`` stores them."""
         return {
             "curve": [
                 {
@@ -75,8 +75,8 @@ class Bracket:
                 for point in self.curve
             ],
             "abstained": self.abstained.as_dict(),
-            "mean_radius": self.mean_radius if self.n else None,
-            "largest": self.largest,
+            "average_certified_radius": self.average_certified_radius if self.n else None,
+            "max_radius": self.max_radius,
             "n": self.n,
             "notes": list(self.notes),
             "protocol": self.protocol,
@@ -85,22 +85,22 @@ class Bracket:
         }
 
     def __str__(self) -> str:
-        told = self.protocol
+        protocol = self.protocol
         lines = [
-            f"smoothed by noise of sigma {told.get('sigma', 0):g}, {self.n:,} images, "
-            f"{told.get('samples', 0):,} samples, alpha {told.get('alpha', 0):g}",
-            f"{'L2 radius':<12}{'certified':<28}{'stands under attack' if self.curve[0].upper else ''}".rstrip(),
+            f"smoothed with noise of sigma {protocol.get('sigma', 0):g}, {self.n:,} images, "
+            f"{protocol.get('samples', 0):,} samples, alpha {protocol.get('alpha', 0):g}",
+            f"{'L2 radius':<12}{'certified':<28}{'under attack' if self.curve[0].upper else ''}".rstrip(),
         ]
         lines += [f"{point.radius:<12.5g}{point.lower!s:<28}{point.upper or ''}".rstrip() for point in self.curve]
         lines += [
             f"abstained        {self.abstained}",
-            f"mean radius      {self.mean_radius:.4f} (these samples can give {self.largest:.4f} at most)",
+            f"average radius   {self.average_certified_radius:.4f} (at most {self.max_radius:.4f} with these samples)",
         ]
         lines += [f"note             {note}" for note in self.notes]
         return "\n".join(lines if self.run is None else [*lines, f"run              {self.run}"])
 
 
-def bracket(
+def certified_robustness(
     records: Sequence[Mapping[str, Any]],
     radii: Sequence[float],
     *,
@@ -109,32 +109,32 @@ def bracket(
     notes: Sequence[str] = (),
     protocol: Mapping[str, Any],
     seconds: float,
-) -> Bracket:
-    """What the records of images tell.
+) -> CertifiedRobustness:
+    """The report made from the records of the images.
 
     Args:
-        records: One an image: ``truth``, ``label`` (``ABSTAINS`` where the counts do not tell), ``radius`` (certified),
-            and ``fell``, the radius at which an attack felled it, or None.
-        radii: Where to tell of the bracket, rising.
-        upper: Whether an attack was tried.
-        largest: This and the following: see :class:`Bracket`.
+        records: One per image: ``label``, ``prediction`` (``ABSTAIN`` if it abstains), ``radius`` (certified) and
+            ``adversarial_radius``, the smallest radius at which an attack succeeded, or None.
+        radii: Radii of the curve, rising.
+        upper: Whether images were attacked.
+        largest: ``max_radius`` of :class:`CertifiedRobustness`, like the following.
     """
     n = len(records)
-    right = [float(each["radius"]) if each["label"] == each["truth"] else -1.0 for each in records]
-    fell = [math.inf if each["fell"] is None else float(each["fell"]) for each in records]
+    certified = [float(each["radius"]) if each["prediction"] == each["label"] else -1.0 for each in records]
+    adversarial = [each["adversarial_radius"] for each in records]
     points = [
         Point(
             radius,
-            Share(sum(reach >= radius for reach in right), n),
-            Share(sum(broken > radius for broken in fell), n) if upper else None,
+            Proportion(sum(own >= radius for own in certified), n),
+            Proportion(sum(own is None or own > radius for own in adversarial), n) if upper else None,
         )
         for radius in radii
     ]
-    return Bracket(
+    return CertifiedRobustness(
         curve=tuple(points),
-        abstained=Share(sum(each["label"] == ABSTAINS for each in records), n),
-        mean_radius=sum(max(reach, 0.0) for reach in right) / n if n else math.nan,
-        largest=largest,
+        abstained=Proportion(sum(each["prediction"] == ABSTAIN for each in records), n),
+        average_certified_radius=sum(max(own, 0.0) for own in certified) / n if n else math.nan,
+        max_radius=largest,
         notes=tuple(notes),
         protocol=dict(protocol),
         seconds=seconds,

@@ -1,4 +1,4 @@
-"""The border of the metrics of features: what comes in is a finite matrix, one row an image."""
+"""Input checks of the metrics of features: a finite matrix with one row per image."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Features = Tensor | np.ndarray
 
 
 def checked(features: Features, name: str, least: int = 1, why: str = "") -> Tensor:
-    """Features (n, d) as a tensor without a graph, in their own float dtype (half precision in single).
+    """Features (n, d) as a tensor without a graph, in float64 or float32.
 
     Args:
         features: A tensor or an array.
-        name: What they are called in an error, as "real".
-        least: The fewest rows that will do.
-        why: Said of it in the error.
+        name: Their name in error messages, as "real".
+        least: The fewest rows allowed.
+        why: The reason, for the error message.
 
     Raises:
         UserError: another shape, too few rows, or a value that is not finite.
@@ -34,15 +34,15 @@ def checked(features: Features, name: str, least: int = 1, why: str = "") -> Ten
         raise UserError(f"the {name} set has {count(len(found))}: give {least} or more{', ' * bool(why)}{why}")
     if found.dtype not in (torch.float32, torch.float64):
         found = found.float()
-    low, high = torch.aminmax(found)  # both are NaN if one value is
+    low, high = torch.aminmax(found)  # NaN if any value is
     if not (torch.isfinite(low) and torch.isfinite(high)):
         row = int((~torch.isfinite(found)).any(1).nonzero()[0])
         raise UserError(f"the {name} features of image {row} are not finite: look for NaN in images or extractor")
     return found
 
 
-def alike(real: Tensor, fake: Tensor, names: tuple[str, str] = ("real", "fake")) -> tuple[Tensor, Tensor]:
-    """Both sets in the more precise of their dtypes, on the first one's device.
+def same_dtype(real: Tensor, fake: Tensor, names: tuple[str, str] = ("real", "fake")) -> tuple[Tensor, Tensor]:
+    """Both sets in the wider of their dtypes, on the first one's device.
 
     Raises:
         UserError: they have different dimensions.
@@ -57,15 +57,15 @@ def alike(real: Tensor, fake: Tensor, names: tuple[str, str] = ("real", "fake"))
 
 
 def count(n: int) -> str:
-    """``n`` images, in words that fit 1."""
+    """``n`` images, with the right plural."""
     return f"{n} image{'s' * (n != 1)}"
 
 
-def wide(x: Tensor) -> Tensor:
-    """In double precision, on a device that knows it."""
+def to_double(x: Tensor) -> Tensor:
+    """``x`` in float64, moved off MPS, which has none."""
     return (x.cpu() if x.device.type == "mps" else x).double()
 
 
 def blocks(n: int, size: int) -> Iterator[slice]:
-    """Of n rows, ``size`` at a time."""
+    """Slices of n rows, ``size`` at a time."""
     return (slice(start, min(start + size, n)) for start in range(0, n, size))

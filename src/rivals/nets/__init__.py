@@ -1,1 +1,1 @@
-"""Generators and discriminators as plain modules: build one by name with :mod:`rivals.nets.build`."""
+"""Generators and discriminators as plain modules: build one by name with :mod:`rivals.nets.factory`."""

@@ -1,4 +1,4 @@
-"""What every classifier is: a module from images in [0, 1] to logits, with the normalisation inside."""
+"""The base class of classifiers: images in [0, 1] to logits, with the normalization inside."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ import torch
 from torch import Tensor, nn
 
 from rivals.base.errors import UserError
-from rivals.nets.canvas import Canvas, check_images
+from rivals.nets.padding import WIDEST, PaddedSize, check_image_shape, shown, widths_fit
 
 
 class Classifier(nn.Module):
     """Images (B, channels, size, size) in [0, 1] to logits (B, classes).
 
-    A subclass has :meth:`score`, which is handed normalised images. Since the normalisation is part of the network,
-    whoever attacks it works on images as they are, and eps has the images' unit.
+    A subclass has :meth:`forward_normalized`. Since the normalization is part of the network, attacks work on images in
+    [0, 1], and eps is in their unit.
 
     Args:
-        net: The kind's name.
+        net: Name of the architecture.
         size: Height and width in pixels, 8 to 1024.
         channels: 1, 3 or 4.
         classes: 2 or more.
         widths: Channels of the stages.
-        mean: What is taken from each channel; empty for nothing.
-        std: What each channel is then divided by; empty for 1.
-        knobs: What else the kind was told.
+        mean: Subtracted from each channel; empty for 0.
+        std: Divides each channel; empty for 1.
+        options: Other arguments of the subclass.
 
     Attributes:
-        spec: How to build the network again, as plain values. Where its ``mirror`` is true, the network answers by the
-            mean of its logits for an image and for the mirror image (as Krizhevsky et al. 2012, sec. 4.1, over more
-            views), so an attack has both sides to win over.
+        spec: The constructor's arguments as JSON, for :func:`rivals.nets.factory.rebuild`. If its ``flip_tta`` is
+            true, the logits are the mean over an image and its horizontal flip (test-time augmentation, Krizhevsky et
+            al. 2012, sec. 4.1), and an attack has to fool that mean.
     """
 
     mean: Tensor
@@ -46,10 +46,10 @@ class Classifier(nn.Module):
         widths: tuple[int, ...],
         mean: tuple[float, ...],
         std: tuple[float, ...],
-        **knobs: Any,
+        **options: Any,
     ) -> None:
         super().__init__()
-        check_images(size, channels, classes)
+        check_image_shape(size, channels, classes)
         if classes < 2:
             raise UserError(f"a classifier of {classes} classes has nothing to tell apart: give 2 or more")
         mean, std = tuple(mean) or (0.0,) * channels, tuple(std) or (1.0,) * channels
@@ -59,7 +59,7 @@ class Classifier(nn.Module):
                 "std above 0"
             )
         self.size, self.channels, self.classes = size, channels, classes
-        # They are in the spec, so the file of the weights need not hold them too.
+        # Not persistent: they are in the spec.
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
         self.spec: dict[str, Any] = {
@@ -71,38 +71,38 @@ class Classifier(nn.Module):
             "widths": list(widths),
             "mean": list(mean),
             "std": list(std),
-            "mirror": False,
-            **knobs,
+            "flip_tta": False,
+            **options,
         }
 
-    def score(self, x: Tensor) -> Tensor:
-        """Normalised images (B, C, H, W) to logits (B, classes)."""
+    def forward_normalized(self, x: Tensor) -> Tensor:
+        """Normalized images (B, C, H, W) to logits (B, classes)."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] to logits (B, classes)."""
         x = (x - self.mean) / self.std
-        logits = self.score(x)
-        # Under autocast they come in 8 bits of precision, too few for the softmax of a loss.
+        logits = self.forward_normalized(x)
+        # Under autocast logits are bf16, with 8 bits of precision: too few for the softmax of a loss.
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return (logits + self.score(x.flip(-1))) / 2 if self.spec["mirror"] else logits
+        return (logits + self.forward_normalized(x.flip(-1))) / 2 if self.spec["flip_tta"] else logits
 
 
 def check_stages(
-    what: str, widths: tuple[int, ...], default: tuple[int, ...], size: int, whole: int = 0
+    what: str, widths: tuple[int, ...], default: tuple[int, ...], size: int, full_size: int = 0
 ) -> tuple[int, ...]:
-    """The widths to use, one for each stage; where none are given, as many of ``default`` as the images have room for.
+    """The widths to use, one per stage; if none are given, as many of ``default`` as the image size allows.
 
-    Each stage halves the images, but for the first ``whole`` ones, down to 2 or 3 px.
+    Each stage but the first ``full_size`` ones halves the resolution, down to 2 or 3 px.
 
     Raises:
-        UserError: the size is not in 8..1024, a width is below 1, or there are more stages than can be halved.
+        UserError: the size is not in 8..1024, a width not in 1..65,536, or there are more stages than halvings.
     """
-    Canvas.of(size)
-    most = size.bit_length() - 2 + whole
+    PaddedSize.of(size)
+    most = size.bit_length() - 2 + full_size
     chosen = tuple(widths) or default[:most]
-    if min(chosen) < 1 or len(chosen) > most:
+    if len(chosen) > most or not widths_fit(chosen):
         raise UserError(
-            f"widths {','.join(map(str, chosen))} do not fit {what} at {size} px: give 1 to {most} positive numbers"
+            f"widths {shown(chosen)} do not fit {what} at {size} px: give 1 to {most} positive numbers up to {WIDEST:,}"
         )
     return chosen

@@ -1,4 +1,4 @@
-"""How class labels enter the networks. Without classes each module here leaves the labels unread."""
+"""How class labels enter the networks. With 0 classes every module here ignores its labels."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from rivals.base.errors import UserError
 
 
-def needed(labels: Tensor | None) -> Tensor:
-    """The labels of a network with classes.
+def require_labels(labels: Tensor | None) -> Tensor:
+    """The labels of a conditional network.
 
     Raises:
         UserError: there are none.
@@ -21,23 +21,23 @@ def needed(labels: Tensor | None) -> Tensor:
     return labels
 
 
-class LabelledLatent(nn.Module):
-    """The latent, followed by a learned vector of the same length for the class (R3GAN, Huang et al. 2024).
+class ConditionalLatent(nn.Module):
+    """The latent, concatenated with a class embedding of the same length (R3GAN, Huang et al. 2024).
 
-    (B, latent) to (B, ``out_features``). ``std`` is the vectors' scale at the start.
+    (B, latent_dim) to (B, ``out_features``). ``std`` is the initial scale of the embeddings.
     """
 
-    def __init__(self, latent: int, classes: int, std: float = 1.0) -> None:
+    def __init__(self, latent_dim: int, classes: int, std: float = 1.0) -> None:
         super().__init__()
-        self.out_features = 2 * latent if classes else latent
-        self.embedding = nn.Embedding(classes, latent) if classes else None
+        self.out_features = 2 * latent_dim if classes else latent_dim
+        self.embedding = nn.Embedding(classes, latent_dim) if classes else None
         if self.embedding is not None:
             nn.init.normal_(self.embedding.weight, std=std)
 
     def forward(self, z: Tensor, labels: Tensor | None) -> Tensor:
         if self.embedding is None:
             return z
-        return torch.cat([z, self.embedding(needed(labels))], dim=1)
+        return torch.cat([z, self.embedding(require_labels(labels))], dim=1)
 
 
 class ProjectionHead(nn.Module):
@@ -48,7 +48,7 @@ class ProjectionHead(nn.Module):
         self.linear = nn.Linear(features, 1)
         self.embedding = nn.Embedding(classes, features) if classes else None
         if self.embedding is not None:
-            # A class's vector is a row of weights on h: it starts as torch starts the rows of a linear layer.
+            # An embedding is a row of weights on h, so it is initialized as a row of nn.Linear.
             bound = 1 / math.sqrt(features)
             nn.init.uniform_(self.embedding.weight, -bound, bound)
 
@@ -56,12 +56,12 @@ class ProjectionHead(nn.Module):
         logits: Tensor = self.linear(h).squeeze(1)
         if self.embedding is None:
             return logits
-        projection: Tensor = (self.embedding(needed(labels)) * h).sum(1)
+        projection: Tensor = (self.embedding(require_labels(labels)) * h).sum(1)
         return logits + projection
 
 
-class LabelledBatchNorm2d(nn.Module):
-    """Batch norm whose scale and shift belong to the image's class (Dumoulin et al. 2017)."""
+class ConditionalBatchNorm2d(nn.Module):
+    """Batch norm with a scale and a shift per class (Dumoulin et al. 2017)."""
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
@@ -73,8 +73,9 @@ class LabelledBatchNorm2d(nn.Module):
             nn.init.zeros_(self.shift.weight)
 
     def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        normed: Tensor = self.norm(x)
+        """Feature maps (B, C, H, W) and labels (B,) or None to (B, C, H, W)."""
+        normalized: Tensor = self.norm(x)
         if self.scale is None or self.shift is None:
-            return normed
-        y = needed(labels)
-        return torch.addcmul(self.shift(y)[:, :, None, None], self.scale(y)[:, :, None, None], normed)
+            return normalized
+        y = require_labels(labels)
+        return torch.addcmul(self.shift(y)[:, :, None, None], self.scale(y)[:, :, None, None], normalized)

@@ -1,4 +1,4 @@
-"""Strided convolutions with batch norm: DCGAN (Radford, Metz & Chintala 2016)."""
+"""DCGAN (Radford, Metz & Chintala 2016): strided convolutions with batch norm."""
 
 from __future__ import annotations
 
@@ -9,95 +9,104 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rivals.base.registry import unknown
-from rivals.nets.canvas import Canvas, channels_last, check_widths
-from rivals.nets.discriminator import Discriminator
+from rivals.nets.conditioning import ConditionalBatchNorm2d, ProjectionHead
+from rivals.nets.discriminator import Discriminator, blocks_of
 from rivals.nets.generator import Generator
-from rivals.nets.labels import LabelledBatchNorm2d, ProjectionHead
+from rivals.nets.padding import PaddedSize, check_widths, to_channels_last
 
 NORMS = ("batch", "none")
 
 
 class DCGANGenerator(Generator):
-    """A linear layer to the lowest resolution, then a 4x4 transposed convolution of stride 2 per doubling.
+    """A linear layer to the lowest resolution, then one 4x4 transposed convolution of stride 2 per doubling.
 
-    Batch norm and ReLU before each of them, tanh at the end. Labels enter the batch norms. ``widths`` has one
-    number per doubling, the lowest resolution first, and so says how many there are.
+    Batch norm and ReLU precede each of them; tanh is last. Labels enter the batch norms. ``widths`` has one number per
+    doubling, the lowest resolution first, and so sets their number.
     """
 
     def __init__(
-        self, *, size: int, channels: int, classes: int = 0, latent: int = 100, widths: tuple[int, ...] = ()
+        self, *, size: int, channels: int, classes: int = 0, latent_dim: int = 100, widths: tuple[int, ...] = ()
     ) -> None:
-        canvas = Canvas.of(size, len(widths))
-        widths = check_widths(f"dcgan's generator at {size} px", widths, _widths(canvas.stages)[::-1])
-        super().__init__("dcgan", size=size, channels=channels, classes=classes, latent=latent, widths=widths)
-        self.canvas = canvas
-        # Of the latent alone: batch norm then holds its share of what varies, which a label beside it would take over.
-        self.linear = nn.Linear(latent, widths[0] * canvas.base**2, bias=False)
-        self.layers = nn.ModuleList(UpLayer(wide, next_wide, classes) for wide, next_wide in pairwise(widths))
+        padded = PaddedSize.of(size, len(widths))
+        widths = check_widths(f"dcgan's generator at {size} px", widths, _widths(padded.stages)[::-1])
+        super().__init__("dcgan", size=size, channels=channels, classes=classes, latent_dim=latent_dim, widths=widths)
+        self.padded = padded
+        # The label does not enter here: batch norm fixes the variance after this layer, and a label could supply all of
+        # it in place of the latent, which would collapse each class to one image.
+        self.linear = nn.Linear(latent_dim, widths[0] * padded.base**2, bias=False)
+        self.layers = nn.ModuleList(
+            UpLayer(in_channels, out_channels, classes) for in_channels, out_channels in pairwise(widths)
+        )
         self.layers.append(UpLayer(widths[-1], channels, classes, bias=True))
-        _start(self)
-        channels_last(self)
+        _init_weights(self)
+        to_channels_last(self)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        h = self.linear(z).unflatten(1, (-1, self.canvas.base, self.canvas.base))
+        """Latents (B, latent_dim) and labels (B,) or None to images (B, C, H, W) in [-1, 1]."""
+        h = self.linear(z).unflatten(1, (-1, self.padded.base, self.padded.base))
         for layer in self.layers:
             h = layer(h, labels)
-        return torch.tanh(self.canvas.crop(h))
+        return torch.tanh(self.padded.crop(h))
 
 
 class UpLayer(nn.Module):
     """Batch norm, ReLU, and a transposed convolution to twice the size."""
 
-    def __init__(self, wide: int, next_wide: int, classes: int, *, bias: bool = False) -> None:
+    def __init__(self, in_channels: int, out_channels: int, classes: int, *, bias: bool = False) -> None:
         super().__init__()
-        self.norm = LabelledBatchNorm2d(wide, classes)
-        self.conv = nn.ConvTranspose2d(wide, next_wide, 4, 2, 1, bias=bias)
+        self.norm = ConditionalBatchNorm2d(in_channels, classes)
+        self.conv = nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 1, bias=bias)
 
     def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        """Feature maps (B, C, H, W) and labels (B,) or None to (B, C', 2 H, 2 W)."""
         h: Tensor = self.conv(F.relu(self.norm(x, labels), inplace=True))
         return h
 
 
 class DCGANDiscriminator(Discriminator):
-    """A 4x4 convolution of stride 2 per halving, with leaky ReLU, then one linear layer on all that is left.
+    """One 4x4 convolution of stride 2 with leaky ReLU per halving, then a linear layer on the flattened features.
 
-    ``norm="batch"`` has batch norm after each convolution but the first; ``"none"`` has none. ``widths`` has
-    one number per halving, the highest resolution first, and so says how many there are.
+    ``norm="batch"`` has batch norm after each convolution but the first, ``"none"`` nowhere. ``widths`` has one number
+    per halving, the highest resolution first, and so sets their number.
     """
 
     def __init__(
         self, *, size: int, channels: int, classes: int = 0, widths: tuple[int, ...] = (), norm: str = "batch"
     ) -> None:
-        canvas = Canvas.of(size, len(widths))
-        widths = check_widths(f"dcgan's discriminator at {size} px", widths, _widths(canvas.stages))
+        padded = PaddedSize.of(size, len(widths))
+        widths = check_widths(f"dcgan's discriminator at {size} px", widths, _widths(padded.stages))
         if norm not in NORMS:
             raise unknown("norm", norm, NORMS)
         super().__init__("dcgan", size=size, channels=channels, classes=classes, widths=widths, norm=norm)
-        self.canvas = canvas
-        self.couples_batch = norm == "batch" and len(widths) > 1
+        self.padded = padded
+        self.uses_batch_stats = norm == "batch" and len(widths) > 1
         layers: list[nn.Module] = []
-        for stage, (wide, next_wide) in enumerate(pairwise([channels, *widths])):
-            normed = norm == "batch" and stage > 0
-            layers += [nn.Conv2d(wide, next_wide, 4, 2, 1, bias=not normed)]
-            layers += [nn.BatchNorm2d(next_wide)] if normed else []
+        for stage, (in_channels, out_channels) in enumerate(pairwise([channels, *widths])):
+            # No batch norm on the input layer (Radford et al. 2016, sec. 3).
+            batch_norm = norm == "batch" and stage > 0
+            layers += [nn.Conv2d(in_channels, out_channels, 4, 2, 1, bias=not batch_norm)]
+            layers += [nn.BatchNorm2d(out_channels)] if batch_norm else []
             layers += [nn.LeakyReLU(0.2, inplace=True)]
         self.layers = nn.Sequential(*layers)
-        self.head = ProjectionHead(widths[-1] * canvas.base**2, classes)
-        _start(self)
-        channels_last(self)
+        self.head = ProjectionHead(widths[-1] * padded.base**2, classes)
+        _init_weights(self)
+        to_channels_last(self)
+
+    def blocks_from_image(self) -> list[list[nn.Module]]:
+        return blocks_of(self.layers)
 
     def features(self, x: Tensor) -> Tensor:
-        h: Tensor = self.layers(self.canvas.pad(x))
+        h: Tensor = self.layers(self.padded.pad(x))
         return h.flatten(1)
 
 
 def _widths(stages: int) -> tuple[int, ...]:
-    """64, 128, 256, ..., at most 512, from the highest resolution downwards."""
+    """64, 128, 256, ..., at most 512, from the highest resolution down."""
     return tuple(min(64 << stage, 512) for stage in range(stages))
 
 
-def _start(net: nn.Module) -> None:
-    """Initial values: N(0, 0.02) for weights, N(1, 0.02) for batch norm's scales, 0 for what is added."""
+def _init_weights(net: nn.Module) -> None:
+    """N(0, 0.02) for weights, N(1, 0.02) for the scales of batch norm, 0 for biases (Radford et al. 2016, sec. 4)."""
     for part in net.modules():
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             nn.init.normal_(part.weight, std=0.02)

@@ -1,4 +1,4 @@
-"""What every discriminator is: a module from images to one logit each, above 0 for "real"."""
+"""The base class of discriminators: images to one logit each, above 0 for "real"."""
 
 from __future__ import annotations
 
@@ -7,25 +7,40 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rivals.nets.canvas import check_images
+from rivals.base import devices
+from rivals.nets.padding import check_image_shape
+
+
+def blocks_of(layers: nn.Sequential) -> list[list[nn.Module]]:
+    """Layers in blocks, each of which begins with a convolution or a linear layer."""
+    blocks: list[list[nn.Module]] = []
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            blocks.append([])
+        blocks[-1].append(layer)
+    return blocks
 
 
 class Discriminator(nn.Module):
     """Images (B, channels, size, size) in [-1, 1] and labels (B,) to logits (B,).
 
-    A subclass has :meth:`features` and a module ``head`` that maps features and labels to logits.
-    ``couples_batch`` is True when the images of a batch influence each other (batch norm), so that real and
-    generated ones must not share a pass. ``spec`` is as for the generator.
+    A subclass has :meth:`features`, :meth:`blocks_from_image` and a module ``head`` that maps features and labels to
+    logits.
+
+    Attributes:
+        uses_batch_stats: Whether batch norm couples the images of a batch, so that real and generated images must
+            not share a forward pass.
+        spec: As for the generator.
     """
 
     head: nn.Module
-    couples_batch: bool = False
+    uses_batch_stats: bool = False
 
     def __init__(
-        self, net: str, *, size: int, channels: int, classes: int, widths: tuple[int, ...], **knobs: Any
+        self, net: str, *, size: int, channels: int, classes: int, widths: tuple[int, ...], **options: Any
     ) -> None:
         super().__init__()
-        check_images(size, channels, classes)
+        check_image_shape(size, channels, classes)
         self.size, self.channels, self.classes = size, channels, classes
         self.spec: dict[str, Any] = {
             "role": "discriminator",
@@ -34,17 +49,21 @@ class Discriminator(nn.Module):
             "channels": channels,
             "classes": classes,
             "widths": list(widths),
-            **knobs,
+            **options,
         }
 
     def features(self, x: Tensor) -> Tensor:
-        """What the head judges by: images (B, C, H, W) to (B, features)."""
+        """Images (B, C, H, W) to the features of the head, (B, F)."""
+        raise NotImplementedError
+
+    def blocks_from_image(self) -> list[list[nn.Module]]:
+        """The parts of each block before the head, the one next to the image first."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Judge a batch: images (B, C, H, W) in [-1, 1], labels (B,) int64 or None, to logits (B,)."""
+        """Images (B, C, H, W) in [-1, 1] and labels (B,) int64 or None to logits (B,)."""
         h = self.features(x)
-        # Under autocast features have 8 bits of precision, and a sum of them deserves more.
-        with torch.autocast(h.device.type, enabled=False):
+        # Under autocast features are bf16, with 8 bits of precision: too few for a sum over thousands of them.
+        with devices.autocast(h.device, enabled=False):
             logits: Tensor = self.head(h.to(torch.promote_types(h.dtype, torch.float32)), labels)
         return logits

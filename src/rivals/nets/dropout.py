@@ -1,4 +1,4 @@
-"""Dropout whose coins cost little on a CPU."""
+"""Dropout with a fast mask on a CPU."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ from torch import Tensor, nn
 
 
 class Dropout(nn.Dropout):
-    """Zero each number with probability p and scale the others by 1 / (1 - p) (Srivastava et al. 2014).
+    """Zero each value with probability p and scale the others by 1 / (1 - p) (Srivastava et al. 2014).
 
-    On a CPU torch tosses its coins one by one, which takes longer than some of the products around them. There the
-    coins are 16-bit slices of 64-bit random words, so p is met to within 1/131072, and the scale is that of the p met.
+    On a CPU torch draws the Bernoulli variables one by one, which takes longer than some of the matrix products
+    around them. Here they are the 16-bit slices of 64-bit random words below p, so p is rounded to a multiple of
+    1/65536, and the scale is that of the rounded p.
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        """Values of any shape to the same shape."""
         if x.device.type != "cpu" or not self.training or self.p == 0:
             return super().forward(x)
         words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         dropped = round(self.p * 65536)
-        kept = words.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 32768
-        return (x * kept).mul_(65536 / (65536 - dropped))
+        # A uniform int16 is below dropped - 2^15 with probability dropped / 2^16.
+        uniform = words.view(torch.int16)[: x.numel()].view(x.shape)
+        # As numbers of the type of x: a product with a mask of bools would convert it, forward and backward.
+        keep = torch.ge(uniform, dropped - 32768, out=torch.empty_like(x))
+        return (x * keep).mul_(65536 / (65536 - dropped))

@@ -1,4 +1,4 @@
-"""Networks by name: the players ``mlp``, ``dcgan``, ``sngan``, ``r3``, and the classifiers ``cnn``, ``resnet``."""
+"""Networks by name: the GANs ``mlp``, ``dcgan``, ``sngan``, ``r3``, and the classifiers ``cnn``, ``resnet``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from rivals.base.errors import UserError
 from rivals.base.registry import Registry, unknown
@@ -17,32 +19,32 @@ from rivals.nets.dcgan import DCGANDiscriminator, DCGANGenerator
 from rivals.nets.discriminator import Discriminator
 from rivals.nets.generator import Generator
 from rivals.nets.mlp import MLPDiscriminator, MLPGenerator
-from rivals.nets.r3 import R3Discriminator, R3Generator
+from rivals.nets.r3gan import R3Discriminator, R3Generator
 from rivals.nets.resnet import ResNet
 from rivals.nets.sngan import SNGANDiscriminator, SNGANGenerator
 
 
 @dataclass(frozen=True)
-class Net:
-    """The two players of one kind."""
+class GanNets:
+    """The generator and the discriminator of one architecture."""
 
     generator: type[Generator]
     discriminator: type[Discriminator]
 
 
-NETS: Registry[Net] = Registry(
+GAN_NETS: Registry[GanNets] = Registry(
     "net",
     {
-        "mlp": Net(MLPGenerator, MLPDiscriminator),
-        "dcgan": Net(DCGANGenerator, DCGANDiscriminator),
-        "sngan": Net(SNGANGenerator, SNGANDiscriminator),
-        "r3": Net(R3Generator, R3Discriminator),
+        "mlp": GanNets(MLPGenerator, MLPDiscriminator),
+        "dcgan": GanNets(DCGANGenerator, DCGANDiscriminator),
+        "sngan": GanNets(SNGANGenerator, SNGANDiscriminator),
+        "r3": GanNets(R3Generator, R3Discriminator),
     },
 )
 
 CLASSIFIERS: Registry[type[Classifier]] = Registry("classifier", {"cnn": CNN, "resnet": ResNet})
 
-_COMMON = {"self", "size", "channels", "classes", "latent", "widths", "mean", "std"}
+_COMMON = {"self", "size", "channels", "classes", "latent_dim", "widths", "mean", "std"}
 
 
 def build_generator(
@@ -51,38 +53,38 @@ def build_generator(
     size: int,
     channels: int,
     classes: int = 0,
-    latent: int | None = None,
+    latent_dim: int | None = None,
     widths: tuple[int, ...] = (),
-    **knobs: Any,
+    **options: Any,
 ) -> Generator:
-    """A new generator, its weights drawn from torch's random state.
+    """A new generator, initialized from torch's global random state.
 
     Args:
-        net: Its kind, a name in ``NETS``.
-        size: The images' height and width in pixels, 8 to 1024.
-        channels: 1 (grey), 3 (colour) or 4 (colour and alpha).
-        classes: How many classes the labels have; 0 for a network without labels.
-        latent: How many numbers one image is drawn from; the kind's own by default.
-        widths: Channels along the data's way, the lowest resolution first; the kind's own by default.
-        knobs: What else the kind can be told (see its class).
+        net: Architecture, a name in ``GAN_NETS``.
+        size: Height and width of the images in pixels, 8 to 1024.
+        channels: 1 (gray), 3 (color) or 4 (color and alpha).
+        classes: Number of classes; 0 for an unconditional generator.
+        latent_dim: Length of the latent; the architecture's own by default.
+        widths: Channels of the stages, the lowest resolution first; the architecture's own by default.
+        options: Other arguments of the architecture's class.
 
     Raises:
-        UserError: an unknown kind or knob, or a value that does not fit.
+        UserError: an unknown architecture or option, or a value that does not fit.
     """
-    cls = NETS[net].generator
-    _check_knobs(f"{net}'s generator", cls, knobs)
-    if latent is not None:
-        knobs["latent"] = latent
-    return cls(size=size, channels=channels, classes=classes, widths=tuple(widths), **knobs)
+    cls = GAN_NETS[net].generator
+    _check_options(f"{net}'s generator", cls, options)
+    if latent_dim is not None:
+        options["latent_dim"] = latent_dim
+    return cls(size=size, channels=channels, classes=classes, widths=tuple(widths), **options)
 
 
 def build_discriminator(
-    net: str, *, size: int, channels: int, classes: int = 0, widths: tuple[int, ...] = (), **knobs: Any
+    net: str, *, size: int, channels: int, classes: int = 0, widths: tuple[int, ...] = (), **options: Any
 ) -> Discriminator:
     """A new discriminator, as :func:`build_generator`; ``widths`` start at the highest resolution."""
-    cls = NETS[net].discriminator
-    _check_knobs(f"{net}'s discriminator", cls, knobs)
-    return cls(size=size, channels=channels, classes=classes, widths=tuple(widths), **knobs)
+    cls = GAN_NETS[net].discriminator
+    _check_options(f"{net}'s discriminator", cls, options)
+    return cls(size=size, channels=channels, classes=classes, widths=tuple(widths), **options)
 
 
 def build_classifier(
@@ -94,19 +96,19 @@ def build_classifier(
     widths: tuple[int, ...] = (),
     mean: tuple[float, ...] = (),
     std: tuple[float, ...] = (),
-    mirror: bool = False,
-    **knobs: Any,
+    flip_tta: bool = False,
+    **options: Any,
 ) -> Classifier:
     """A new classifier, as :func:`build_generator`; ``widths`` start at the highest resolution.
 
-    ``mean`` and ``std`` of each channel normalise the images, which come in [0, 1], inside the network; with
-    ``mirror`` it answers by the mean of its logits for an image and for the mirror image.
+    ``mean`` and ``std`` of each channel normalize images in [0, 1] inside the network. ``flip_tta`` averages the logits
+    over an image and its horizontal flip.
     """
     cls = CLASSIFIERS[net]
-    _check_knobs(net, cls, knobs)
+    _check_options(net, cls, options)
     shape: dict[str, Any] = {"size": size, "channels": channels, "classes": classes}
-    built = cls(**shape, widths=tuple(widths), mean=tuple(mean), std=tuple(std), **knobs)
-    built.spec["mirror"] = mirror
+    built = cls(**shape, widths=tuple(widths), mean=tuple(mean), std=tuple(std), **options)
+    built.spec["flip_tta"] = flip_tta
     return built
 
 
@@ -114,7 +116,7 @@ def rebuild(spec: Mapping[str, Any]) -> nn.Module:
     """The architecture that a module's ``spec`` describes, with new weights.
 
     Raises:
-        UserError: it is no such description.
+        UserError: an entry is missing or does not fit.
     """
     arguments = dict(spec)
     role = arguments.pop("role", None)
@@ -125,14 +127,33 @@ def rebuild(spec: Mapping[str, Any]) -> nn.Module:
     }
     needed = {"net", "size", "channels"} | ({"classes"} if role == "classifier" else set())
     if role not in builders or not needed <= arguments.keys():
-        raise UserError("this is not the description of a network: it needs role, net, size and channels")
+        raise UserError("this is not the spec of a network: it needs role, net, size and channels")
     return builders[role](**arguments)
 
 
-def _check_knobs(what: str, cls: type[nn.Module], knobs: Mapping[str, Any]) -> None:
+def shapes_of(spec: Mapping[str, Any]) -> dict[str, torch.Size]:
+    """The shapes in the state dict of the architecture that a ``spec`` describes. No weight takes memory.
+
+    Raises:
+        UserError: as :func:`rebuild`.
+    """
+    with torch.device("meta"), _WithoutInit():
+        return {name: values.shape for name, values in rebuild(spec).state_dict().items()}
+
+
+class _WithoutInit(TorchFunctionMode):
+    """Skips the initialization of weights, for which the meta device loads torch's decompositions in a second."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **(kwargs or {}))
+
+
+def _check_options(what: str, cls: type[nn.Module], options: Mapping[str, Any]) -> None:
     known = [name for name in inspect.signature(cls).parameters if name not in _COMMON]
-    for name in knobs:
+    for name in options:
         if not known:
-            raise UserError(f"unknown knob '{name}': {what} has none")
+            raise UserError(f"unknown option '{name}': {what} has none")
         if name not in known:
-            raise unknown(f"knob of {what}", name, known)
+            raise unknown(f"option of {what}", name, known)

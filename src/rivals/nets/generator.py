@@ -1,4 +1,4 @@
-"""What every generator is: a module from latents to images that can also be asked for finished pictures."""
+"""The base class of generators: latents to images, and seeded sampling of uint8 images."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rivals.base import seeds
+from rivals.base import rng
 from rivals.base.errors import UserError
-from rivals.nets.canvas import check_images
+from rivals.nets.padding import WIDEST, check_image_shape
 
-BLOCK = 64  # latents are drawn this many at a time, each block from a seed of its own
-FIRST = 16  # the number of images in the first pass of `sample`
+BLOCK = 64  # latents per random stream
+FIRST = 16  # images in the first forward pass of `sample`
 
 
 class Generator(nn.Module):
-    """Latents (B, latent) and labels (B,) to images (B, channels, size, size) in [-1, 1].
+    """Latents (B, latent_dim) and labels (B,) to images (B, channels, size, size) in [-1, 1].
 
-    ``classes`` is 0 for a generator without labels. ``spec`` holds every argument that made the module, as
-    plain JSON, for :func:`rivals.nets.build.rebuild`; ``about`` what a loaded network's file says of it.
+    Attributes:
+        classes: Number of classes; 0 for an unconditional generator.
+        spec: The constructor's arguments as JSON, for :func:`rivals.nets.factory.rebuild`.
+        about: What the .json file of a loaded network holds.
     """
 
     def __init__(
@@ -31,15 +33,15 @@ class Generator(nn.Module):
         size: int,
         channels: int,
         classes: int,
-        latent: int,
+        latent_dim: int,
         widths: tuple[int, ...],
-        **knobs: Any,
+        **options: Any,
     ) -> None:
         super().__init__()
-        check_images(size, channels, classes)
-        if latent < 1:
-            raise UserError(f"a latent of {latent} numbers is too short: take 1 or more")
-        self.size, self.channels, self.classes, self.latent = size, channels, classes, latent
+        check_image_shape(size, channels, classes)
+        if not 1 <= latent_dim <= WIDEST:
+            raise UserError(f"a latent of {latent_dim} numbers is out of range: take 1 to {WIDEST:,}")
+        self.size, self.channels, self.classes, self.latent_dim = size, channels, classes, latent_dim
         self.about: dict[str, Any] = {}
         self.spec: dict[str, Any] = {
             "role": "generator",
@@ -47,17 +49,17 @@ class Generator(nn.Module):
             "size": size,
             "channels": channels,
             "classes": classes,
-            "latent": latent,
+            "latent_dim": latent_dim,
             "widths": list(widths),
-            **knobs,
+            **options,
         }
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Draw a batch: latents (B, latent), labels (B,) int64 or None, to images (B, C, H, W) in [-1, 1]."""
+        """Latents (B, latent_dim) and labels (B,) int64 or None to images (B, C, H, W) in [-1, 1]."""
         raise NotImplementedError
 
     def latents(self, n: int, seed: int = 0, truncation: float = 1.0) -> Tensor:
-        """Normal latents (n, latent), times ``truncation``: row i depends on ``seed`` and i alone, whatever n is.
+        """Standard normal latents (n, latent_dim) times ``truncation``; row i depends on ``seed`` and i only, not on n.
 
         Raises:
             UserError: n is below 1, or truncation outside [0, 2].
@@ -65,64 +67,83 @@ class Generator(nn.Module):
         if not 0 <= truncation <= 2:
             raise UserError(f"truncation {truncation} is out of range: take a number from 0 to 2")
         if n < 1:
-            raise UserError(f"cannot draw {n} images: ask for 1 or more")
+            raise UserError(f"cannot generate {n} images: ask for 1 or more")
         blocks = [
-            torch.randn(BLOCK, self.latent, generator=seeds.generator("latents", seed, block), device="cpu")
+            torch.randn(BLOCK, self.latent_dim, generator=rng.generator("latents", seed, block), device="cpu")
             for block in range(-(-n // BLOCK))
         ]
         return torch.cat(blocks)[:n].to(next(self.parameters())) * truncation
 
-    @torch.no_grad()
-    def draw(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Finished images for latents (B, latent) and labels (B,): uint8 (B, C, H, W) on the CPU.
+    def latents_of_seeds(self, seeds: Sequence[int], truncation: float = 1.0) -> Tensor:
+        """The first latent of each seed, (n, latent_dim).
 
-        The network is in evaluation mode for the call, and every module's own mode comes back after it.
+        Raises:
+            UserError: there are no seeds, or truncation is outside [0, 2].
+        """
+        if not len(seeds):
+            raise UserError("no seeds were given, so there are no images: give one or more")
+        return torch.cat([self.latents(1, seed, truncation) for seed in seeds])
+
+    @torch.no_grad()
+    def generate(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """uint8 images (B, C, H, W) on the CPU, from latents (B, latent_dim) and labels (B,).
+
+        The network is in evaluation mode during the call; every module's mode is restored afterward.
         """
         like = next(self.parameters())
-        with _evaluating(self):
+        with _eval_mode(self):
             x: Tensor = self(z.to(like), None if labels is None else labels.to(like.device))
+        # [-1, 1] to 0..255, rounded to the nearest.
         return x.add(1).mul(127.5).round().clamp(0, 255).to("cpu", torch.uint8)
 
     def sample(
         self,
-        n: int,
+        n: int | None = None,
         *,
         seed: int = 0,
+        seeds: Sequence[int] | None = None,
         truncation: float = 1.0,
         labels: int | Sequence[int] | Tensor | None = None,
-        batch: int = 256,
+        batch_size: int = 256,
     ) -> Tensor:
-        """Draw n images: uint8 (n, C, H, W) on the CPU. The first k of them are ``sample(k)``, bit for bit.
+        """Generate n images, uint8 (n, C, H, W) on the CPU. The first k of them are ``sample(k)``, bit for bit.
 
         Args:
-            n: How many.
-            seed: Image i depends on this and on i alone (on ``batch`` only by float rounding).
-            truncation: The latents are multiplied by this, so drawn towards their mean 0: below 1, more
-                typical and less varied images. From 0 to 2.
-            labels: The class of every image, or one for all. Without, the classes take turns: 0, 1, 2, ...
-            batch: The most images in one pass through the network.
+            n: Number of images.
+            seed: Image i depends on it and on i only (on ``batch_size`` up to rounding).
+            seeds: In place of ``n`` and ``seed``: one image for each, that of ``sample(1, seed=seed)`` up to rounding.
+            truncation: Factor of the latents, from 0 to 2: below 1 images are more typical and less diverse.
+            labels: The class of every image, or one for all; by default 0, 1, 2, ... in turn, or with ``seeds`` 0.
+            batch_size: Largest number of images in one forward pass.
 
         Raises:
-            UserError: n or batch below 1, truncation outside [0, 2], or labels that do not fit.
+            UserError: n or batch_size below 1, both or neither of n and seeds, truncation outside [0, 2], or labels
+                that do not fit.
         """
-        z = self.latents(n, seed, truncation)
-        if batch < 1:
-            raise UserError(f"a batch of {batch} images is too small: take 1 or more")
+        if (n is None) == (seeds is None):
+            raise UserError(
+                "give the number of images, such as sample(16), or the seed of each, such as sample(seeds=[3, 17])"
+            )
+        z = self.latents(n or 0, seed, truncation) if seeds is None else self.latents_of_seeds(seeds, truncation)
+        n = len(z)
+        labels = 0 if labels is None and seeds is not None and self.classes else labels
+        if batch_size < 1:
+            raise UserError(f"a batch of {batch_size} images is too small: take 1 or more")
         y = self._labels(n, labels)
-        # A pass's shape decides how floats are rounded in it. So an image's pass has a shape that depends on
-        # the image's place alone: passes start small, double up to `batch`, the last is filled up, then cut.
+        # The shape of a forward pass decides how floats are rounded in it. So the shape of an image's pass depends
+        # on the image's index only: passes double from FIRST to batch_size, and the last is padded, then cut.
         images, start = [], 0
         while start < n:
-            end = start + min(max(start, FIRST), batch)
-            filled = z.new_zeros(end - start, self.latent)
-            filled[: n - start] = z[start:end]
+            end = start + min(max(start, FIRST), batch_size)
+            padded = z.new_zeros(end - start, self.latent_dim)
+            padded[: n - start] = z[start:end]
             classes = None if y is None else torch.cat([y[start:end], y.new_zeros(max(0, end - n))])
-            images.append(self.draw(filled, classes)[: n - start])
+            images.append(self.generate(padded, classes)[: n - start])
             start = end
         return torch.cat(images)
 
     def _labels(self, n: int, labels: int | Sequence[int] | Tensor | None) -> Tensor | None:
-        """The label of each of n images, (n,) int64, or None for a generator without labels."""
+        """The labels of n images, (n,) int64, or None for an unconditional generator."""
         if not self.classes:
             if labels is not None:
                 raise UserError("this generator was trained without labels: leave labels out")
@@ -139,8 +160,8 @@ class Generator(nn.Module):
 
 
 @contextlib.contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode within, and every sub-module's own mode after."""
+def _eval_mode(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterward every submodule has its own mode back."""
     training = [part for part in module.modules() if part.training]
     module.eval()
     try:

@@ -1,4 +1,4 @@
-"""Fully connected players on flattened images: the first GAN that articles show."""
+"""Fully connected generator and discriminator (Goodfellow et al. 2014, as in introductory articles)."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from rivals.base.errors import UserError
-from rivals.nets.discriminator import Discriminator
+from rivals.nets.conditioning import ConditionalLatent, ProjectionHead
+from rivals.nets.discriminator import Discriminator, blocks_of
 from rivals.nets.dropout import Dropout
 from rivals.nets.generator import Generator
-from rivals.nets.labels import LabelledLatent, ProjectionHead
+from rivals.nets.linear import Linear
+from rivals.nets.padding import MOST_LAYERS, WIDEST, shown, widths_fit
 
 
 class MLPGenerator(Generator):
-    """Latent to 256 to 512 to 1024 to C*H*W, with leaky ReLU between and tanh at the end.
+    """Linear layers latent_dim-256-512-1024-C*H*W with leaky ReLU between and tanh at the end.
 
-    ``widths`` are the hidden layers', any number of them. The initial values are torch's own.
+    ``widths`` are those of the hidden layers, 1 to 100 of them. The initialization is torch's.
     """
 
     def __init__(
@@ -26,25 +28,27 @@ class MLPGenerator(Generator):
         size: int,
         channels: int,
         classes: int = 0,
-        latent: int = 100,
+        latent_dim: int = 100,
         widths: tuple[int, ...] = (256, 512, 1024),
     ) -> None:
         widths = _hidden(widths, (256, 512, 1024))
-        super().__init__("mlp", size=size, channels=channels, classes=classes, latent=latent, widths=widths)
-        self.input = LabelledLatent(latent, classes)
+        super().__init__("mlp", size=size, channels=channels, classes=classes, latent_dim=latent_dim, widths=widths)
+        self.input = ConditionalLatent(latent_dim, classes)
         sizes = [self.input.out_features, *widths]
         layers: list[nn.Module] = []
-        for wide, next_wide in pairwise(sizes):
-            layers += [nn.Linear(wide, next_wide), nn.LeakyReLU(0.2, inplace=True)]
-        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], channels * size * size))
+        for in_features, out_features in pairwise(sizes):
+            layers += [Linear(in_features, out_features), nn.LeakyReLU(0.2, inplace=True)]
+        self.layers = nn.Sequential(*layers, Linear(sizes[-1], channels * size * size))
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Latents (B, latent_dim) and labels (B,) or None to images (B, C, H, W) in [-1, 1]."""
+        # tanh maps to the range of the images, [-1, 1].
         x = torch.tanh(self.layers(self.input(z, labels)))
         return x.view(-1, self.channels, self.size, self.size)
 
 
 class MLPDiscriminator(Discriminator):
-    """C*H*W to 1024 to 512 to 256 to one logit, with leaky ReLU and dropout after each hidden layer."""
+    """Linear layers C*H*W-1024-512-256-1 with leaky ReLU and dropout after each hidden layer."""
 
     def __init__(
         self,
@@ -61,10 +65,13 @@ class MLPDiscriminator(Discriminator):
         super().__init__("mlp", size=size, channels=channels, classes=classes, widths=widths, dropout=dropout)
         sizes = [channels * size * size, *widths]
         layers: list[nn.Module] = []
-        for wide, next_wide in pairwise(sizes):
-            layers += [nn.Linear(wide, next_wide), nn.LeakyReLU(0.2, inplace=True), Dropout(dropout)]
+        for in_features, out_features in pairwise(sizes):
+            layers += [Linear(in_features, out_features), nn.LeakyReLU(0.2, inplace=True), Dropout(dropout)]
         self.layers = nn.Sequential(*layers)
         self.head = ProjectionHead(sizes[-1], classes)
+
+    def blocks_from_image(self) -> list[list[nn.Module]]:
+        return blocks_of(self.layers)
 
     def features(self, x: Tensor) -> Tensor:
         h: Tensor = self.layers(x.flatten(1))
@@ -73,6 +80,8 @@ class MLPDiscriminator(Discriminator):
 
 def _hidden(widths: tuple[int, ...], default: tuple[int, ...]) -> tuple[int, ...]:
     widths = tuple(widths) or default
-    if min(widths) < 1:
-        raise UserError(f"widths {','.join(map(str, widths))} do not fit mlp: give positive numbers")
+    if len(widths) > MOST_LAYERS or not widths_fit(widths):
+        raise UserError(
+            f"widths {shown(widths)} do not fit mlp: give 1 to {MOST_LAYERS} positive numbers up to {WIDEST:,}"
+        )
     return widths

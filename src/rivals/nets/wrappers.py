@@ -1,4 +1,4 @@
-"""Models around models: normalisation inside, the mean over draws of one that is randomised, smoothing by noise."""
+"""Wrappers of classifiers: normalization, expectation over transformation, randomized smoothing."""
 
 from __future__ import annotations
 
@@ -9,21 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from rivals.base.errors import UserError
-from rivals.base.seeds import generator
+from rivals.base.rng import generator
 
 
-class Normalised(nn.Module):
-    """A model that wants normalised images, made to take them in [0, 1]: ``model((x - mean) / std)``.
-
-    So attacks work on the images as they are, and eps has the images' unit.
+class NormalizedModel(nn.Module):
+    """A model with its normalization inside, ``model((x - mean) / std)``, so that eps is in the unit of [0, 1] images.
 
     Args:
-        model: Images (n, C, H, W) to logits.
-        mean: One number a channel.
-        std: One number a channel, above 0.
+        model: Normalized images (n, C, H, W) to logits.
+        mean: One number per channel.
+        std: One number per channel, above 0.
 
     Raises:
-        UserError: they do not come in pairs, or std is not positive.
+        UserError: mean and std differ in length, or std is not positive.
     """
 
     mean: Tensor
@@ -33,14 +31,14 @@ class Normalised(nn.Module):
         super().__init__()
         if not mean or len(mean) != len(std) or not min(std) > 0:
             raise UserError(
-                f"mean {list(mean)} and std {list(std)} make no normalisation: give one number of each a channel, std "
+                f"mean {list(mean)} and std {list(std)} make no normalization: give one of each per channel, std "
                 "above 0"
             )
         self.model = model
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
         for name, values in (("mean", mean), ("std", std)):
-            column = torch.tensor(list(values), dtype=like.dtype, device=like.device).view(-1, 1, 1)
-            self.register_buffer(name, column, persistent=False)
+            per_channel = torch.tensor(list(values), dtype=like.dtype, device=like.device).view(-1, 1, 1)
+            self.register_buffer(name, per_channel, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (n, C, H, W) in [0, 1] to logits (n, K)."""
@@ -48,44 +46,66 @@ class Normalised(nn.Module):
         return logits
 
 
-class Averaged(nn.Module):
-    """The mean of a randomised model's logits over ``draws`` passes: expectation over transformation (Athalye 2018).
+class ReorderedModel(nn.Module):
+    """A model with its classes in another order.
 
-    Its gradient is the mean of the gradients, so an attack sees where the model goes on average.
+    Args:
+        model: Images (n, C, H, W) to logits (n, K).
+        order: For each class the index of its logit in ``model``, K of them.
     """
 
-    def __init__(self, model: nn.Module, draws: int) -> None:
+    order: Tensor
+
+    def __init__(self, model: nn.Module, order: Sequence[int]) -> None:
         super().__init__()
         self.model = model
-        self.draws = draws
+        device = next((p.device for p in model.parameters()), None)
+        self.register_buffer("order", torch.tensor(list(order), device=device), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (n, C, H, W) to logits (n, K), in the new order."""
+        logits: Tensor = self.model(x)
+        return logits[:, self.order]
+
+
+class EOTModel(nn.Module):
+    """A randomized model's logits averaged over ``passes`` forward passes (EOT, Athalye et al. 2018).
+
+    Its gradient is the mean of the gradients, the direction that fools the model on average.
+    """
+
+    def __init__(self, model: nn.Module, passes: int) -> None:
+        super().__init__()
+        self.model = model
+        self.passes = passes
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (n, ...) to logits (n, K)."""
-        total: Tensor = self.model(x)
-        for _ in range(self.draws - 1):
-            total = total + self.model(x)
-        return total / self.draws
+        total: Tensor = self.model(x.clone())  # a copy for each pass: a model may write on its input
+        for _ in range(self.passes - 1):
+            total = total + self.model(x.clone())
+        return total / self.passes
 
 
-class Smoothed(nn.Module):
-    """A classifier smoothed by normal noise, made so that it can be attacked: ``log mean softmax(model(x + noise))``.
+class SmoothedClassifier(nn.Module):
+    """A classifier smoothed by Gaussian noise, differentiable: ``log mean_i softmax(model(x + noise_i))``.
 
-    Whether the smoothed classifier changes its mind is a vote, which has no gradient; the mean of the probabilities
-    has one, and where it points, votes follow (SmoothAdv: Salman et al. 2019, eq. 6). The noise is the same for every
-    image and every pass: so it is a function, whose values can be compared, and batches make no difference.
+    The smoothed classifier itself is a majority vote, which has no gradient; the mean of the probabilities has one, and
+    the vote follows it (SmoothAdv: Salman et al. 2019, eq. 6). The noise is the same for every image and every pass, so
+    this is a deterministic function, independent of the batch.
 
     Args:
         model: Images (n, ...) to logits (n, K).
-        sigma: The deviation of the noise, in the unit of the images.
-        draws: Of noise; each image costs so many passes.
+        sigma: Standard deviation of the noise, in the unit of the images.
+        samples: Number of noise samples, each of which costs a forward pass.
         seed: Of the noise.
     """
 
-    def __init__(self, model: nn.Module, sigma: float, draws: int, seed: int = 0) -> None:
+    def __init__(self, model: nn.Module, sigma: float, samples: int, seed: int = 0) -> None:
         super().__init__()
         self.model = model
         self.sigma = sigma
-        self.draws = draws
+        self.samples = samples
         self.seed = seed
         self._noise = torch.zeros(0)
 
@@ -93,7 +113,10 @@ class Smoothed(nn.Module):
         """Images (n, ...) to the logarithms of mean probabilities (n, K)."""
         noise = self._noise
         if noise.shape[1:] != x.shape[1:] or noise.dtype != x.dtype or noise.device != x.device:
-            drawn = torch.randn((self.draws, *x.shape[1:]), generator=generator(self.seed, "smoothed"), dtype=x.dtype)
-            noise = self._noise = self.sigma * drawn.to(x.device)
+            unit = torch.randn((self.samples, *x.shape[1:]), generator=generator(self.seed, "smoothed"), dtype=x.dtype)
+            noise = self._noise = self.sigma * unit.to(x.device)
         logits: Tensor = self.model((x[:, None] + noise).flatten(0, 1))
-        return logits.log_softmax(1).view(len(x), self.draws, -1).logsumexp(1) - math.log(self.draws)
+        # log((1/m) sum_i p_i) from log-probabilities, without underflow.
+        # A class that is masked, of -inf, has a gradient of 0 and not NaN.
+        logs = logits.log_softmax(1).clamp_min(torch.finfo(logits.dtype).min)
+        return logs.view(len(x), self.samples, -1).logsumexp(1) - math.log(self.samples)

@@ -1,18 +1,39 @@
-"""Named presets: functions that return the whole configuration of a game, every field of which can be set."""
+"""Recipes: named presets, and the typed options whose every field can be set."""
 
+from rivals.recipes.adversarial import HARDENING, METHODS, HardenConfig
 from rivals.recipes.classifiers import CLASSIFIERS, ClassifierConfig
-from rivals.recipes.games import DEFAULT, RECIPES, Config, auto, dcgan, mlp, mlp_classic, quick, r3, sngan
-from rivals.recipes.hardening import HARDENING, METHODS, HardenConfig
+from rivals.recipes.gan import DEFAULT, PUBLISHED, RECIPES, Config, auto, dcgan, mlp, mlp_classic, quick, r3, sngan
+from rivals.recipes.options import (
+    AttackConfig,
+    CertifyConfig,
+    DataOptions,
+    EquilibriumConfig,
+    ExploreConfig,
+    GanRunOptions,
+    RunOptions,
+    SampleConfig,
+    ScoreConfig,
+)
 
 __all__ = [  # noqa: RUF022 - settings first, then presets
+    "AttackConfig",
     "CLASSIFIERS",
+    "CertifyConfig",
     "ClassifierConfig",
     "Config",
     "DEFAULT",
+    "DataOptions",
+    "EquilibriumConfig",
+    "ExploreConfig",
+    "GanRunOptions",
     "HARDENING",
     "HardenConfig",
     "METHODS",
+    "PUBLISHED",
     "RECIPES",
+    "RunOptions",
+    "SampleConfig",
+    "ScoreConfig",
     "auto",
     "dcgan",
     "mlp",

@@ -1,4 +1,4 @@
-"""Adversarial training: a classifier, the attack it learns against, and the loss that weighs the two."""
+"""Recipes of adversarial training: the attack, and the loss on clean and adversarial images."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
+from rivals.base.eps import parse_eps
 from rivals.base.errors import UserError
-from rivals.base.fractions import radius
 from rivals.base.registry import Registry, unknown
 from rivals.base.schedules import Schedule
+from rivals.recipes.base import check_range, flag
 from rivals.recipes.classifiers import ClassifierConfig
-from rivals.recipes.settings import check_range, flag
-
-NORMS = ("linf", "l2", "l1")
+from rivals.recipes.options import NORMS
 
 
 @dataclass(frozen=True)
 class Method:
-    """What a method of adversarial training is, where nothing else is asked for.
+    """A method of adversarial training with its default settings.
 
     Attributes:
-        paper: Where it comes from.
-        attack: steps (up the gradient), free, noise or augment.
+        paper: Its source.
+        attack: steps (of PGD), free, noise or augment.
         loss: madry, trades or mart.
-        steps: Gradients an attack takes.
-        step: The length of a step as a share of eps; None for 2.5 / steps.
-        start: Where the attack starts: image, anywhere, nearby or beyond.
-        beta: The weight of the divergence, where the loss has one.
+        steps: Steps of the attack.
+        step_size: As a share of eps; None for that of its paper: 1.25 for a single step (Wong et al. 2020), 1 for a
+            single step from ``nfgsm`` (de Jorge et al. 2022), 2.5 / steps for more.
+        start: Where the attack starts: none, uniform, gaussian or nfgsm.
+        beta: Weight of the KL divergence, if the loss has one.
     """
 
     paper: str
     attack: str
     loss: str
     steps: int = 0
-    step: float | None = None
-    start: str = "anywhere"
+    step_size: float | None = None
+    start: str = "uniform"
     beta: float | None = None
 
 
@@ -45,47 +45,46 @@ METHODS: Registry[Method] = Registry(
     {
         "noise": Method("Goodfellow et al. 2015, sec. 7", "noise", "madry"),
         "augment": Method("Engstrom et al. 2019", "augment", "madry"),
-        "fgsm": Method("Wong et al. 2020; from beyond: de Jorge et al. 2022", "steps", "madry", 1, 1.25),
+        "fgsm": Method("Wong et al. 2020; with start nfgsm: de Jorge et al. 2022", "steps", "madry", 1),
         "free": Method("Shafahi et al. 2019", "free", "madry"),
         "pgd": Method("Madry et al. 2018", "steps", "madry", 10),
-        "trades": Method("Zhang et al. 2019", "steps", "trades", 10, start="nearby", beta=6.0),
-        "mart": Method("Wang et al. 2020", "steps", "mart", 10, start="nearby", beta=5.0),
+        "trades": Method("Zhang et al. 2019", "steps", "trades", 10, start="gaussian", beta=6.0),
+        "mart": Method("Wang et al. 2020", "steps", "mart", 10, start="gaussian", beta=5.0),
     },
 )
 
 
 @dataclass(frozen=True)
 class HardenConfig(ClassifierConfig):
-    """Everything that decides how a classifier is hardened."""
+    """How a classifier is trained adversarially."""
 
     method: str = "trades"
     """noise, augment, fgsm, free, pgd, trades or mart."""
     norm: str = "linf"
-    """Norm of the ball that the attack searches: linf, l2 or l1."""
+    """Norm of the ball of the attack: linf, l2 or l1."""
     eps: str = ""
-    """Radius of the ball, as 0.3 or 8/255, for images in [0, 1]; linf has 0.3 for grey images and 8/255 for others."""
-    ramp: float = 0.25
-    """Share of the run over which the radius grows from 0."""
+    """Radius of the ball, for images in [0, 1], such as 8/255; by default in linf 0.3 for gray images, else 8/255."""
+    eps_warmup: float = 0.25
+    """Fraction of the run over which eps grows from 0."""
     steps: int | None = None
-    """Gradients the attack takes for each batch; the method's own if none is given."""
-    step: float | None = None
-    """Length of a step as a share of eps; the method's own if none is given."""
+    """Steps of the attack for each batch; the method's own by default."""
+    step_size: float | None = None
+    """Step size of the attack as a share of eps; by default 1.25 for one step, 1 from the start nfgsm, 2.5 / steps
+    for more."""
     start: str | None = None
-    """Where the attack starts: image, anywhere, nearby or beyond (N-FGSM); the method's own if none is given."""
+    """Where the attack starts: none (the image), uniform, gaussian or nfgsm; the method's own by default."""
     beta: float | None = None
-    """Weight of the divergence (trades, mart); the method's own if none is given."""
-    mix: float = 1.0
-    """Share of the loss that attacked images have; the rest is the plain images' (not for trades and mart)."""
+    """Weight of the KL divergence (trades, mart); the method's own by default."""
+    adversarial_weight: float = 1.0
+    """Weight of the adversarial loss; that of the clean loss is 1 minus this (not for trades and mart)."""
     replays: int = 4
-    """How often a batch is played in a row (free only)."""
+    """How often each batch is replayed (free only)."""
     awp: float = 0.0
-    """Adversarial weight perturbation, as a share of each weight matrix's length, as 0.005; 0 for none."""
-    weights: str = ""
-    """Start from this classifier: a .safetensors file or a run."""
+    """Adversarial weight perturbation relative to the norm of each weight matrix, such as 0.005; 0 for none."""
     extra: str = ""
-    """Extra images with classes, mixed into every batch: a folder, a zip, or the run of a conditional generator."""
+    """Extra labeled images in every batch: a folder, a zip, or the run of a conditional generator."""
     extra_share: float = 0.5
-    """Share of each batch that extra images have."""
+    """Fraction of extra images in each batch."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -93,54 +92,65 @@ class HardenConfig(ClassifierConfig):
         if self.norm not in NORMS:
             raise unknown("norm", self.norm, NORMS)
         for name, least, most in (
-            ("ramp", 0, 1),
-            ("mix", 0.01, 1),
+            ("eps_warmup", 0, 1),
+            ("adversarial_weight", 0.01, 1),
             ("replays", 1, 100),
             ("awp", 0, 1),
             ("extra_share", 0.01, 0.99),
         ):
             check_range(self, name, least, most)
-        if self.eps and radius(self.eps) == 0:
-            raise UserError("an eps of 0 leaves nothing to harden against: give one above 0, as 8/255")
-        known = METHODS[self.method]
-        for name in ("steps", "step", "start"):
-            if getattr(self, name) is not None and known.attack != "steps":
+        if self.eps and parse_eps(self.eps) == 0:
+            raise UserError("an eps of 0 is not an attack: give one above 0, such as 8/255")
+        method = METHODS[self.method]
+        for name in ("steps", "step_size", "start"):
+            if getattr(self, name) is not None and method.attack != "steps":
                 raise UserError(f"{flag(name)} has no meaning for the method {self.method}: leave it out")
         if self.extra_share != HardenConfig.extra_share and not self.extra:
             raise UserError("--extra-share has no meaning without --extra: name the extra images, or leave it out")
         if self.steps is not None and self.steps < 1:
-            raise UserError(f"--steps {self.steps} makes no attack: take 1 or more")
-        if self.beta is not None and known.beta is None:
+            raise UserError(f"--steps {self.steps} is not an attack: take 1 or more")
+        if self.beta is not None and method.beta is None:
             raise UserError(f"--beta has no meaning for the method {self.method}: leave it out")
-        if self.mix != 1 and known.loss != "madry":
-            raise UserError(f"--mix has no meaning for the method {self.method}, which weighs by --beta: leave it out")
-        if self.awp and known.attack == "free":
-            raise UserError("--awp does not go with the method free, whose attack lives off the same backward pass")
+        if self.adversarial_weight != 1 and method.loss != "madry":
+            raise UserError(
+                f"--adversarial-weight has no meaning for the method {self.method}, which has --beta: leave it out"
+            )
+        if self.awp and method.attack == "free":
+            raise UserError(
+                "--awp cannot be combined with the method free, whose attack shares its backward pass: leave one out"
+            )
 
     @property
     def resolved(self) -> Method:
-        """The method with what was asked of it."""
-        asked = {name: getattr(self, name) for name in ("steps", "step", "start", "beta")}
-        known = dataclasses.replace(
-            METHODS[self.method], **{name: value for name, value in asked.items() if value is not None}
+        """The method with the settings that override its defaults."""
+        given = {name: getattr(self, name) for name in ("steps", "step_size", "start", "beta")}
+        method = dataclasses.replace(
+            METHODS[self.method], **{name: value for name, value in given.items() if value is not None}
         )
-        if known.step is None and known.steps:
-            known = dataclasses.replace(known, step=2.5 / known.steps)
-        return known
+        if method.step_size is None and method.steps:
+            single = 1.0 if method.start == "nfgsm" else 1.25
+            method = dataclasses.replace(method, step_size=single if method.steps == 1 else 2.5 / method.steps)
+        return method
 
     def changed(self, **settings: Any) -> Self:
-        """As :meth:`Settings.changed`; another method forgets what the one before was told."""
+        """As :meth:`Settings.changed`; another method resets the settings that belong to the one before."""
         if settings.get("method", self.method) != self.method:
-            settings = {"steps": None, "step": None, "start": None, "beta": None, "mix": 1.0} | settings
+            settings = {
+                "steps": None,
+                "step_size": None,
+                "start": None,
+                "beta": None,
+                "adversarial_weight": 1.0,
+            } | settings
         return super().changed(**settings)
 
 
 def cnn() -> HardenConfig:
-    """For small grey images, as MNIST's: what stood best there after equal minutes."""
+    """For small gray images, such as MNIST's: the highest robust accuracy there in equal time."""
     return HardenConfig(
         method="pgd",
         steps=7,
-        step=0.3,
+        step_size=0.3,
         optimizer="muon",
         lr=3e-3,
         ema=Schedule.parse("20k"),
@@ -149,13 +159,13 @@ def cnn() -> HardenConfig:
 
 
 def resnet() -> HardenConfig:
-    """For small colour images, as CIFAR-10's: one step from beyond the ball (N-FGSM), so many epochs."""
+    """For small color images, such as CIFAR-10's: N-FGSM, whose single step allows many epochs."""
     return HardenConfig(
         net="resnet",
         flip=True,
         shift=4,
         method="fgsm",
-        start="beyond",
+        start="nfgsm",
         optimizer="muon",
         lr=3e-3,
         weight_decay=0.05,

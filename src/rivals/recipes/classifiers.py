@@ -1,4 +1,4 @@
-"""Classifiers on their own: what is attacked, and what hardening starts from."""
+"""Recipes of classifiers by standard training."""
 
 from __future__ import annotations
 
@@ -6,72 +6,78 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
+from rivals.base.duration import Duration
 from rivals.base.registry import Registry, unknown
 from rivals.base.schedules import Schedule
-from rivals.base.spans import Span
-from rivals.recipes.settings import NONE, PRECISIONS, Settings, check_range
+from rivals.recipes.base import NONE, PRECISIONS, MicroBatches, Settings, check_micro_batches, check_range
 
 OPTIMIZERS = ("adam", "muon")
 
 
 @dataclass(frozen=True)
 class ClassifierConfig(Settings):
-    """Everything that decides how a classifier is trained."""
+    """How a classifier is trained."""
 
     net: str = "cnn"
     """Network: cnn or resnet."""
     widths: tuple[int, ...] = ()
-    """Channels of the stages from the highest resolution down; empty takes the net's own."""
+    """Channels of the stages from the highest resolution down; the net's own by default."""
     blocks: int | None = None
-    """Residual blocks a stage (resnet only)."""
-    smoothing: float = 0.0
-    """Label smoothing: the share of each label that is spread over all classes."""
+    """Residual blocks per stage (resnet only)."""
+    label_smoothing: float = 0.0
+    """Label smoothing: the fraction of each label that is spread over all classes."""
     flip: bool = False
-    """Mirror images left to right at random."""
+    """Flip images horizontally at random."""
     shift: int = 0
-    """Move each image by up to this many pixels, across and down, at random."""
-    mirror: bool = False
-    """Answer by the mean of the logits for an image and its mirror image: harder to fool, and twice the work."""
-    batch: int = 128
-    """Images a step."""
+    """Shift each image by up to this many pixels, horizontally and vertically, at random."""
+    flip_tta: bool = False
+    """Flip test-time augmentation: average the logits over an image and its horizontal flip, for twice the compute."""
+    batch_size: int = 128
+    """Images per step."""
+    micro_batches: MicroBatches = 1
+    """Equal parts of a batch, a power of two, played one after the other or by several processes; auto takes as many as
+    memory needs. Gradients and batch statistics are averaged over them."""
     optimizer: str = "adam"
-    """adam (AdamW), or muon, which learns more from each image where layers are wide."""
+    """adam (AdamW), or muon, which needs fewer steps where layers are wide."""
     lr: float = 1e-3
-    """The optimiser's rate at the start; it falls to almost 0 along half a cosine over the whole run."""
+    """Initial learning rate; it decays to almost 0 along half a cosine over the whole run."""
     weight_decay: float = 0.01
-    """Decay of the weights, decoupled from the gradients."""
+    """Decoupled weight decay."""
     ema: Schedule = NONE
-    """Half-life, in images, of the average of the weights; 0 keeps none."""
+    """Half-life of the EMA of the weights, in images; 0 for no EMA."""
     precision: str = "auto"
-    """Of products while training: fp32, or bf16, which halves their time; auto takes bf16 where it is built in."""
+    """Of matrix products in training: fp32, bf16 (faster), or auto: bf16 where the hardware has it."""
+    weights: str = ""
+    """Start from this classifier: a .safetensors file or a run. Its architecture is taken."""
     until: str = "5 epochs"
-    """Length of the run: N images, N epochs, N steps or N minutes, N with k or M if wanted."""
+    """Length of the run: N images, epochs, steps, minutes or hours, where N may end in k or M."""
 
     def __post_init__(self) -> None:
-        Span.parse(self.until)
+        Duration.parse(self.until, "a value of --until")
         for name, known in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS)):
             if getattr(self, name) not in known:
                 raise unknown(name, getattr(self, name), known)
-        check_range(self, "smoothing", 0, 0.99)
+        check_range(self, "label_smoothing", 0, 0.99)
         check_range(self, "shift", 0, 64)
-        check_range(self, "batch", 2, 65536)
+        check_range(self, "batch_size", 2, 65536)
+        check_micro_batches(self.batch_size, self.micro_batches)
         check_range(self, "lr", 1e-8, 1)
         check_range(self, "weight_decay", 0, 1)
 
     def changed(self, **settings: Any) -> Self:
-        """As :meth:`Settings.changed`; another net forgets what the one before was told."""
+        """As :meth:`Settings.changed`; another net resets the settings that belong to the one before."""
         if settings.get("net", self.net) != self.net:
             settings = {"widths": (), "blocks": None} | settings
         return super().changed(**settings)
 
 
 def cnn() -> ClassifierConfig:
-    """For small grey images, as MNIST's."""
+    """For small gray images, such as MNIST's."""
     return ClassifierConfig()
 
 
 def resnet() -> ClassifierConfig:
-    """For small colour images, as CIFAR-10's: residual blocks with batch norm, images mirrored and shifted."""
+    """For small color images, such as CIFAR-10's: residual blocks with batch norm, random flips and shifts."""
     return ClassifierConfig(net="resnet", flip=True, shift=4, lr=3e-3, until="12 epochs")
 
 

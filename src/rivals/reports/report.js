@@ -1,5 +1,5 @@
 "use strict";
-// The timelines: each shows one sheet of its run at a time, chosen by slider, arrow keys or play button.
+// The timelines: each shows one sample grid at a time, chosen by slider, arrow keys or play button.
 (() => {
   const timelines = [...document.querySelectorAll(".timeline[data-frames]")].map((figure) => {
     const image = figure.querySelector("img");
@@ -7,7 +7,7 @@
     const slider = figure.querySelector("input");
     const button = figure.querySelector("button");
     const frames = JSON.parse(document.getElementById(figure.dataset.frames).textContent);
-    // The last sheet is in the page already, so that it is there without a script as well.
+    // The last grid is in the page already, so that it shows without a script as well.
     frames[frames.length - 1].uri = image.src;
     let timer = 0;
 
@@ -16,8 +16,8 @@
       slider.value = frames.indexOf(frame);
       slider.setAttribute("aria-valuetext", frame.at);
       image.src = frame.uri;
-      image.alt = `Sample sheet after ${frame.at}`;
-      now.replaceChildren(frame.at, Object.assign(document.createElement("small"), { textContent: frame.more }));
+      image.alt = `Sample grid after ${frame.at}`;
+      now.replaceChildren(frame.at, Object.assign(document.createElement("small"), { textContent: frame.note }));
     };
     const stop = () => {
       clearInterval(timer);

@@ -1,4 +1,4 @@
-"""The sample sheets of a run, thinned and packed so that they fit into a page."""
+"""The sample grids of a run as data URIs, thinned and compressed until they fit into a page."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from rivals.reports.history import History, number
-from rivals.reports.run import Record
+from rivals.base.run_folder import Record
+from rivals.reports.formatting import finite
+from rivals.reports.history import History
 
 T = TypeVar("T")
 
-MOST = 60
-# How far to go to stay within a budget, mildest first: (most sheets, JPEG quality, longest side in pixels).
-RUNGS = (
+MAX_FRAMES = 60
+# Compression levels, mildest first: (most grids, JPEG quality, longest side in pixels).
+LEVELS = (
     (60, 90, 2048),
     (60, 75, 1536),
     (60, 60, 1024),
@@ -29,12 +30,12 @@ RUNGS = (
     (2, 40, 256),
     (2, 40, 128),
 )
-TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
+MIME_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One sheet, ready for a page: its bytes as a data URI, its size in pixels and its place in the run."""
+    """A sample grid in a page: its bytes as a data URI, its size in pixels, and when it was made."""
 
     uri: str
     width: int
@@ -44,52 +45,52 @@ class Frame:
     diversity: float | None
 
 
-def frames(history: History, budget: int) -> list[Frame]:
-    """The run's sheets in order, the first and the last always among them, in at most ``budget`` bytes.
+def pack_frames(history: History, max_bytes: int) -> list[Frame]:
+    """The run's sample grids in order, always with the first and the last, in at most ``max_bytes``.
 
-    Sheets pass as they are when they fit; else they are packed as JPEG, and thinned further, no more than
-    needed. Sheets that are missing, unreadable, or outside the run folder are left out.
+    Grids are embedded unchanged if they fit; else they become JPEG, smaller and fewer as needed. Grids that are
+    missing, unreadable, or outside the run folder are left out.
     """
-    sheets = [(path, record) for record in history.sheets if (path := _within(history.folder, record["sheet"]))]
-    chosen = thin(sheets, MOST)
-    found = [frame for path, record in chosen if (frame := _pack(path, record))]
-    for rung in RUNGS:
-        if sum(len(frame.uri) for frame in found) <= budget:
+    found = [(path, record) for record in history.sample_grids if (path := _path_inside(history.folder, record))]
+    chosen = thin(found, MAX_FRAMES)
+    frames = [frame for path, record in chosen if (frame := _make_frame(path, record))]
+    for level in LEVELS:
+        if sum(len(frame.uri) for frame in frames) <= max_bytes:
             break
-        most, quality, side = rung
+        most, quality, side = level
         chosen = thin(chosen, most)
-        # One sheet tells whether the rung can do; only then is it worth the time to pack them all.
-        sample = _pack(*chosen[-1], quality=quality, side=side)
-        if sample is None or len(sample.uri) * len(chosen) <= 1.2 * budget or rung is RUNGS[-1]:
-            packed = (_pack(path, record, quality=quality, side=side) for path, record in chosen)
-            found = [frame for frame in packed if frame]
-    return found
+        # Compress one grid to see whether the level can be enough, before spending the time on all of them.
+        probe = _make_frame(*chosen[-1], quality=quality, max_side=side)
+        if probe is None or len(probe.uri) * len(chosen) <= 1.2 * max_bytes or level is LEVELS[-1]:
+            packed = (_make_frame(path, record, quality=quality, max_side=side) for path, record in chosen)
+            frames = [frame for frame in packed if frame]
+    return frames
 
 
-def frame(history: History, record: Record) -> Frame | None:
-    """The sheet of one record as it is, or None if it is missing, unreadable, or outside the run folder."""
-    path = _within(history.folder, record["sheet"])
-    return None if path is None else _pack(path, record)
+def read_frame(history: History, record: Record) -> Frame | None:
+    """The sample grid of a record, unchanged; None if it is missing, unreadable, or outside the run folder."""
+    path = _path_inside(history.folder, record)
+    return None if path is None else _make_frame(path, record)
 
 
 def thin(items: Sequence[T], most: int) -> list[T]:
-    """At most ``most`` (2 or more) of the items, evenly spread, the first and the last among them."""
+    """At most ``most`` (2 or more) of the items, evenly spread, with the first and the last."""
     if len(items) <= most:
         return list(items)
-    return [items[round(place)] for place in np.linspace(0, len(items) - 1, most)]
+    return [items[round(index)] for index in np.linspace(0, len(items) - 1, most)]
 
 
-def _within(folder: Path, name: str) -> Path | None:
-    """The file ``name`` of the folder, or None if there is no such file or the name leads out of it."""
+def _path_inside(folder: Path, record: Record) -> Path | None:
+    """The file of a record's sample grid, or None if there is none or its name leads out of the folder."""
     try:
-        path = (folder / name).resolve()
+        path = (folder / record["sample_grid"]).resolve()
         return path if path.is_file() and path.is_relative_to(folder.resolve()) else None
     except (OSError, ValueError):
         return None
 
 
-def _pack(path: Path, record: Record, quality: int | None = None, side: int = 0) -> Frame | None:
-    """A sheet as it is, or as JPEG with no side longer than ``side``; None if it cannot be read."""
+def _make_frame(path: Path, record: Record, quality: int | None = None, max_side: int = 0) -> Frame | None:
+    """A sample grid unchanged, or as JPEG with no side longer than ``max_side``; None if it cannot be read."""
     try:
         content = path.read_bytes()
         with Image.open(io.BytesIO(content)) as opened:
@@ -97,14 +98,14 @@ def _pack(path: Path, record: Record, quality: int | None = None, side: int = 0)
             kind, size = opened.format, opened.size
             if quality is not None:
                 picture = opened.convert("L" if opened.mode == "L" else "RGB")
-                picture.thumbnail((side, side))
+                picture.thumbnail((max_side, max_side))
                 file = io.BytesIO()
                 picture.save(file, "JPEG", quality=quality, optimize=True)
                 kind, size, content = "JPEG", picture.size, file.getvalue()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
-    if kind is None or kind not in TYPES:
+    if kind is None or kind not in MIME_TYPES:
         return None
-    uri = f"data:{TYPES[kind]};base64,{base64.b64encode(content).decode()}"
-    seconds, diversity = number(record.get("seconds")), number(record.get("diversity"))
+    uri = f"data:{MIME_TYPES[kind]};base64,{base64.b64encode(content).decode()}"
+    seconds, diversity = finite(record.get("seconds")), finite(record.get("diversity"))
     return Frame(uri, *size, int(record["images"]), seconds, diversity)

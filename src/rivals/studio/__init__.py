@@ -1,1 +1,1 @@
-"""The page to watch and play with: what it shows is made by plain functions, and Gradio only lays it out."""
+"""The web page: plain functions make what it shows, Gradio only lays it out."""

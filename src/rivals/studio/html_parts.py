@@ -1,4 +1,4 @@
-"""Pictures inside a page: as data, so that the page asks for no file, and nothing is left on the disk."""
+"""HTML parts of the studio: pictures as data, so that no file is requested or left on disk, and notices."""
 
 from __future__ import annotations
 
@@ -11,49 +11,51 @@ from typing import ParamSpec
 from PIL import Image
 
 from rivals.base.errors import UserError
-from rivals.reports.markup import Html, join, tag
+from rivals.reports.formatting import sentence
+from rivals.reports.html import Html, tag
 
 P = ParamSpec("P")
 
 
-def uri(picture: Image.Image) -> str:
+def png_uri(picture: Image.Image) -> str:
     """A picture as a data URI."""
     file = io.BytesIO()
     picture.save(file, "PNG")
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def shown(source: str, alt: str, caption: str = "", save_as: str = "") -> Html:
-    """A picture with its caption and, where it has a file's name, a link that saves it."""
-    link = tag("a", "Save this picture", href=source, download=save_as) if save_as else ""
-    words = tag("figcaption", caption, " " if caption and save_as else "", link) if caption or save_as else ""
-    return tag("figure", tag("img", src=source, alt=alt), words, class_="picture")
+def picture_figure(uri: str, alt: str, caption: str = "", save_as: str = "") -> Html:
+    """A picture with its caption and, given a file name, a link that saves it."""
+    link = tag("a", "Save this picture", href=uri, download=save_as) if save_as else ""
+    text = tag("figcaption", caption, " " if caption and save_as else "", link) if caption or save_as else ""
+    return tag("figure", tag("img", src=uri, alt=alt), text, class_="picture")
 
 
-def calm(*words: str) -> Html:
-    """A remark."""
-    return tag("div", tag("p", *words), class_="calm")
+def notice(*text: str) -> Html:
+    """A remark in a box."""
+    return tag("div", tag("p", *text), class_="ok")
 
 
-def alarm(*words: str) -> Html:
-    """A message that something is wrong."""
-    return tag("div", tag("p", *words), class_="alarm")
+def alarm(*text: str) -> Html:
+    """An error or a warning in a box."""
+    return tag("div", tag("p", *text), class_="alarm")
 
 
-def spoken(function: Callable[P, Html]) -> Callable[P, Html]:
-    """What cannot be shown is said instead: bad input becomes a message where the result would stand."""
+def error_notice(error: UserError) -> Html:
+    """The message of an error."""
+    return alarm(sentence(error))
+
+
+def errors_as_notices(function: Callable[P, Html]) -> Callable[P, Html]:
+    """Return the message of an error in place of the result, where the user can mend it."""
 
     @wraps(function)
-    def speak(*args: P.args, **kwargs: P.kwargs) -> Html:
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> Html:
         try:
             return function(*args, **kwargs)
         except UserError as error:
-            return alarm(_sentence(str(error)))
+            return error_notice(error)
         except OSError as error:
-            return alarm(_sentence(f"a file cannot be read: {error.strerror or type(error).__name__}"))
+            return alarm(sentence(f"a file cannot be read: {error.strerror or type(error).__name__}"))
 
-    return speak
-
-
-def _sentence(text: str) -> Html:
-    return join(text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else "."))
+    return wrapped

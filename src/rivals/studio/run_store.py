@@ -1,147 +1,141 @@
-"""What a folder of runs holds, read as it grows: runs and their records, finished networks."""
+"""The runs and networks in a folder, read as they grow."""
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from rivals.api.common.network_io import read_description
 from rivals.base.errors import UserError
+from rivals.base.run_folder import Record, Run, parse_record
 from rivals.reports.history import History
-from rivals.reports.run import Record, Run
 
-DEPTHS = ("", "*/", "*/*/")  # how deep runs are looked for: those of a demo hold two more
-NETWORKS = 8  # kept in memory
+DEPTHS = ("", "*/", "*/*/")  # at which runs are searched: that of a demo contains two more
+MAX_NETWORKS = 8  # kept in memory
 
 
-class Tail(Run):
-    """A run whose records are handed out once: each call goes on where the last one stopped."""
+class RunTail(Run):
+    """A run whose records are read once: each call continues where the last one stopped."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.offset = 0
 
     def records(self) -> Iterator[Record]:
-        """The records that have come since; a line still being written waits for the next call."""
-        try:
-            file = self.metrics.open("rb")
-        except FileNotFoundError:
+        """The records since the last call; a line that is still being written waits for the next."""
+        if not self.metrics.is_file():
             return
-        with file:
+        with self.metrics.open("rb") as file:
             file.seek(self.offset)
             for line in file:
                 if not line.endswith(b"\n"):
                     return
                 self.offset += len(line)
-                try:
-                    record = json.loads(line)
-                except ValueError:
-                    continue
-                yield record
+                record = parse_record(line)
+                if record is None:
+                    self.n_damaged += 1
+                else:
+                    yield record
 
 
-class Following(History):
-    """A history that follows its run, reading every record once."""
+class LiveHistory(History):
+    """A history that follows a run in progress, reading every record once."""
 
     def __init__(self, folder: Path) -> None:
-        self.tail = Tail(folder)
+        self.tail = RunTail(folder)
         self.inode = _inode(self.tail.metrics)
         super().__init__(self.tail)
 
-    def replaced(self) -> bool:
-        """Whether the records are others than those read, as after a resumption."""
+    @property
+    def is_stale(self) -> bool:
+        """Whether the file of records was replaced, as when a run is resumed."""
         try:
             found = self.tail.metrics.stat()
         except FileNotFoundError:
             return self.tail.offset > 0
         return (self.inode not in (0, found.st_ino)) or found.st_size < self.tail.offset
 
-    def follow(self) -> None:
-        """Take what has come since."""
-        self.about = self.tail.about
+    def update(self) -> None:
+        """Add the records since the last update."""
+        self.info = self.tail.info
         self.inode = self.inode or _inode(self.tail.metrics)
-        for record in self.tail.records():
-            images = record.get("images") if isinstance(record, dict) else None
-            if isinstance(images, int | float) and images >= 0:
-                self._take(int(images), record)
+        self._read(self.tail)
 
     @property
-    def mark(self) -> tuple[Any, ...]:
-        """What changes whenever there is something new to show."""
-        return (str(self.folder), self.inode, self.tail.offset, str(self.about.get("state")))
+    def version(self) -> tuple[Any, ...]:
+        """A key that changes whenever there is anything new to show."""
+        return (str(self.folder), self.inode, self.tail.offset, str(self.info.get("state")))
 
 
-class Shelf:
-    """A folder of runs. All names are paths below it; every method may be called from several threads."""
+class RunStore:
+    """A folder of runs. Names are paths below it; every method may be called from several threads."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._lock = threading.RLock()
-        self._histories: dict[str, Following] = {}
+        self._histories: dict[str, LiveHistory] = {}
 
     def folder(self, name: str) -> Path:
-        """Where a run lies.
+        """The folder of a run.
 
         Raises:
             UserError: the name leads out of the folder of runs.
         """
         path = (self.root / name).resolve()
         if not name or not path.is_relative_to(self.root.resolve()):
-            raise UserError(f"'{name}' is no run of '{self.root}': choose one of the list")
+            raise UserError(f"there is no run '{name}' in '{self.root}': choose one from the list")
         return path
 
     def names(self) -> list[str]:
-        """All runs, the newest first, also those that cannot be read."""
+        """All runs, the newest first, including those that cannot be read."""
         found = {}
         for depth in DEPTHS:
             for path in self.root.glob(f"{depth}run.json"):
                 name = str(path.parent.relative_to(self.root))
                 try:
-                    found[name] = str(json.loads(path.read_text())["created"])
-                except (OSError, ValueError, KeyError, TypeError):
+                    found[name] = Run(path.parent).info.get("created", "")
+                except (FileNotFoundError, UserError):
                     found[name] = ""
         return sorted(found, key=lambda name: (found[name], name), reverse=True)
 
-    def history(self, name: str) -> Following:
-        """A run with all that it has recorded up to now.
+    def history(self, name: str) -> LiveHistory:
+        """A run with all its records up to now.
 
         Raises:
-            UserError: it is no run, cannot be read, was deleted, or is of a newer version.
+            UserError: it is not a run, cannot be read, was deleted, or was written by a newer version.
         """
         folder = self.folder(name)
         with self._lock:
             try:
                 Run.open(folder)
                 known = self._histories.get(name)
-                if known is None or known.replaced():
-                    known = self._histories[name] = Following(folder)
+                if known is None or known.is_stale:
+                    known = self._histories[name] = LiveHistory(folder)
                 else:
-                    known.follow()
+                    known.update()
             except UserError:
                 self._histories.pop(name, None)
                 raise
-            except (OSError, ValueError):
+            except OSError:
                 self._histories.pop(name, None)
-                raise UserError(
-                    f"the run '{name}' cannot be read any more: it was moved, deleted or cut short"
-                ) from None
+                raise UserError(f"the run '{name}' can no longer be read: it was moved, deleted or cut short") from None
             return known
 
     def networks(self, role: str) -> list[str]:
-        """The finished networks of a role, generator or classifier: run folders, or files that lie by themselves."""
+        """The finished networks of a role, generator or classifier: run folders, or single files."""
         found = []
         for depth in DEPTHS:
             for path in sorted(self.root.glob(f"{depth}*.safetensors")):
                 try:
-                    kept = json.loads(path.with_suffix(".json").read_text())["spec"]["role"]
-                except (OSError, ValueError, KeyError, TypeError):
+                    found_role = read_description(path)["spec"]["role"]
+                except UserError:
                     continue
-                if kept == role:
-                    inside = path.parent if path.stem == role and (path.parent / "run.json").exists() else path
-                    found.append(str(inside.relative_to(self.root)))
+                if found_role == role:
+                    is_run = path.stem == role and (path.parent / "run.json").exists()
+                    found.append(str((path.parent if is_run else path).relative_to(self.root)))
         return found
 
     def network(self, name: str, role: str) -> Any:
@@ -153,12 +147,13 @@ class Shelf:
         path = self.folder(name)
         file = path / f"{role}.safetensors" if path.is_dir() else path
         if not file.is_file():
-            raise UserError(f"'{name}' holds no finished {role}: choose another, or wait for the end of the run")
-        return _loaded(file, file.stat().st_mtime_ns)
+            raise UserError(f"'{name}' has no finished {role}: choose another, or wait for the end of the run")
+        return _load(file, file.stat().st_mtime_ns)
 
 
-@lru_cache(maxsize=NETWORKS)
-def _loaded(file: Path, written: int) -> Any:
+@lru_cache(maxsize=MAX_NETWORKS)
+def _load(file: Path, modified: int) -> Any:
+    """Load a network; the time of its file is part of the cache's key."""
     from rivals.api import load
 
     return load(file)

@@ -1,9 +1,9 @@
-"""The tab of attacks: an image, what an attack makes of it, and what classifiers say of both."""
+"""The tab of attacks: an image, its adversarial example, and the predictions for both."""
 
 from __future__ import annotations
 
+import contextlib
 import io
-import threading
 import time
 import warnings
 from functools import lru_cache
@@ -14,204 +14,217 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from rivals.base.errors import UserError
-from rivals.reports.markup import Html, join, tag
-from rivals.studio.pictures import calm, shown, spoken, uri
-from rivals.studio.shelf import Shelf
+from rivals.data.classes import find_classes
+from rivals.reports.html import Html, join, tag
+from rivals.studio.data_sources import DataSources
+from rivals.studio.html_parts import errors_as_notices, notice, picture_figure, png_uri
+from rivals.studio.run_store import RunStore
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rivals.base.balls import Ball
     from rivals.data.imageset import ImageSet
 
+# The slider of eps for each norm: largest value, default, step, label.
 NORMS = {"Linf": (128, 8, 1, "eps in 1/255"), "L2": (5.0, 0.5, 0.05, "eps"), "L1": (50.0, 5.0, 0.5, "eps")}
-STEPS = 20
-SIDE = 196  # pixels that a picture has on the page, about
-LEADERS = 5  # classes whose probability is shown
-PIXELS = 40_000_000  # of an upload
-BYTES = 25_000_000
+STEPS = 20  # of PGD
+SIDE = 196  # pixels of a picture on the page, about
+TOP_CLASSES = 5  # whose probability is shown
+MAX_PIXELS = 40_000_000  # of an upload
+MAX_BYTES = 25_000_000
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-USUAL = "mnist5k"
-
-_one_at_a_time = threading.Lock()  # an attack turns the gradients of a network's weights off and on
+DEFAULT_DATA = "mnist5k"
 
 
-class Chosen(NamedTuple):
-    """An image in [0, 1] (1, C, S, S) and its class; -1 where nobody knows it."""
+class InputImage(NamedTuple):
+    """An image in [0, 1] (1, C, S, S), its class, -1 if unknown, and a caption."""
 
     x: Tensor
     label: int
-    says: str
+    caption: str
 
 
-def radius(norm: str, slid: float) -> float:
-    """The radius at a place of the slider, in the unit of images in [0, 1]."""
+def slider_eps(norm: str, value: float) -> float:
+    """The eps of a slider value, in the unit of images in [0, 1].
+
+    Raises:
+        UserError: there is no such norm.
+    """
     if norm not in NORMS:
-        raise UserError(f"'{norm}' is no norm: choose {', '.join(NORMS)}")
-    return slid / 255 if norm == "Linf" else slid
+        raise UserError(f"unknown norm '{norm}': choose {', '.join(NORMS)}")
+    return value / 255 if norm == "Linf" else value
 
 
-def partner(shelf: Shelf, model: str | None) -> str | None:
-    """A classifier to show beside another: of the same data, hardened rather than not."""
+def matching_classifier(store: RunStore, model: str | None) -> str | None:
+    """A classifier of the same data to compare with: adversarially trained if the first is not, else the reverse."""
     if not model:
         return None
-    told = {name: shelf.network(name, "classifier").about for name in shelf.networks("classifier")}
-    if model not in told:
+    found = {name: store.network(name, "classifier").about for name in store.networks("classifier")}
+    if model not in found:
         return None
-    hard = "hardened" in told[model]
-    alike = [name for name in told if name != model and told[name].get("data") == told[model].get("data")]
-    return next((name for name in alike if ("hardened" in told[name]) != hard), alike[0] if alike else None)
+    is_hardened = "hardened" in found[model]
+    others = [name for name in found if name != model and found[name].get("data") == found[model].get("data")]
+    return next((name for name in others if ("hardened" in found[name]) != is_hardened), next(iter(others), None))
 
 
-@spoken
-def fooled(
-    shelf: Shelf,
+@errors_as_notices
+def attack_results(
+    store: RunStore,
+    sources: DataSources,
     model: str | None,
-    beside: str | None,
+    other: str | None,
     data: str | None,
     index: float,
     upload: str | None,
     norm: str,
-    slid: float,
+    slider: float,
 ) -> Html:
-    """An image under attack: as it is, the change magnified, the outcome, and what is made of both.
+    """An image under attack: clean, the change magnified, attacked, and the predictions.
 
     Args:
-        shelf: Where the classifiers are.
+        store: Where the classifiers are.
+        sources: The data that may be read.
         model: The classifier to attack.
-        beside: Another, attacked at the same image and radius; nothing for none.
-        data: Where the image is from; the data that the classifier learnt from if nothing.
-        index: Which of its test images.
-        upload: A picture's file, instead.
+        other: Another, attacked at the same image and eps; nothing for none.
+        data: The data of the image; those that the classifier was trained on if empty.
+        index: Of the test image.
+        upload: A picture's file, in place of a test image.
         norm: Linf, L2 or L1.
-        slid: Where the slider is: eps, for Linf in 1/255.
+        slider: Value of the slider: eps, for Linf in 1/255.
     """
-    names = [name for name in dict.fromkeys((model, beside)) if name]
+    names = [name for name in dict.fromkeys((model, other)) if name]
     if not names:
-        return calm("There is no finished classifier here yet: a run of 'classify' or 'harden' leaves one as it ends.")
+        return notice("There is no finished classifier yet: runs of 'classify' and 'harden' write one when they end.")
     parts = []
     for name in names:
-        net = shelf.network(name, "classifier")
-        chosen = uploaded(net, upload) if upload else from_data(net, data, index)
-        parts.append(tag("section", tag("h4", name), _one(net, chosen, norm, radius(norm, slid))))
-    return tag("div", *parts, class_="abreast")
+        net = store.network(name, "classifier")
+        image = uploaded_image(net, upload) if upload else test_image(net, sources, data, index)
+        parts.append(tag("section", tag("h4", name), _result(net, image, norm, slider_eps(norm, slider))))
+    return tag("div", *parts, class_="columns")
 
 
-def _one(net: Any, chosen: Chosen, norm: str, eps: float) -> Html:
+def _result(net: Any, image: InputImage, norm: str, eps: float) -> Html:
     import torch
 
-    began = time.perf_counter()
+    start = time.perf_counter()
     with torch.no_grad():
-        clean = net(chosen.x).softmax(1)[0]
-    label = chosen.label if chosen.label >= 0 else int(clean.argmax())
-    x_adv = attacked(net, chosen.x, label, norm, eps)
+        clean = net(image.x).softmax(1)[0]
+    prediction = int(clean.argmax())
+    label = image.label if image.label >= 0 else prediction
+    x_adv = run_attack(net, image.x, label, norm, eps)
     with torch.no_grad():
-        after = net(x_adv).softmax(1)[0]
-    spent = 1000 * (time.perf_counter() - began)
-    change = x_adv - chosen.x
-    most = float(change.abs().max())
-    magnified = 0.5 + change / (2 * most) if most else torch.full_like(change, 0.5)
-    names = net.about.get("classes") or [str(i) for i in range(net.classes)]
+        attacked = net(x_adv).softmax(1)[0]
+    milliseconds = 1000 * (time.perf_counter() - start)
+    prediction_adv = int(attacked.argmax())
+
+    change = x_adv - image.x
+    largest = float(change.abs().max())
+    magnified = 0.5 + change / (2 * largest) if largest else torch.full_like(change, 0.5)
+    factor = f"The change × {1 / (2 * largest):.0f}" if largest else "No change"
     pictures = [
-        _picture(chosen.x, "the image", chosen.says),
-        _picture(magnified, "the change", f"The change, {1 / (2 * most):.0f} times as strong" if most else "No change"),
-        _picture(x_adv, "the attacked image", "The image after the attack"),
+        _picture(image.x, "the image", image.caption),
+        _picture(magnified, "the change", factor),
+        _picture(x_adv, "the attacked image", "The attacked image"),
     ]
-    told, standing = int(after.argmax()), int(after.argmax()) == label
-    verdict = (
-        f"It stands: still {names[label]}."
-        if standing
-        else f"Fooled: it takes the {names[label]} for {names[told]}."
-        if int(clean.argmax()) == label
-        else f"It is wrong already without an attack: it takes the {names[label]} for {names[int(clean.argmax())]}."
-    )
-    how = f"PGD, {STEPS} steps, {norm} eps {eps:.4g}; {spent:.0f} ms."
+    names = net.about.get("classes") or [str(i) for i in range(net.classes)]
+    is_robust = prediction_adv == label
+    if is_robust:
+        verdict = f"Robust: still classified as {names[label]}."
+    elif prediction == label:
+        verdict = f"Fooled: the {names[label]} is classified as {names[prediction_adv]}."
+    else:
+        verdict = f"Misclassified without an attack: the {names[label]} is classified as {names[prediction]}."
+    protocol = tag("span", f"PGD, {STEPS} steps, {norm} eps {eps:.4g}; {milliseconds:.0f} ms.", class_="muted")
     return join(
         tag("div", *pictures, class_="trio"),
-        tag("p", tag("b", verdict), " ", tag("span", how, class_="quiet"), class_="stands" if standing else "falls"),
-        _bars(names, clean, after),
+        tag("p", tag("b", verdict), " ", protocol, class_="robust" if is_robust else "fooled"),
+        _probability_table(names, clean, attacked),
     )
 
 
-def attacked(net: Any, x: Tensor, label: int, norm: str, eps: float) -> Tensor:
-    """The image after PGD within the ball; itself where eps is 0."""
+def run_attack(net: Any, x: Tensor, label: int, norm: str, eps: float) -> Tensor:
+    """The image after PGD within the ball; unchanged if eps is 0."""
     import torch
 
     from rivals.attacks import pgd
-    from rivals.base.balls import L1, L2, Linf
+    from rivals.base.norm_balls import ball_for
 
     if not eps:
         return x
-    kinds: dict[str, type[Ball]] = {"Linf": Linf, "L2": L2, "L1": L1}
-    with _one_at_a_time:
-        # To the last step, so that the picture changes evenly with eps.
-        return pgd(net, x, torch.tensor([label]), kinds[norm](eps), steps=STEPS, stop_when_fooled=False)
+    # All steps, so that the picture changes evenly with eps.
+    return pgd(net, x, torch.tensor([label]), ball_for(norm.lower(), eps), steps=STEPS, stop_when_fooled=False)
 
 
 def _picture(x: Tensor, alt: str, caption: str) -> Html:
-    from rivals.reports import sheet
+    from rivals.reports import image_grid
 
     pixels = (x * 255).round().clamp(0, 255).byte().numpy()
-    return shown(uri(sheet.grid(pixels, scale=max(1, SIDE // x.shape[-1]))), alt, caption)
+    grid = image_grid.make_grid(pixels, scale=max(1, SIDE // x.shape[-1]))
+    return picture_figure(png_uri(grid), alt, caption)
 
 
-def _bars(names: list[str], clean: Tensor, after: Tensor) -> Html:
-    """Probabilities before and after, for the classes that lead in either."""
+def _probability_table(names: list[str], clean: Tensor, attacked: Tensor) -> Html:
+    """Probabilities of the most probable classes, clean and attacked."""
     import torch
 
-    leaders = torch.maximum(clean, after).topk(min(LEADERS, len(clean))).indices.tolist()
+    top = torch.maximum(clean, attacked).topk(min(TOP_CLASSES, len(clean))).indices.tolist()
     rows = []
-    for which in leaders:
-        cells = [tag("th", names[which], scope="row")]
-        for share, kind in ((float(clean[which]), "before"), (float(after[which]), "after")):
-            bar = tag("i", style=f"width: {100 * share:.1f}%", class_=kind)
-            cells.append(tag("td", tag("span", bar, class_="track"), tag("span", f"{100 * share:.1f} %")))
+    for label in top:
+        cells = [tag("th", names[label], scope="row")]
+        for percent, kind in ((100 * float(clean[label]), "clean"), (100 * float(attacked[label]), "attacked")):
+            bar = tag("i", style=f"width: {percent:.1f}%", class_=kind)
+            cells.append(tag("td", tag("span", bar, class_="track"), tag("span", f"{percent:.1f}%")))
         rows.append(tag("tr", *cells))
-    head = tag("tr", tag("th", "class"), tag("th", "before"), tag("th", "after"))
+    head = tag("tr", tag("th", "class"), tag("th", "clean"), tag("th", "attacked"))
     return tag("table", tag("thead", head), tag("tbody", *rows), class_="bars")
 
 
-def from_data(net: Any, data: str | None, index: float) -> Chosen:
-    """A test image of the data, at the size and in the colours that the classifier takes."""
+def test_image(net: Any, sources: DataSources, data: str | None, index: float) -> InputImage:
+    """A test image of the data, at the size and with the channels of the classifier.
+
+    Raises:
+        UserError: the data cannot or may not be read, or have no such image.
+    """
     import torch
 
-    images = _images(str(data or net.about.get("data") or USUAL).strip(), net.size)
+    chosen = sources.check(data or sources.find(str(net.about.get("data") or DEFAULT_DATA)))
+    images = _images(chosen, net.size, net.about.get("white"))
     if index is None or index != int(index) or not 0 <= index < len(images):
         raise UserError(f"there is no image {index:g}: '{images.name}' has {len(images)} in '{images.split}'")
-    at = int(index)
-    x = fitting(torch.from_numpy(images.images[at : at + 1]) / 255, net.channels)
-    label = -1
-    if images.labels is not None and (name := images.classes[int(images.labels[at])]) in (
-        net.about.get("classes") or ()
-    ):
-        label = net.about["classes"].index(name)
-    return Chosen(x, label, f"{images.name}, {images.split} image {at}")
+    i = int(index)
+    x = match_channels(torch.from_numpy(images.images[i : i + 1]) / 255, net.channels)
+    label, names = -1, net.about.get("classes")
+    if images.labels is not None and names:
+        with contextlib.suppress(UserError):  # data of other classes are shown without a label
+            name = images.classes[int(images.labels[i])]
+            (label,) = find_classes([name], names, images.name, "the classifier", lambda note: None)
+    return InputImage(x, label, f"{images.name}, {images.split} image {i}")
 
 
 @lru_cache(maxsize=4)
-def _images(data: str, size: int) -> ImageSet:
+def _images(data: str, size: int, white: int | None) -> ImageSet:
     from rivals.data.load import load
 
     try:
-        return load(data, split="test", size=size, crop=True, on_note=lambda note: None)
+        return load(data, split="test", size=size, crop=True, white=white, on_note=lambda note: None)
     except UserError as first:
         try:
-            return load(data, split="all", size=size, crop=True, on_note=lambda note: None)
+            return load(data, split="all", size=size, crop=True, white=white, on_note=lambda note: None)
         except UserError:
             raise first from None
 
 
-def uploaded(net: Any, path: str) -> Chosen:
-    """A picture from a file, at the size and in the colours that the classifier takes.
+def uploaded_image(net: Any, path: str) -> InputImage:
+    """A picture from a file, at the size and with the channels of the classifier.
 
     Raises:
-        UserError: it is no picture, or larger than a page should take.
+        UserError: it is not a picture, or too large.
     """
     import torch
 
     file = Path(path)
-    kinds = f"upload a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} picture"
-    content = file.read_bytes() if file.stat().st_size <= BYTES else b""
+    fix = f"upload a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} picture"
+    content = file.read_bytes() if file.stat().st_size <= MAX_BYTES else b""
     if not content:
         raise UserError(f"the upload has {file.stat().st_size / 1e6:.0f} MB: give a file of 1 byte to 25 MB")
     try:
@@ -219,7 +232,7 @@ def uploaded(net: Any, path: str) -> Chosen:
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
                 width, height = opened.size  # known before a pixel is decoded
-                if width * height > PIXELS:
+                if width * height > MAX_PIXELS:
                     raise UserError(
                         f"the upload has {width * height / 1e6:.0f} million pixels: give one of 40 million or fewer"
                     )
@@ -227,16 +240,16 @@ def uploaded(net: Any, path: str) -> Chosen:
                 picture = ImageOps.exif_transpose(opened).convert("RGB")
     except UserError:
         raise
-    except Exception as error:  # foreign bytes make decoders raise nearly anything there is
-        reason = "it is no such picture" if isinstance(error, OSError) else type(error).__name__
-        raise UserError(f"the upload cannot be read ({reason}): {kinds}") from None
+    except Exception as error:  # decoders raise nearly anything on arbitrary bytes
+        reason = "it is not a picture" if isinstance(error, OSError) else type(error).__name__
+        raise UserError(f"the upload cannot be read ({reason}): {fix}") from None
     picture = ImageOps.fit(picture, (net.size, net.size), Image.Resampling.LANCZOS)
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
-    return Chosen(fitting(pixels, net.channels), -1, "The upload; its class is what the classifier says")
+    return InputImage(match_channels(pixels, net.channels), -1, "The upload; its label is the clean prediction")
 
 
-def fitting(x: Tensor, channels: int) -> Tensor:
-    """An image (1, C, S, S) with so many channels: grey by Rec. 601's weights, colour by repetition, alpha opaque."""
+def match_channels(x: Tensor, channels: int) -> Tensor:
+    """An image (1, C, S, S) with ``channels`` channels: gray by the weights of Rec. 601, opaque alpha."""
     import torch
 
     if channels == 1 and x.shape[1] >= 3:

@@ -12,25 +12,25 @@ from scipy import integrate, stats
 from torch.nn.functional import softplus
 
 import rivals
-from rivals import cli
+from rivals.api.equilibrium import estimation
 from rivals.base.errors import UserError
+from rivals.base.run_folder import Run
 from rivals.losses.gan import LOSSES, make_loss, nonsaturating, relativistic
 from rivals.metrics.equilibrium import (
-    Estimate,
-    accuracy,
+    ConfidenceInterval,
+    balanced_accuracy,
+    calibrate,
     cross_entropy_loss,
     duality_gap,
-    fit_logistic,
     game_value,
     jsd_bound,
-    overfitting,
-    readout,
-    sureness,
+    overfitting_rt,
+    overfitting_rv,
+    platt_scaling,
     tv_bound,
 )
 from rivals.reports.history import History
-from rivals.reports.run import Run
-from rivals.reports.sheet import cut, grid, save_png
+from rivals.reports.image_grid import make_grid, save_png, split_grid
 
 N = 20_000
 
@@ -65,10 +65,10 @@ def true_tv(shift):
 def test_the_best_discriminator_reaches_both_bounds(shift):
     x, g = gaussians(shift)
     real, fake = best(x, shift), best(g, shift)
-    bound, told = jsd_bound(real, fake), accuracy(real, fake)
+    bound, accuracy = jsd_bound(real, fake), balanced_accuracy(real, fake)
     assert bound.low < true_jsd(shift) < bound.high
     assert bound.value == pytest.approx(true_jsd(shift), rel=0.1)
-    tv = tv_bound(told)
+    tv = tv_bound(accuracy)
     assert tv.low < true_tv(shift) < tv.high
     assert cross_entropy_loss(real, fake).value == pytest.approx(2 * math.log(2) - 2 * bound.value)
 
@@ -82,7 +82,7 @@ def test_no_discriminator_proves_more_than_there_is(slope, bias, shift, seed):
     assert jsd_bound(real, fake).value - true_jsd(shift) <= 3 * (
         jsd_bound(real, fake).high - jsd_bound(real, fake).value
     )
-    tv = tv_bound(accuracy(real, fake))
+    tv = tv_bound(balanced_accuracy(real, fake))
     assert tv.value - true_tv(shift) <= 3 * (tv.high - tv.value) + 1e-12
 
 
@@ -91,7 +91,7 @@ def test_the_interval_covers_as_often_as_it_says():
     for seed in range(200):
         x, g = gaussians(1.0, 300, seed)
         real, fake = best(x, 1.0), best(g, 1.0)
-        found = jsd_bound(real, fake), tv_bound(accuracy(real, fake))
+        found = jsd_bound(real, fake), tv_bound(balanced_accuracy(real, fake))
         for place, (each, truth) in enumerate(zip(found, truths, strict=True)):
             inside[place] += each.low <= truth <= each.high
     assert all(180 <= count <= 199 for count in inside), inside
@@ -100,55 +100,55 @@ def test_the_interval_covers_as_often_as_it_says():
 def test_at_the_draw_and_where_nothing_is_in_common():
     nothing = torch.zeros(100)
     assert jsd_bound(nothing, nothing).value == pytest.approx(0, abs=1e-12)
-    assert accuracy(nothing, nothing).value == 0.5  # a tie is half right
+    assert balanced_accuracy(nothing, nothing).value == 0.5  # a tie is half right
     assert cross_entropy_loss(nothing, nothing).value == pytest.approx(2 * math.log(2))
     sure = torch.full((100,), 50.0)
     assert jsd_bound(sure, -sure).value == pytest.approx(math.log(2))
-    told = accuracy(sure, -sure)
-    assert (told.value, told.high) == (1, 1) and 0.9 < told.low < 1
+    accuracy = balanced_accuracy(sure, -sure)
+    assert (accuracy.value, accuracy.high) == (1, 1) and 0.9 < accuracy.low < 1
     assert jsd_bound(-sure, sure).value < -40  # wrong for certain: it proves nothing
 
 
-def test_accuracy_is_balanced_and_heeds_its_threshold():
+def test_accuracy_is_balanced_and_uses_its_threshold():
     real, fake = torch.tensor([2.0, 2, 2, -1]), torch.tensor([-1.0, -1])
-    assert accuracy(real, fake).value == pytest.approx((3 / 4 + 1) / 2)
-    assert accuracy(real, fake, threshold=-2.0).value == pytest.approx((1 + 0) / 2)
+    assert balanced_accuracy(real, fake).value == pytest.approx((3 / 4 + 1) / 2)
+    assert balanced_accuracy(real, fake, threshold=-2.0).value == pytest.approx((1 + 0) / 2)
 
 
 def test_scores_of_any_scale_are_read_out():
     x, g = gaussians(1.5)
     for scale, offset in ((1.0, 0.0), (-0.01, 3.0), (500.0, -7000.0)):
-        real, fake = readout(scale * x + offset, scale * g + offset)
+        real, fake = calibrate(scale * x + offset, scale * g + offset)
         assert jsd_bound(real, fake).value == pytest.approx(true_jsd(1.5), rel=0.06)
-        assert tv_bound(accuracy(real, fake)).value == pytest.approx(true_tv(1.5), rel=0.05)
-    slope, bias = fit_logistic(x, g)
+        assert tv_bound(balanced_accuracy(real, fake)).value == pytest.approx(true_tv(1.5), rel=0.05)
+    slope, bias = platt_scaling(x, g)
     assert (slope, bias) == (pytest.approx(-1.5, rel=0.05), pytest.approx(1.125, rel=0.08))
 
 
-def test_a_readout_proves_nothing_of_nothing():
+def test_calibration_of_random_scores_gives_no_bound():
     values = []
     for seed in range(40):
-        real, fake = readout(*gaussians(0.0, 200, seed))
+        real, fake = calibrate(*gaussians(0.0, 200, seed))
         values.append(jsd_bound(real, fake).value)
     assert np.mean(values) < 0  # what it was fitted on would give a value above 0
-    same = readout(torch.ones(10), torch.ones(10))
+    same = calibrate(torch.ones(10), torch.ones(10))
     assert torch.equal(same[0], same[1]) and same[0].abs().max() < 1e-6
-    apart = readout(torch.arange(10.0) + 100, torch.arange(10.0))
-    assert all(bool(side.isfinite().all()) for side in apart) and accuracy(*apart).value == 1
+    apart = calibrate(torch.arange(10.0) + 100, torch.arange(10.0))
+    assert all(bool(side.isfinite().all()) for side in apart) and balanced_accuracy(*apart).value == 1
 
 
-def test_overfitting_is_told_from_knowing():
+def test_overfitting_differs_from_generalization():
     draw = lambda mean, seed: mean + torch.randn(2000, generator=torch.Generator().manual_seed(seed))  # noqa: E731
-    healthy = overfitting(draw(2, 0), draw(2, 1), draw(-2, 2))
+    healthy = overfitting_rv(draw(2, 0), draw(2, 1), draw(-2, 2))
     assert healthy.low < 0 < healthy.high and healthy.high - healthy.low < 0.1
-    by_heart = overfitting(draw(2, 0), draw(-2, 1), draw(-2, 2))
-    assert by_heart.value == pytest.approx(1, abs=0.05)
-    half = overfitting(draw(2, 0), draw(0, 1), draw(-2, 2))
+    memorized = overfitting_rv(draw(2, 0), draw(-2, 1), draw(-2, 2))
+    assert memorized.value == pytest.approx(1, abs=0.05)
+    half = overfitting_rv(draw(2, 0), draw(0, 1), draw(-2, 2))
     assert half.low < 0.5 < half.high
-    unknowing = overfitting(draw(0, 0), draw(0, 1), draw(0, 2))
+    unknowing = overfitting_rv(draw(0, 0), draw(0, 1), draw(0, 2))
     assert unknowing.high - unknowing.low > 1
-    assert sureness(draw(50, 0)).value == 1
-    assert sureness(draw(0, 0)).low < 0 < sureness(draw(0, 0)).high
+    assert overfitting_rt(draw(50, 0)).value == 1
+    assert overfitting_rt(draw(0, 0)).low < 0 < overfitting_rt(draw(0, 0)).high
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -159,7 +159,7 @@ def test_at_the_draw_each_games_value_is_minus_its_loss_and_its_gap_is_0(name):
     answers = torch.full((100,), at)
     value = game_value(loss.discriminator, answers, answers)
     assert value.tolist() == pytest.approx([-loss.equilibrium["loss/discriminator"]] * 25)
-    assert duality_gap(value, value) == Estimate(0, 0, 0)
+    assert duality_gap(value, value) == ConfidenceInterval(0, 0, 0)
 
 
 @pytest.mark.parametrize("shift", [0.5, 1.0, 2.0])
@@ -184,15 +184,15 @@ def test_a_pairing_loss_reads_pairs():
     [
         (lambda: jsd_bound(torch.zeros(1), torch.zeros(5)), "2 images or more"),
         (lambda: jsd_bound(torch.zeros(5, 2), torch.zeros(5)), r"give \(n,\)"),
-        (lambda: accuracy(torch.tensor([0.0, math.nan]), torch.zeros(2)), "no finite number"),
-        (lambda: readout(torch.zeros(3), torch.zeros(9)), "too few"),
+        (lambda: balanced_accuracy(torch.tensor([0.0, math.nan]), torch.zeros(2)), "is not finite"),
+        (lambda: calibrate(torch.zeros(3), torch.zeros(9)), "too few"),
         (lambda: game_value(make_loss("hinge").discriminator, torch.zeros(9), torch.zeros(9)), "25 parts"),
         (lambda: rivals.equilibrium("nowhere"), "is not a run"),
-        (lambda: rivals.equilibrium("nowhere", steps=0), "1 step or more"),
-        (lambda: rivals.equilibrium("nowhere", n=3), "50 images or more"),
+        (lambda: rivals.equilibrium("nowhere", steps=0), "--steps 0 cannot work: take 1"),
+        (lambda: rivals.equilibrium("nowhere", n=3), "-n 3 cannot work: take 50"),
     ],
 )
-def test_what_cannot_be_is_one_line(call, word):
+def test_impossible_input_is_refused_in_one_line(call, word):
     with pytest.raises(UserError, match=word) as caught:
         call()
     assert "\n" not in str(caught.value)
@@ -201,7 +201,7 @@ def test_what_cannot_be_is_one_line(call, word):
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     """160 pictures of 8 px: dark cats and bright dogs."""
-    from rivals.reports.sheet import save_folder
+    from rivals.reports.image_grid import save_folder
 
     home = tmp_path_factory.mktemp("photos")
     for place, name in enumerate(("cats", "dogs")):
@@ -214,32 +214,35 @@ SMALL = {
     "recipe": "quick",
     "generator_widths": (8,),
     "discriminator_widths": (8,),
-    "batch": 8,
-    "latent": 4,
-    "sheet": 6,
+    "batch_size": 8,
+    "latent_dim": 4,
+    "sample_grid": 6,
     "quiet": True,
 }
 
 
 @pytest.fixture(scope="module")
 def run(photos, tmp_path_factory):
-    """A run of 20 steps with images kept aside."""
+    """A run of 20 steps with images kept aside, evaluated however long that takes."""
     out = tmp_path_factory.mktemp("runs") / "run"
-    return rivals.train(str(photos), until="20 steps", out=out, hold_out=60, **SMALL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rivals.api.training.gan.MAX_SHARE", None)
+        return rivals.train(str(photos), until="20 steps", out=out, hold_out=60, **SMALL)
 
 
-def test_a_run_looks_at_itself_on_images_kept_aside(run):
-    looks = [record for record in run.records() if "equilibrium/accuracy" in record]
-    assert [record["step"] for record in looks] == list(range(21))
-    assert all(0 <= record["equilibrium/accuracy"] <= 1 for record in looks)
-    assert all(record["equilibrium/jsd_bound"] <= math.log(2) for record in looks if "equilibrium/jsd_bound" in record)
-    sheets = [record for record in run.records() if "sheet" in record]
-    assert all(0 <= record["entropy/pixels"] <= 8 for record in sheets)
-    assert run.about["held_out"]["n"] == 60 and run.about["data"]["n"] == 160
-    assert 6 < run.about["data_entropy"] < math.log2(200)
+def test_a_run_is_evaluated_on_held_out_images(run):
+    evaluations = [record for record in run.records() if "equilibrium/accuracy" in record]
+    assert [record["step"] for record in evaluations] == list(range(21))
+    assert all(0 <= record["equilibrium/accuracy"] <= 1 for record in evaluations)
+    bounds = [record["equilibrium/jsd_bound"] for record in evaluations if "equilibrium/jsd_bound" in record]
+    assert all(bound <= math.log(2) for bound in bounds)
+    grids = [record for record in run.records() if "sample_grid" in record]
+    assert all(0 <= record["entropy/pixels"] <= 8 for record in grids)
+    assert run.info["held_out"]["n"] == 60 and run.info["data"]["n"] == 160
+    assert 6 < run.info["data_entropy"] < math.log2(200)
 
 
-def test_looking_changes_nothing_and_a_stop_neither(photos, run, tmp_path):
+def test_evaluation_and_resuming_do_not_change_the_run(photos, run, tmp_path):
     again = rivals.train(str(photos), until="9 steps", out=tmp_path / "run", hold_out=60, **SMALL)
     again = rivals.train(out=again.folder, resume=True, until="20 steps", quiet=True)
     names = ("generator.safetensors",)
@@ -252,7 +255,7 @@ def test_looking_changes_nothing_and_a_stop_neither(photos, run, tmp_path):
 def found(run, photos, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "classifier"
     widths = (8,)
-    rivals.classify(str(photos), recipe="cnn", widths=widths, until="2 epochs", batch=16, out=out, quiet=True)
+    rivals.classify(str(photos), recipe="cnn", widths=widths, until="2 epochs", batch_size=16, out=out, quiet=True)
     before = {path.name: path.read_bytes() for path in run.folder.iterdir() if path.is_file()}
     found = rivals.equilibrium(run.folder, steps=4, n=60, classifier=str(out), quiet=True)
     changed = {name for name, content in before.items() if (run.folder / name).read_bytes() != content}
@@ -260,22 +263,22 @@ def found(run, photos, tmp_path_factory):
     return found
 
 
-def test_every_value_is_told_with_its_protocol(found, run):
+def test_every_value_is_reported_with_its_protocol(found, run):
     values = {(record["name"], record["discriminator"]): record for record in found.values}
     for record in values.values():
         assert record["n_real"] == record["n_fake"] > 0 and record["split"] and record["seed"] == 0
         assert math.isfinite(record["value"])
         if record["low"] is not None:
             assert record["low"] <= record["value"] <= record["high"]
-    assert values["accuracy", "fresh"]["budget"] == "4 steps of 8, the best of 10 looks"
-    assert values["duality gap", "learns on"]["unit"] == "D's loss (relativistic)"
+    assert values["accuracy", "fresh"]["budget"] == "4 steps of 8, the best of 10 evaluations"
+    assert values["duality gap", "trained further"]["unit"] == "D's loss (relativistic)"
     # A relativistic score is no probability and has no zero: so no value says that it had.
-    assert not {name for name, who in values if who == "as it plays"} - {"r_v"}
+    assert not {name for name, who in values if who == "as trained"} - {"r_v"}
     said = str(found)
     assert all(f"{record['name']}: {record['value']:.4g}" in said for record in found.values)
     assert "budget: 4 steps of 8" in said and "split: " in said and "n real: 60" in said
     assert values["class entropy of the data", ""]["value"] <= math.log(2)
-    assert len(found.along) == len(list(run.samples.glob("*.png")))
+    assert len(found.history) == len(list(run.samples.glob("*.png")))
     assert json.loads((run.folder / "equilibrium.json").read_text()) == json.loads(json.dumps(found.as_dict()))
 
 
@@ -285,61 +288,63 @@ def test_measuring_again_gives_the_same(found, run):
     assert again.values == kept
 
 
-def test_the_verb_says_the_same(found, run, capsys):
-    with pytest.raises(SystemExit) as left:
-        cli.main(["score", str(run.folder), "--equilibrium", "--steps", "4", "-n", "60", "--quiet", "--json"])
-    assert not left.value.code
-    told = json.loads(capsys.readouterr().out)
-    assert told["values"] == [record for record in found.values if "classifier" not in record]
+def test_the_command_gives_the_same_values(run_rivals, found, run):
+    status, out, err = run_rivals(
+        "score", str(run.folder), "--equilibrium", "--steps", "4", "-n", "60", "--quiet", "--json"
+    )
+    assert status == 0, err
+    result = json.loads(out)
+    assert result["values"] == [record for record in found.values if "classifier" not in record]
 
 
 @pytest.mark.parametrize(("n", "size", "channels"), [(6, 8, 1), (7, 28, 3), (1, 300, 1)])
-def test_a_sheet_is_cut_into_what_it_was_made_of(n, size, channels, tmp_path):
+def test_a_sample_grid_is_cut_into_its_images(n, size, channels, tmp_path):
     images = np.random.default_rng(n).integers(0, 256, (n, channels, size, size), dtype=np.uint8)
-    path = tmp_path / "sheet.png"
-    save_png(grid(images), path)
-    assert (cut(path, n, size) == images).all()
-    with pytest.raises(UserError, match="of another size"):
-        cut(path, n, size + 200)
+    path = tmp_path / "grid.png"
+    save_png(make_grid(images), path)
+    assert (split_grid(path, n, size) == images).all()
+    with pytest.raises(UserError, match="has another size"):
+        split_grid(path, n, size + 200)
 
 
-def test_the_page_draws_it_from_files_alone(found, run, tmp_path):
+def test_the_page_is_made_from_files_alone(found, run, tmp_path):
     (run.folder / "equilibrium.json").write_text(json.dumps(found.as_dict()))
-    from rivals.reports.equilibrium import panels, section, verdict
+    from rivals.reports.plots.equilibrium import panels
+    from rivals.reports.sections.equilibrium import section, summary
 
     history = History(Run.open(run.folder))
     assert [panel.title for panel in panels(history, found.as_dict())] == [
         "Who is ahead",
-        "How different the images still are, at least",
-        "Entropy of what is drawn",
+        "Divergence of real and generated images, lower bounds",
+        "Entropy of generated images",
     ]
     page = section(history)
-    for word in ("D ahead", "fresh D", "the data", "duality gap", "classes"):
+    for word in ("D ahead", "fresh D", "real data", "duality gap", "classes"):
         assert word in page
-    assert len(verdict(history, found.as_dict())) >= 3
+    assert len(summary(history, found.as_dict())) >= 3
     (run.folder / "equilibrium.json").write_text("broken")
-    assert "D ahead" in section(history) and "duality gap" not in section(history)
+    assert "D ahead" in section(history) and "Duality gap" not in section(history)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_can_be_measured(name, photos, tmp_path, monkeypatch):
-    for place in ("page.write_report", "curves.draw_curves"):  # which take longer than all the rest
+    for place in ("report.write_report", "plots.training.save_curves"):  # which take longer than all the rest
         monkeypatch.setattr(f"rivals.reports.{place}", lambda *_: None)
-    monkeypatch.setattr("rivals.api.soundings.write_report", lambda *_: None)
+    monkeypatch.setattr(estimation, "write_report", lambda *_: None)
     extra = {"gp": 10} if name == "wasserstein" else {}
     out = tmp_path / "run"
     kept = {**SMALL, "recipe": "dcgan", "loss": name, "hold_out": 60, **extra}
     rivals.train(str(photos), until="2 steps", out=out, conditional=name == "hinge", **kept)
     found = rivals.equilibrium(out, steps=1, n=60, quiet=True)
     names = {(record["name"], record["discriminator"]) for record in found.values}
-    assert (("D's loss", "as it plays") in names) == (name in ("minimax", "nonsaturating"))
-    assert (("accuracy", "as it plays") in names) == (name not in ("wasserstein", "relativistic"))
+    assert (("D's loss", "as trained") in names) == (name in ("minimax", "nonsaturating"))
+    assert (("accuracy", "as trained") in names) == (name not in ("wasserstein", "relativistic", "hinge"))
 
 
-def test_a_run_without_images_kept_aside_has_none_to_judge_by(photos, tmp_path):
+def test_a_run_without_held_out_images_has_none_for_evaluation(photos, tmp_path):
     run = rivals.train(str(photos), until="2 steps", out=tmp_path / "run", **SMALL)
     assert not [record for record in run.records() if "equilibrium/accuracy" in record]
-    assert run.about["held_out"] is None
+    assert run.info["held_out"] is None
     with pytest.raises(UserError, match="--hold-out 500"):
         rivals.equilibrium(run.folder, quiet=True)
     with pytest.raises(UserError, match=r"take 50 to half of them"):

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import math
 
 import numpy as np
 import pytest
@@ -10,43 +9,31 @@ import torch
 from PIL import Image
 
 import rivals
-from rivals import api, cli
-from rivals.api import viewing
-from rivals.api.networks import keep
+from helpers.small_networks import small_net
+from rivals.api.common.network_io import save_network
+from rivals.api.scoring import feature_passes
 from rivals.base.errors import UserError
+from rivals.cli import main as cli
 from rivals.data.imageset import ImageSet
 from rivals.extractors import weights
-from rivals.extractors.lite0 import PACKAGE
-from rivals.extractors.penultimate import open_classifier
-from rivals.metrics.fidelity import METRICS, Viewing, chosen, distance, title
-from rivals.metrics.scorecard import Scores, Value
-from rivals.nets.build import build_classifier, build_generator
-from rivals.reports.run import Run
+from rivals.extractors.efficientnet_lite0 import PACKAGE
+from rivals.metrics.feature_set import FeatureCollector
+from rivals.metrics.generative import METRICS, MetricInput, display_name, parse_metrics
+from rivals.metrics.results import Scores, Value
+from rivals.nets.factory import build_generator
 
 needs_lite0 = pytest.mark.skipif(importlib.util.find_spec(PACKAGE) is None, reason="the extra lite0 is not installed")
 PROTOCOL = (
     *("extractor", "extractor_hash", "resize", "real", "split", "real_size", "real_hash", "n_real", "real_of"),
-    *("fake", "fake_split", "fake_size", "fake_hash", "n_fake", "seed"),
+    *("fake", "fake_split", "fake_size", "fake_hash", "n_fake", "fake_classes", "seed"),
 )
-
-
-@pytest.fixture(autouse=True)
-def own_caches(tmp_path, monkeypatch):
-    """No weights are found but those that a test puts there."""
-    for name in ("TORCH_HOME", "HF_HOME"):
-        monkeypatch.setenv(name, str(tmp_path / name))
-
-
-def small_net(seed=0, channels=1):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return build_classifier("cnn", size=16, channels=channels, classes=3, widths=(4,)).eval()
 
 
 @pytest.fixture
 def eyes(tmp_path):
     """A small extractor by its name: a classifier, as it lies in a folder."""
-    keep(small_net(), tmp_path / "eyes" / "classifier.safetensors", {})
+    (tmp_path / "eyes").mkdir()
+    save_network(small_net(), tmp_path / "eyes" / "classifier.safetensors", {})
     return f"classifier:{tmp_path / 'eyes'}"
 
 
@@ -87,37 +74,35 @@ def test_known_cases_come_in_their_order(eyes):
     assert 0.3 < fresh["authenticity"] < 0.95 and repeated["authenticity"] == 0
 
 
-def test_the_standard_error_of_the_distance_is_what_other_draws_do():
+def test_the_standard_error_of_the_distance_is_the_deviation_over_samples():
     source = torch.Generator().manual_seed(0)
 
     def view(n, shift=0.0):
-        viewing = Viewing()
+        collector = FeatureCollector()
         for block in torch.split(torch.randn(n, 4, generator=source) * 2 + shift, 50):
-            viewing.add(block)
-        return viewing.view()
+            collector.add(block)
+        return collector.result()
 
     real = view(5000)
-    told, found = [], []
+    errors, found = [], []
     for _ in range(40):
         evidence = scoring_evidence(real, view(400, 1.0))
         value = METRICS["fd"].measure(evidence)
-        told.append(value.error)
+        errors.append(value.error)
         found.append(value.value)
-    assert np.mean(told) == pytest.approx(np.std(found, ddof=1), rel=0.35)
+    assert np.mean(errors) == pytest.approx(np.std(found, ddof=1), rel=0.35)
 
 
 def scoring_evidence(real, fake):
     from types import SimpleNamespace
 
-    from rivals.metrics.fidelity import Evidence
-
-    return Evidence(real, fake, SimpleNamespace(name="eyes", official=True, dim=4, classes=0), 0)
+    return MetricInput(real, fake, SimpleNamespace(name="eyes", official=True, dim=4, classes=0), 0)
 
 
 def test_every_value_has_its_protocol_and_printing_drops_none_of_it(eyes):
     scores = scored(digits(60, start=100), digits(80), eyes, "fd,kid,is,prdc", n=50, n_real=70, seed=3)
     for value in scores.as_dict()["values"]:
-        assert all(key in value for key in (*PROTOCOL, "name", "says", "value", "error", "settings", "notes"))
+        assert all(key in value for key in (*PROTOCOL, "name", "description", "value", "error", "settings", "notes"))
         assert (value["n_real"], value["n_fake"], value["real_of"], value["seed"]) == (70, 50, 80, 3)
         assert value["resize"] == "antialiased bilinear to 16 px" and value["extractor"] == "classifier"
         assert len(value["extractor_hash"]) == len(value["real_hash"]) == len(value["fake_hash"]) == 16
@@ -127,7 +112,9 @@ def test_every_value_has_its_protocol_and_printing_drops_none_of_it(eyes):
         assert all(f"{key} {entry}" in said for key, entry in value["settings"].items())
     assert scores["fd"].name == "FD-classifier" and scores["is"].name == "IS-classifier"
     assert scores["kid"].settings == {"subsets": 100, "size": 50}
-    assert "too large by far: 70 real and 50 generated images for 200 dimensions" in scores["FD-classifier"].notes[0]
+    assert (
+        "strongly biased upward: 70 real and 50 generated images for 200 dimensions" in scores["FD-classifier"].notes[0]
+    )
     assert all(value.error is not None for value in scores.values if value.metric != "density")
 
 
@@ -150,7 +137,7 @@ def test_every_value_has_its_protocol_and_printing_drops_none_of_it(eyes):
 def test_fid_is_only_ever_inceptions(metric, extractor, official, name):
     from types import SimpleNamespace
 
-    assert title(metric, SimpleNamespace(name=extractor, official=official, dim=1, classes=0)) == name
+    assert display_name(metric, SimpleNamespace(name=extractor, official=official, dim=1, classes=0)) == name
 
 
 def test_what_has_no_weights_costs_only_its_own_metrics(eyes):
@@ -164,53 +151,54 @@ def test_what_has_no_weights_costs_only_its_own_metrics(eyes):
         scored(digits(40), digits(40), eyes, "fid")
 
 
-def test_real_images_are_looked_at_once(eyes, tmp_path, monkeypatch):
+def test_real_images_are_processed_once(eyes, tmp_path, monkeypatch):
     real, fake = digits(90), digits(90, start=90)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     looked = []
-    look = viewing.look
+    extract_features = feature_passes.extract_features
 
     def counted(extractor, source, **how):
         looked.append(source.about["hash"])
-        return look(extractor, source, **how)
+        return extract_features(extractor, source, **how)
 
-    monkeypatch.setattr(viewing, "look", counted)
+    monkeypatch.setattr(feature_passes, "extract_features", counted)
     first, second = (by_name(scored(fake, real, eyes)) for _ in range(2))
     assert first == second and looked == [real.hash, fake.hash, fake.hash]
     scored(fake, real, eyes, n_real=50)  # another number of images is another set
     assert looked.count(real.hash) == 2
-    for kept in viewing.folder().glob("*"):
+    for kept in feature_passes.folder().glob("*"):
         kept.write_bytes(b"damaged")
     assert by_name(scored(fake, real, eyes)) == first
 
 
-def test_a_drawn_image_does_not_depend_on_how_many_there_are():
+def test_a_generated_image_does_not_depend_on_the_number_of_images():
     with torch.random.fork_rng():
-        generator = build_generator("mlp", size=8, channels=1, classes=3, latent=4, widths=(8,))
-    few, many = (torch.cat(list(viewing.of_generator(generator, n, 5, "g").blocks())) for n in (70, 300))
+        generator = build_generator("mlp", size=8, channels=1, classes=3, latent_dim=4, widths=(8,))
+    real = ImageSet("real", "all", np.zeros((9, 1, 8, 8), np.uint8), np.arange(9) % 3, ("a", "b", "c"))
+    few, many = (torch.cat(list(feature_passes.of_generator(generator, n, 5, "g", real).blocks())) for n in (70, 300))
     assert len(few) == 70 and torch.equal(few, many[:70])
     torch.testing.assert_close(many, generator.sample(300, seed=5), rtol=0, atol=1)
-    source = viewing.of_generator(generator, 70, 5, "g")
-    assert source.about["classes"] == "in turn" and source.about["seed"] == 5
-    assert not torch.equal(torch.cat(list(viewing.of_generator(generator, 70, 6, "g").blocks())), few)
+    source = feature_passes.of_generator(generator, 70, 5, "g", real)
+    assert source.about["classes"] == "as in the real images" and source.about["seed"] == 5
+    assert not torch.equal(torch.cat(list(feature_passes.of_generator(generator, 70, 6, "g", real).blocks())), few)
 
 
 def test_images_of_a_sorted_set_are_taken_from_all_of_it():
     images = np.repeat(np.arange(100, dtype=np.uint8), 64).reshape(100, 1, 8, 8)
-    places = viewing.of_set(ImageSet("sorted", "all", images), 20).places
+    places = feature_passes.of_set(ImageSet("sorted", "all", images), 20).indices
     assert len(set(places)) == 20 and places.max() > 80 and (np.diff(places) > 0).all()
 
 
-def test_the_sheet_shows_a_copy_beside_its_original(eyes, tmp_path):
+def test_the_grid_shows_a_copy_next_to_its_original(eyes, tmp_path):
     real = digits(60)
     fake = ImageSet("copies", "all", real.images[10:30])
     scores = scored(fake, real, eyes, "fd", out=tmp_path / "out")
-    picture = np.asarray(Image.open(scores.sheet))
+    picture = np.asarray(Image.open(scores.nearest_grid))
     side = 64
-    assert scores.sheet == str(tmp_path / "out" / "neighbours.png")
+    assert scores.nearest_grid == str(tmp_path / "out" / "neighbors.png")
     assert np.array_equal(picture[:side, :side], picture[:side, side + 12 : 2 * side + 12])
     kept = json.loads((tmp_path / "out" / "scores.json").read_text())
-    assert kept["sheet"] == "neighbours.png" and kept["values"][0]["name"] == "FD-classifier"
+    assert kept["nearest_grid"] == "neighbors.png" and kept["values"][0]["name"] == "FD-classifier"
 
 
 @pytest.mark.parametrize(
@@ -244,21 +232,21 @@ def test_bad_input_gives_one_line(how, says, eyes, tmp_path, monkeypatch):
     for i, size in enumerate((8, 9)):
         (tmp_path / "mixed").mkdir(exist_ok=True)
         Image.new("L", (size, size)).save(tmp_path / "mixed" / f"{i}.png")
-    asked = {"subject": digits(30), "data": digits(30, start=30), "extractor": eyes, "quiet": True, "metrics": "fd"}
-    asked |= how
-    subject = asked.pop("subject")
+    settings = {"subject": digits(30), "data": digits(30, start=30), "extractor": eyes, "quiet": True, "metrics": "fd"}
+    settings |= how
+    subject = settings.pop("subject")
     if isinstance(subject, str) and subject in ("empty", "mixed"):
         subject = tmp_path / subject
     with pytest.raises(UserError, match=says.replace("(", r"\(")) as error:
-        rivals.score(subject, asked.pop("data"), **asked)
+        rivals.score(subject, settings.pop("data"), **settings)
     assert "\n" not in str(error.value)
 
 
 def test_a_list_of_metrics_is_read_once_each_in_order():
-    assert chosen("KID, prdc,recall") == ["kid", "precision", "recall", "density", "coverage"]
+    assert parse_metrics("KID, prdc,recall") == ["kid", "precision", "recall", "density", "coverage"]
 
 
-def test_scores_are_found_by_either_name_and_told_with_their_error():
+def test_scores_are_found_by_either_name_and_printed_with_their_error():
     scores = Scores([Value("fd", "FD-x", 1234.56, 7.0), Value("density", "density", 0.5)], ["fid: none"])
     assert scores["fd"] is scores["FD-x"] and "1,235 ± 7" in str(scores) and "missing: fid: none" in str(scores)
     with pytest.raises(KeyError):
@@ -271,8 +259,8 @@ def run_cli(*words):
     return left.value.code
 
 
-FAST = ("--net", "mlp", "--generator-widths", "8", "--discriminator-widths", "8", "--latent", "4", "--size", "16")
-FAST += ("--sheet", "4", "--sample-every", "9 steps", "--quiet")
+FAST = ("--net", "mlp", "--generator-widths", "8", "--discriminator-widths", "8", "--latent-dim", "4", "--size", "16")
+FAST += ("--sample-grid", "4", "--sample-every", "9 steps", "--quiet")
 
 
 def test_a_run_is_scored_from_the_command_line_into_its_folder(eyes, tmp_path, capsys):
@@ -281,10 +269,10 @@ def test_a_run_is_scored_from_the_command_line_into_its_folder(eyes, tmp_path, c
     capsys.readouterr()
     words = ("score", out, "--metrics", "fd,kid,fid", "--extractor", eyes, "-n", 80, "--quiet", "--json")
     assert run_cli(*words) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert [value["name"] for value in told["values"]] == ["FD-classifier", "KID-classifier"]
-    assert told["values"][0]["real"] == "mnist5k" and told["values"][0]["real_size"] == 16
-    assert told["values"][0]["fake"] == str(out) and told["missing"][0].startswith("fid: inception has no weights")
+    result = json.loads(capsys.readouterr().out)
+    assert [value["name"] for value in result["values"]] == ["FD-classifier", "KID-classifier"]
+    assert result["values"][0]["real"] == "mnist5k" and result["values"][0]["real_size"] == 16
+    assert result["values"][0]["fake"] == str(out) and result["missing"][0].startswith("fid: inception has no weights")
     # Another metric joins; the same one takes the place of the old; the values of another generator go.
     assert run_cli("score", out, "--metrics", "kid,prdc", "--extractor", eyes, "-n", 80, "--quiet") == 0
     said = capsys.readouterr().out
@@ -292,7 +280,7 @@ def test_a_run_is_scored_from_the_command_line_into_its_folder(eyes, tmp_path, c
     kept = json.loads((out / "scores.json").read_text())["values"]
     assert sorted(value["metric"] for value in kept) == ["coverage", "density", "fd", "kid", "precision", "recall"]
     page = (out / "report.html").read_text()
-    assert "FD-classifier" in page and "extractor hash" in page and "Generated images beside their nearest" in page
+    assert "FD-classifier" in page and "extractor_hash" in page and "Nearest training images" in page
     assert run_cli("train", "--resume", "--out", out, "--until", "6 steps", "--quiet") == 0
     assert run_cli("score", out, "--metrics", "fd", "--extractor", eyes, "-n", 80, "--quiet") == 0
     assert [value["metric"] for value in json.loads((out / "scores.json").read_text())["values"]] == ["fd"]
@@ -301,9 +289,9 @@ def test_a_run_is_scored_from_the_command_line_into_its_folder(eyes, tmp_path, c
     assert capsys.readouterr().err.startswith("rivals: unknown metric 'fdd': did you mean fd")
 
 
-def test_a_classifiers_run_draws_nothing(tmp_path):
-    keep(small_net(), tmp_path / "classifier.safetensors", {})
-    with pytest.raises(UserError, match="is no generator, so it draws nothing"):
+def test_a_run_of_a_classifier_has_no_sample_grids(tmp_path):
+    save_network(small_net(), tmp_path / "classifier.safetensors", {})
+    with pytest.raises(UserError, match="is not a generator"):
         rivals.score(tmp_path / "classifier.safetensors", "mnist5k", quiet=True)
 
 
@@ -311,133 +299,41 @@ def test_a_classifiers_run_draws_nothing(tmp_path):
 def test_lite0_is_the_default_where_inception_is_not(tmp_path, capsys):
     source = torch.Generator().manual_seed(0)
     fake = tmp_path / "fake"
-    from rivals.reports.sheet import save_folder
+    from rivals.reports.image_grid import save_folder
 
     save_folder(torch.randint(0, 256, (20, 1, 16, 16), dtype=torch.uint8, generator=source).numpy(), fake)
     words = ("score", fake, "mnist5k", "--size", 16, "-n", 20, "--metrics", "fd", "--quiet", "--json")
     assert run_cli(*words, "--out", tmp_path / "out") == 0
     (value,) = json.loads(capsys.readouterr().out)["values"]
     assert value["name"] == "FD-lite0" and value["resize"] == "antialiased bilinear to 112 px"
-    assert value["extractor_hash"] == "97a821455b596789" and (tmp_path / "out" / "neighbours.png").exists()
+    assert value["extractor_hash"] == "97a821455b596789" and (tmp_path / "out" / "neighbors.png").exists()
 
 
-@pytest.fixture
-def quick_eyes(monkeypatch):
-    """Scores during training by a small extractor, in no time."""
-    monkeypatch.setattr(
-        viewing, "find_extractor", lambda name, device: open_classifier(small_net(), size=16, channels=1)
+@pytest.mark.parametrize(("flags", "sides"), [(("--crop", "--size", 16), (16, 16)), (("--crop",), (20, 16))])
+def test_generated_images_of_files_are_read_with_the_options_that_were_given(tmp_path, capsys, eyes, flags, sides):
+    """Of any shape and size, and with files that cannot be read."""
+    pixels = np.random.default_rng(0)
+    for name, height, width in (("fake", 20, 28), ("real", 16, 16)):
+        (tmp_path / name).mkdir()
+        for number in range(12):
+            grown = number if "--size" in flags else 0  # without a size all have to be of one
+            noise = pixels.integers(256, size=(height + grown, width + grown), dtype=np.uint8)
+            Image.fromarray(noise).save(tmp_path / name / f"{number}.png")
+    (tmp_path / "fake" / "bad.png").write_text("no image")
+    words = (
+        "score",
+        tmp_path / "fake",
+        tmp_path / "real",
+        "--metrics",
+        "kid",
+        "--extractor",
+        eyes,
+        "--json",
+        "--quiet",
     )
-
-
-PLAY = {"net": "mlp", "generator_widths": (8,), "discriminator_widths": (8,), "latent": 4, "size": 16, "quiet": True}
-PLAY |= {"sheet": 4, "sample_every": "9 steps"}
-
-
-def live(run):
-    return {r["step"]: r["score/FD-classifier"] for r in run.records() if "score/FD-classifier" in r}
-
-
-def test_scores_during_training_keep_the_best_state(quick_eyes, tmp_path):
-    run = rivals.train(
-        "mnist5k", **PLAY, until="12 steps", score_every="3 steps", score_seconds=0.5, out=tmp_path / "a"
-    )
-    values = live(run)
-    assert list(values) == [0, 3, 6, 9, 12]
-    protocol = run.about["score"]
-    assert protocol["metric"] == "FD-classifier" and protocol["n_real"] >= 4 * 64 and protocol["seconds"] == 0.5
-    best = min((step for step in values if step), key=lambda step: values[step])
-    assert run.result()["best"] == {"FD-classifier": values[best], "images": best * 64}
-    assert json.loads((tmp_path / "a" / "generator.json").read_text())["step"] == best
-    # The state that is kept is the one that was scored so.
-    real = viewing.of_set(rivals.load_images("mnist5k", size=16), protocol["n_real"])
-    eyes = open_classifier(small_net(), size=16, channels=1)
-    quietly = {"logits": False, "what": "", "show": lambda what, done, n: None}
-    fake = viewing.of_generator(run.generator, protocol["n_fake"], protocol["seed"], "")
-    again = distance(viewing.look(eyes, real, **quietly), viewing.look(eyes, fake, **quietly))
-    assert again == pytest.approx(values[best], rel=1e-4)
-    page = (tmp_path / "a" / "report.html").read_text()
-    assert "Distance to the data" in page and "On the way." in page
-
-
-def test_a_run_that_is_scored_resumes_to_the_same_scores_and_the_same_best(quick_eyes, tmp_path, monkeypatch):
-    how = {**PLAY, "score_every": "3 steps", "score_seconds": 0.5, "checkpoint_every": "4 steps"}
-    # The one thing that a clock decides; a quotient clear of whole numbers, which rounding would carry over.
-    monkeypatch.setattr(api.live.LiveScore, "_cost", lambda self: 0.5 / 700.5)
-    whole = rivals.train("mnist5k", **how, until="14 steps", out=tmp_path / "whole")
-    assert whole.about["score"]["n_fake"] == 700
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "append", killed_after(8, Run.append))
-        with pytest.raises(Killed):
-            rivals.train("mnist5k", **how, until="14 steps", out=tmp_path / "cut")
-    monkeypatch.setattr(api.live.LiveScore, "_cost", lambda self: pytest.fail("it was measured in the first part"))
-    cut = rivals.train(out=tmp_path / "cut", resume=True, quiet=True)
-    assert live(cut) == live(whole) and cut.result()["best"] == whole.result()["best"]
-    assert (cut.folder / "generator.safetensors").read_bytes() == (whole.folder / "generator.safetensors").read_bytes()
-    assert cut.about["pace"]["score_every"] == "3 steps"
-
-
-class Killed(BaseException):
-    pass
-
-
-def killed_after(step, append):
-    """A journal that breaks once a record of a later step comes, as a kill would have it."""
-
-    def write(self, records):
-        records = list(records)
-        if any(record["step"] > step for record in records):
-            raise Killed
-        append(self, records)
-
-    return write
-
-
-def test_the_budget_needs_scores_and_sense(tmp_path):
-    with pytest.raises(UserError, match="add --score-every"):
-        rivals.train("mnist5k", **PLAY, until="1 steps", score_seconds=3.0, out=tmp_path / "a")
-    with pytest.raises(UserError, match="--score-seconds -1 cannot work"):
-        rivals.train("mnist5k", **PLAY, until="1 steps", score_every="1 steps", score_seconds=-1.0, out=tmp_path / "a")
-    assert not (tmp_path / "a").exists()
-
-
-def test_an_interrupted_best_is_forgotten_with_its_future(tmp_path):
-    from types import SimpleNamespace
-
-    from rivals.game.best import Best
-    from rivals.game.checkpoint import Checkpoints
-    from rivals.game.health import Health
-    from rivals.game.play import Moment
-
-    game = SimpleNamespace(rate=1.0, state=lambda: {"w": torch.ones(1)})
-    best = Best(game, Checkpoints(tmp_path), "score/x", Health({}))
-    for step, score in ((0, 1.0), (5, 9.0), (10, 7.0), (15, 8.0)):
-        best.see(score, Moment(step, step, 0.0, 0.0))
-        assert list(best({"step": step, "images": step, "seconds": 0.0, "score/x": score})) == []
-    assert best.step == 10 and [path.stem for path in best.checkpoints.paths()] == [f"{5:012d}", f"{10:012d}"]
-    best.recall([{"step": 0, "score/x": 1.0}, {"step": 5, "score/x": 9.0}])
-    assert best.step == 5 and [path.stem for path in best.checkpoints.paths()] == [f"{5:012d}"]
-    best.recall([])
-    assert best.score == math.inf and best.checkpoints.paths() == []
-
-
-def test_the_best_state_at_a_checkpoint_outlives_better_ones_after_it(tmp_path):
-    from types import SimpleNamespace
-
-    from rivals.game.best import Best
-    from rivals.game.checkpoint import Checkpoints
-    from rivals.game.health import Health
-    from rivals.game.play import Moment
-
-    game = SimpleNamespace(rate=1.0, state=lambda: {"w": torch.ones(1)})
-    own = Checkpoints(tmp_path / "checkpoints")
-    best = Best(game, Checkpoints(tmp_path / "best", beside=own), "score/x", Health({}))
-    past = []
-    for step in range(1, 10):
-        best.see(-step, Moment(step, step, 0.0, 0.0))
-        past.append({"step": step, "images": step, "seconds": 0.0, "score/x": -step})
-        list(best(past[-1]))
-        if step == 5:
-            own.save(step, {"w": torch.ones(1)}, {})
-    assert [int(path.stem) for path in best.checkpoints.paths()] == [5, 8, 9]
-    best.recall(past[:5])
-    assert best.step == 5 and best.checkpoints.load()[1]["step"] == 5
+    assert run_cli(*words, *flags) == 2
+    assert "--skip-bad" in capsys.readouterr().err
+    assert run_cli(*words, *flags, "--skip-bad") == 0
+    (value,) = json.loads(capsys.readouterr().out)["values"]
+    assert (value["fake_size"], value["real_size"]) == sides
+    assert (value["n_fake"], value["n_real"]) == (12, 12)

@@ -1,11 +1,7 @@
 """Adversarial training end to end: every method runs and resumes, the best state is kept, collapse is rolled back."""
 
+import dataclasses
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -13,20 +9,24 @@ import torch
 from PIL import Image
 
 import rivals
-from rivals import Linf, cli
+from helpers.commands import assert_refused
+from helpers.kill_and_resume import assert_killed_run_resumes
+from rivals import Linf
+from rivals.base.duration import Duration
 from rivals.base.errors import UserError
+from rivals.base.run_folder import Run
+from rivals.game.callbacks import Every, Progress
 from rivals.game.checkpoint import Checkpoints
+from rivals.game.classifier_step import ClassifierStep
 from rivals.game.game import Game, Turn
-from rivals.game.guard import Guard, Relapse
-from rivals.game.ledger import NonFinite
-from rivals.game.lesson import Lesson
-from rivals.game.play import Interlude, Moment, Saving, play
-from rivals.game.players import Player, adam
+from rivals.game.loop import Saving, play
+from rivals.game.metric_buffer import NonFinite
+from rivals.game.player import Player, adam
+from rivals.game.robust_checkpoint import CatastrophicOverfitting, RobustCheckpoint
 from rivals.losses.classification import cross_entropy
-from rivals.recipes import METHODS, HardenConfig
-from rivals.reports.run import Run
+from rivals.recipes import HARDENING, METHODS, HardenConfig
 
-TINY = {"widths": (4, 8), "batch": 16, "quiet": True, "device": "cpu"}
+TINY = {"widths": (4, 8), "batch_size": 16, "quiet": True, "device": "cpu"}
 
 
 def picture(folder, name, count, make):
@@ -49,19 +49,19 @@ def stripes(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_learns_to_stand(stripes, method):
+def test_every_method_gives_a_robust_classifier(stripes, method):
     run = rivals.harden(stripes, Linf(0.1), method=method, until="10 epochs", lr=5e-3, out="runs/hard", **TINY)
     result = run.result()
     assert result["state"] == "finished"
     assert result["accuracy/test"] > 0.9
     assert result["accuracy/pgd"] > 0.8 or method == "augment"  # whose images are in no ball
-    about = run.about
+    about = run.info
     assert about["hardened"] == {"norm": "linf", "eps": 0.1, "method": method}
     assert json.loads((run.folder / "classifier.json").read_text())["hardened"] == about["hardened"]
     assert about["config"]["eps"] == "0.1"
 
 
-def test_awp_extra_images_weights_and_a_ramp_go_together(stripes, tmp_path):
+def test_awp_extra_images_weights_and_eps_warmup_go_together(stripes, tmp_path):
     rivals.classify(stripes, until="3 epochs", out="runs/plain", **TINY)
     run = rivals.harden(
         stripes,
@@ -72,7 +72,7 @@ def test_awp_extra_images_weights_and_a_ramp_go_together(stripes, tmp_path):
         extra=stripes,
         extra_share=0.25,
         weights="runs/plain",
-        ramp=0.5,
+        eps_warmup=0.5,
         until="6 epochs",
         out="runs/all",
         **TINY,
@@ -80,50 +80,33 @@ def test_awp_extra_images_weights_and_a_ramp_go_together(stripes, tmp_path):
     assert run.result()["accuracy/pgd"] > 0.8
 
 
-def test_only_the_average_answers_by_mirror_images(stripes):
-    told = {"method": "fgsm", "ema": "200", "until": "3 epochs", "seed": 3, **TINY}
-    plain = rivals.harden(stripes, Linf(0.1), out="runs/plain", **told).classifier
-    run = rivals.harden(stripes, Linf(0.1), mirror=True, out="runs/mirror", **told)
-    mirrored = run.classifier
+def test_only_the_evaluation_network_uses_flip_tta(stripes):
+    settings = {"method": "fgsm", "ema": "200", "until": "3 epochs", "seed": 3, **TINY}
+    plain = rivals.harden(stripes, Linf(0.1), out="runs/plain", **settings).classifier
+    run = rivals.harden(stripes, Linf(0.1), flip_tta=True, out="runs/flip", **settings)
+    flipped = run.classifier
     for name, weight in plain.state_dict().items():  # so learning cost no second pass, and was the same
-        assert torch.equal(weight, mirrored.state_dict()[name]), name
+        assert torch.equal(weight, flipped.state_dict()[name]), name
     x = torch.rand(6, 1, 8, 8)
-    torch.testing.assert_close(mirrored(x), (plain(x) + plain(x.flip(3))) / 2)
-    assert not torch.equal(mirrored(x), plain(x))
-    again = rivals.harden(stripes, Linf(0.1), weights="runs/mirror", out="runs/again", **told).classifier
-    assert not again.spec["mirror"]  # it was not asked for
+    torch.testing.assert_close(flipped(x), (plain(x) + plain(x.flip(3))) / 2)
+    assert not torch.equal(flipped(x), plain(x))
+    again = rivals.harden(stripes, Linf(0.1), weights="runs/flip", out="runs/again", **settings).classifier
+    assert not again.spec["flip_tta"]  # it was not set
 
 
 def test_hardening_from_weights_begins_where_they_are(stripes):
     plain = rivals.classify(stripes, until="10 epochs", out="runs/plain", **TINY)
     run = rivals.harden(stripes, Linf(0.05), weights="runs/plain", until="1 steps", out="runs/one", **TINY)
-    first = next(record for record in run.records() if "accuracy/held" in record)
+    first = next(record for record in run.records() if "accuracy/held_out" in record)
     assert plain.result()["accuracy/test"] == 1.0
-    assert first["images"] == 0 and first["accuracy/held"] == 1.0
+    assert first["images"] == 0 and first["accuracy/held_out"] == 1.0
 
 
 def test_a_killed_run_resumes_to_the_same_bytes(stripes, tmp_path):
-    words = ["harden", stripes, "--widths", "4", "8", "--batch", "8", "--until", "200 steps", "--method", "free"]
+    words = ["harden", stripes, "--widths", "4", "8", "--batch-size", "8", "--until", "80 steps", "--method", "free"]
     words += ["--eps", "16/255", "--ema", "100", "--checkpoint-every", "10 steps", "--quiet", "--device", "cpu"]
     words += ["--optimizer", "muon", "--precision", "bf16"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-    def start(*more):
-        return subprocess.Popen([sys.executable, "-m", "rivals", *words, *more], env=environment, stdout=-3, stderr=-3)
-
-    assert start("--out", "runs/whole").wait(100) == 0
-    killed = start("--out", "runs/killed")
-    deadline = time.monotonic() + 100
-    while not list((tmp_path / "runs" / "killed" / "checkpoints").glob("*[1-9]*")):
-        assert killed.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    with pytest.raises(SystemExit) as left:
-        cli.main(["harden", "--resume", "--out", "runs/killed", "--quiet"])
-    assert not left.value.code
-    whole, resumed = (tmp_path / "runs" / name / "classifier.safetensors" for name in ("whole", "killed"))
-    assert whole.read_bytes() == resumed.read_bytes()
+    assert_killed_run_resumes(words, home=tmp_path, weights="classifier.safetensors")
 
 
 class Dial(torch.nn.Module):
@@ -138,38 +121,37 @@ class Dial(torch.nn.Module):
 
 
 class Ones:
-    n, batch, world = 8, 4, 1
+    n, batch_size, micro_batches = 8, 4, 1
 
-    def draw(self, index, lane=0):
+    def draw(self, index, stream=0, part=0):
         return torch.full((4, 1, 2, 2), 255, dtype=torch.uint8), torch.ones(4, dtype=torch.int64)
 
 
 def guarded(tmp_path, course, saves="1 steps"):
-    """A game whose looks find, at each step, what ``course`` says of (robust, one-step) accuracy."""
-    run = Run.create(tmp_path / "run", {"verb": "test"})
-    game = Game({"classifier": Player(Dial(), adam(0.1))}, [Turn("classifier", cross_entropy())], scene=Lesson)
+    """A game whose evaluations find, at each step, what ``course`` says of (robust, one-step) accuracy."""
+    run = Run.create(tmp_path / "run", {"command": "test"})
+    game = Game(
+        {"classifier": Player(Dial(), adam(0.1))}, [Turn("classifier", cross_entropy())], make_step=ClassifierStep
+    )
     own = Checkpoints(run.checkpoints)
-    guard = Guard(game, Checkpoints(run.folder / "best", beside=own), classes=2)
+    guard = RobustCheckpoint(game, Checkpoints(run.folder / "best", others=own), classes=2)
 
-    def look(moment: Moment):
-        robust, one_step = course(moment.step, game)
-        record = {"images": moment.images, "step": moment.step, "seconds": 0.0}
+    def evaluate(progress: Progress):
+        robust, one_step = course(progress.step, game)
+        record = {"images": progress.images, "step": progress.step, "seconds": 0.0}
         record |= {"accuracy/pgd": robust, "accuracy/fgsm": one_step}
         yield record
-        guard.see(record, moment)
 
-    from rivals.base.spans import Span
+    from rivals.base.duration import Duration
 
     def go():
         return play(
             game,
             Ones(),
             until="12 steps",
-            journal=run,
-            saving=Saving(own, Span.parse(saves)),
-            interludes=[Interlude(Span.parse("1 steps"), look)],
-            watch=guard,
-            rollback=True,
+            callbacks=[Every(Duration.parse("1 steps"), evaluate), guard],
+            log=run,
+            saving=Saving(own, Duration.parse(saves), rollback=True),
         )
 
     return run, game, guard, go
@@ -179,32 +161,32 @@ def test_catastrophic_overfitting_is_rolled_back_to_the_last_good_state(tmp_path
     """At step 7 robust accuracy is gone, as long as the rate is whole; with a lower one all goes well."""
 
     def course(step, game):
-        return (0.0, 0.99) if step == 7 and game.rate == 1 else (0.8 + step / 1000, 0.9)
+        return (0.0, 0.99) if step == 7 and game.lr_scale == 1 else (0.8 + step / 1000, 0.9)
 
     run, game, _, go = guarded(tmp_path, course)
     assert go().step == 12
-    assert game.rate == 0.5
-    (told,) = (record for record in run.records() if "rollback" in record)
-    assert told["rollback"] == 6
-    assert "robust accuracy fell from 80.6% to 0.0% under PGD while 99.0% survive one step" in told["says"]
+    assert game.lr_scale == 0.5
+    (rollback,) = (record for record in run.records() if "rollback" in record)
+    assert rollback["rollback"] == 6
+    assert "robust accuracy fell from 80.6% to 0.0% under PGD, while it is 99.0% under FGSM" in rollback["message"]
     robust = [record["accuracy/pgd"] for record in run.records() if "accuracy/pgd" in record]
     assert robust == pytest.approx([0.8 + step / 1000 for step in range(13)])
 
 
 def test_a_collapse_that_returns_ends_the_run_with_the_best_state(tmp_path):
     run, game, _, go = guarded(tmp_path, lambda step, game: (0.0, 0.99) if step == 3 else (0.8, 0.9))
-    with pytest.raises(Relapse):
+    with pytest.raises(CatastrophicOverfitting):
         go()
-    assert game.rate == 0.5**8
+    assert game.lr_scale == 0.5**8
     assert Checkpoints(run.folder / "best").load()[1]["step"] == 2
 
 
-def test_robust_overfitting_is_told_and_the_best_state_kept(tmp_path):
+def test_robust_overfitting_is_reported_and_the_best_state_kept(tmp_path):
     run, _, guard, go = guarded(tmp_path, lambda step, game: (0.8 - 0.02 * abs(step - 5), 0.9))
     go()
     alarms = [record for record in run.records() if "alarm" in record]
     assert [alarm["raised"] for alarm in alarms] == [True]
-    assert alarms[0]["step"] == 7 and "80.0% did at step 5" in alarms[0]["says"]
+    assert alarms[0]["step"] == 7 and "from 80.0% at step 5" in alarms[0]["message"]
     assert Checkpoints(run.folder / "best").load()[1]["step"] == 5
     assert list(guard.active) == ["robust-overfitting"]
 
@@ -218,14 +200,14 @@ def test_states_after_the_checkpoint_gone_back_to_are_no_longer_the_best(tmp_pat
     """Saved at step 5, ever better up to step 9; there a number bursts, and what comes then is another course."""
 
     def course(step, game):
-        if game.rate < 1 and step > 5:
+        if game.lr_scale < 1 and step > 5:
             return after(step), 0.9
         if step == 9:
             raise NonFinite("loss/classifier", 9)
         return 0.8 + step / 1000, 0.9
 
     run, game, _, go = guarded(tmp_path, course, saves="5 steps")
-    assert go().step == 12 and game.rate == 0.5
+    assert go().step == 12 and game.lr_scale == 0.5
     assert Checkpoints(run.folder / "best").load()[1]["step"] == best
 
 
@@ -233,26 +215,17 @@ def test_losing_to_one_step_too_is_robust_overfitting_and_not_rolled_back(tmp_pa
     """PGD leaves less than half of what stood at best, but hardly less than one step does."""
     run, game, guard, go = guarded(tmp_path, lambda step, game: (0.8, 0.9) if step < 3 else (0.35, 0.42))
     assert go().step == 12
-    assert game.rate == 1 and not any("rollback" in record for record in run.records())
+    assert game.lr_scale == 1 and not any("rollback" in record for record in run.records())
     assert list(guard.active) == ["robust-overfitting"]
 
 
-def test_a_net_that_knows_nothing_is_not_the_best(tmp_path):
+def test_an_untrained_network_is_not_the_best(tmp_path):
     run, _, _, go = guarded(tmp_path, lambda step, game: (0.5 if step < 3 else 0.1 + step / 1000, 0.5))
     go()
     assert Checkpoints(run.folder / "best").load()[1]["step"] == 12
 
 
-def refused(capsys, *words):
-    with pytest.raises(SystemExit) as left:
-        cli.main(list(words))
-    said = capsys.readouterr().err.strip()
-    assert left.value.code == 2, said
-    assert len(said.splitlines()) == 1, said
-    return said
-
-
-def test_what_a_user_gets_wrong_is_said_in_one_line(stripes, capsys, tmp_path):
+def test_user_errors_are_reported_in_one_line(run_rivals, stripes, tmp_path):
     flat = tmp_path / "flat"
     flat.mkdir()
     for number in range(12):
@@ -260,30 +233,33 @@ def test_what_a_user_gets_wrong_is_said_in_one_line(stripes, capsys, tmp_path):
     bars = np.full((8, 8), 100)
     picture(tmp_path / "others", "up", 12, lambda: bars)
     picture(tmp_path / "others", "down", 12, lambda: bars)
-    rivals.train(stripes, until="1 steps", batch=4, out="runs/gan", quiet=True, device="cpu")
+    rivals.train(stripes, until="1 steps", batch_size=4, out="runs/gan", quiet=True, device="cpu")
     quick = ["--until", "1 steps", "--quiet", "--device", "cpu", "--widths", "4"]
     for words, says in (
         (["--method", "trads"], "unknown method 'trads': did you mean trades?"),
         (["--norm", "l3"], "unknown norm 'l3'"),
         (["--norm", "l2"], "--norm l2 needs a radius"),
         (["--eps", "8"], "did you mean 8/255?"),
-        (["--eps", "x"], "eps 'x' is no radius"),
-        (["--eps", "0"], "an eps of 0 leaves nothing to harden against"),
+        (["--eps", "x"], "eps 'x' is not a radius"),
+        (["--eps", "0"], "an eps of 0 is not an attack"),
         (["--method", "noise", "--steps", "3"], "--steps has no meaning for the method noise"),
-        (["--method", "mart", "--steps", "0"], "--steps 0 makes no attack"),
+        (["--method", "mart", "--steps", "0"], "--steps 0 is not an attack"),
         (["--extra-share", "0.3"], "--extra-share has no meaning without --extra"),
         (["--extra", "nowhere"], "unknown data set 'nowhere'"),
         (["--method", "pgd", "--beta", "3"], "--beta has no meaning for the method pgd"),
-        (["--method", "trades", "--mix", "0.5"], "--mix has no meaning for the method trades"),
-        (["--method", "free", "--awp", "0.01"], "--awp does not go with the method free"),
+        (
+            ["--method", "trades", "--adversarial-weight", "0.5"],
+            "--adversarial-weight has no meaning for the method trades",
+        ),
+        (["--method", "free", "--awp", "0.01"], "--awp cannot be combined with the method free"),
         (["--start", "somewhere"], "unknown start 'somewhere'"),
         (["--extra", str(flat)], "have no classes"),
-        (["--extra", str(tmp_path / "others")], "have the classes"),
-        (["--extra", "runs/gan"], "draws no classes"),
+        (["--extra", str(tmp_path / "others")], "'others' has down, up; the run has lie, stand"),
+        (["--extra", "runs/gan"], "is not a conditional generator"),
         (["--weights", "runs/gan"], "does not fit this data"),
         (["--weights", "nowhere"], "no network at 'nowhere'"),
     ):
-        assert says in refused(capsys, "harden", stripes, *quick, *words), words
+        assert says in assert_refused(run_rivals("harden", stripes, *quick, *words)), words
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["gan"]
 
 
@@ -292,20 +268,40 @@ def test_a_ball_wider_than_half_the_range_is_warned_of(stripes):
         rivals.harden(stripes, Linf(0.6), until="1 steps", out="runs/wide", **TINY)
 
 
-def test_another_method_forgets_what_the_one_before_was_told():
-    told = HardenConfig().changed(method="trades", beta=3.0, steps=7)
-    assert told.changed(method="fgsm").resolved == METHODS["fgsm"]
-    assert told.resolved.step == pytest.approx(2.5 / 7)
+def test_another_method_drops_the_settings_of_the_one_before():
+    config = HardenConfig().changed(method="trades", beta=3.0, steps=7)
+    assert config.changed(method="fgsm").resolved == dataclasses.replace(METHODS["fgsm"], step_size=1.25)
+    assert config.resolved.step_size == pytest.approx(2.5 / 7)
     with pytest.raises(UserError, match="--beta has no meaning"):
-        told.changed(method="pgd", beta=1.0)
+        config.changed(method="pgd", beta=1.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "step_size"),
+    [
+        ({"method": "fgsm"}, 1.25),  # Wong et al. 2020
+        ({"method": "fgsm", "start": "nfgsm"}, 1.0),  # N-FGSM: alpha = eps (de Jorge et al. 2022)
+        ({"method": "fgsm", "start": "nfgsm", "step_size": 1.25}, 1.25),
+        ({"method": "trades", "steps": 1, "start": "nfgsm"}, 1.0),
+        ({"method": "pgd", "start": "nfgsm", "steps": 5}, 0.5),
+        ({"method": "trades"}, 0.25),
+    ],
+)
+def test_the_step_size_is_that_of_the_paper(settings, step_size):
+    assert HardenConfig().changed(**settings).resolved.step_size == step_size
+
+
+def test_the_recipe_of_color_images_is_n_fgsm():
+    method = HARDENING["resnet"]().resolved
+    assert (method.steps, method.start, method.step_size) == (1, "nfgsm", 1.0)
 
 
 def test_an_attack_that_is_still_growing_is_no_overfitting_to_one_step():
-    """As a run on MNIST went that ended at 96 %: at the whole radius PGD felled all while the ball was still small."""
+    """As a run on MNIST went that ended at 96%: at the whole radius PGD fooled all while the ball was still small."""
     early = {"images": 50_048, "step": 391, "seconds": 1.0, "accuracy/fgsm": 0.76, "accuracy/pgd": 0.0}
-    guard = Guard(None, None, classes=10, whole=125_000)
-    assert list(guard(early)) == [] and not guard.active
-    (alarm,) = guard(early | {"images": 150_016})
+    guard = RobustCheckpoint(None, None, classes=10, eps_warmup=Duration(125_000, "images"))
+    assert list(guard._alarms(early)) == [] and not guard.active
+    (alarm,) = guard._alarms(early | {"images": 150_016})
     assert alarm["alarm"] == "one-step-overfitting" and alarm["raised"]
-    (over,) = guard(early | {"images": 200_064, "accuracy/pgd": 0.9})
+    (over,) = guard._alarms(early | {"images": 200_064, "accuracy/pgd": 0.9})
     assert not over["raised"] and not guard.active

@@ -1,4 +1,4 @@
-"""The recipe that fits itself: what the rules choose, that the user's word stands, and that it is all written down."""
+"""The recipe that configures itself: what the rules choose; settings of the user are kept, and all is recorded."""
 
 import json
 
@@ -7,18 +7,19 @@ import pytest
 import torch
 
 import rivals
-from rivals.api import automatic as fitting
+from rivals.api.training import auto_config as fitting
+from rivals.base.duration import Duration
 from rivals.base.errors import UserError
 from rivals.data.imageset import ImageSet
-from rivals.nets.build import build_discriminator, build_generator
-from rivals.nets.canvas import Canvas
-from rivals.recipes import automatic as rules
+from rivals.nets.factory import build_discriminator, build_generator
+from rivals.nets.padding import PaddedSize
+from rivals.recipes import auto_rules as rules
 
 CPU = torch.device("cpu")
 
 
 def facts(**said):
-    return rules.Facts(**({"n": 50_000, "size": 32, "channels": 3} | said))
+    return rules.DataFacts(**({"n": 50_000, "size": 32, "channels": 3} | said))
 
 
 def images(n=40, size=8, channels=1, classes=2):
@@ -49,10 +50,10 @@ def test_widths_halve_with_every_doubling_and_stop_at_a_vector():
 def test_halving_ends_near_four_pixels_and_the_networks_can_be_built(size, stages):
     chosen = rules.widths(64, facts(size=size))["generator_widths"]
     assert len(chosen) == stages
-    assert 3 <= Canvas.of(size, stages).base <= 6
+    assert 3 <= PaddedSize.of(size, stages).base <= 6
     draws = build_generator("dcgan", size=size, channels=1, widths=(1,) * stages)
-    judges = build_discriminator("dcgan", size=size, channels=1, widths=(1,) * stages)
-    assert judges(draws(torch.randn(2, 100))).shape == (2,)
+    discriminator = build_discriminator("dcgan", size=size, channels=1, widths=(1,) * stages)
+    assert discriminator(draws(torch.randn(2, 100))).shape == (2,)
 
 
 @pytest.mark.parametrize(
@@ -62,96 +63,105 @@ def test_a_budget_is_counted_in_images_unless_it_is_a_time(until, comes_to):
     assert rules.budget(rivals.recipes.auto().changed(until=until), 50_000) == comes_to
 
 
-def test_the_data_decide_gamma_and_mirrors():
-    colour, _ = rules.basis(facts(size=64))
-    assert colour.r1.start == colour.r2.start == pytest.approx(4 * rules.GAMMA)
-    assert colour.flip
-    grey, why = rules.basis(facts(channels=1))
-    assert not grey.flip
-    assert "writing" in why["flip"]
+def test_the_data_decide_gamma_and_flips():
+    color, _ = rules.settings_for_data(facts(size=64))
+    assert color.r1.start == color.r2.start == pytest.approx(4 * rules.GAMMA)
+    assert color.flip
+    gray, why = rules.settings_for_data(facts(channels=1))
+    assert not gray.flip
+    assert "text" in why["flip"]
 
 
 def test_images_that_come_too_often_are_changed_before_the_discriminator_sees_them():
-    assert rules.course(99 * 500, facts(n=500))[0]["augment"] == "none"
-    assert rules.course(101 * 500, facts(n=500))[0]["augment"] == "diff"
+    assert rules.settings_for_length(99 * 500, Duration(1, "epochs"), facts(n=500))[0]["augment"] == "none"
+    assert rules.settings_for_length(101 * 500, Duration(1, "epochs"), facts(n=500))[0]["augment"] == "diff"
 
 
-def test_the_average_and_the_rates_follow_the_length():
-    told, _ = rules.course(1_234_567, facts())
-    assert told["ema"].start == 62_000
-    assert (told["generator_lr"].images, told["generator_lr"].end) == (1_200_000, 2e-4)
-    assert rules.course(500, facts())[0]["ema"].start == 1_000
-    assert rules.course(1e9, facts())[0]["ema"].start == 500_000
+def test_ema_and_learning_rates_follow_the_length():
+    settings, _ = rules.settings_for_length(1_234_567, Duration(1, "epochs"), facts())
+    assert settings["ema"].start == 62_000
+    assert (settings["generator_lr"].length, settings["generator_lr"].end) == (1_200_000, 2e-4)
+    assert rules.settings_for_length(500, Duration(1, "epochs"), facts())[0]["ema"].start == 1_000
+    assert rules.settings_for_length(1e9, Duration(1, "epochs"), facts())[0]["ema"].start == 500_000
 
 
 @pytest.mark.parametrize(
     ("until", "first"), [("20k images", 64), ("200k images", 128), ("400k images", 256), ("2M images", 512)]
 )
 def test_a_budget_in_images_takes_the_widest_network_that_it_fills(fast, until, first):
-    choice = fitting.choose(images(size=32, channels=3), {"until": until}, CPU, 0)
+    choice = fitting.fit_config(images(size=32, channels=3), {"until": until}, CPU, 0)
     assert choice.config.generator_widths[0] == first
     assert len(fast) == 1  # only for the estimate
 
 
 def test_a_budget_in_minutes_is_probed_width_by_width(fast):
     # w channels see 1e5 / w * 600 * 0.9 images, and want 1,500 w: up to 189 channels.
-    choice = fitting.choose(images(size=32, channels=3), {"until": "10 minutes"}, CPU, 0)
+    choice = fitting.fit_config(images(size=32, channels=3), {"until": "10 minutes"}, CPU, 0)
     assert choice.config.generator_widths == (128, 64, 32)
     assert [widths[0] for widths in fast] == [64, 96, 128, 192]
-    assert choice.speed == pytest.approx(1e5 / 128)
-    assert choice.images == pytest.approx(1e5 / 128 * 540)
+    assert choice.images_per_second == pytest.approx(1e5 / 128)
+    assert choice.total_images == pytest.approx(1e5 / 128 * 540)
 
 
-def test_what_the_user_says_stands(fast):
-    said = {"until": "400k images", "generator_widths": (24, 16, 16), "r1": 3, "augment": "none", "ema": 0, "batch": 8}
-    choice = fitting.choose(images(size=32, channels=3), said, CPU, 0)
+def test_settings_of_the_user_are_kept(fast):
+    said = {
+        "until": "400k images",
+        "generator_widths": (24, 16, 16),
+        "r1": 3,
+        "augment": "none",
+        "ema": 0,
+        "batch_size": 8,
+    }
+    choice = fitting.fit_config(images(size=32, channels=3), said, CPU, 0)
     assert choice.config.generator_widths == (24, 16, 16)
     assert choice.config.discriminator_widths == ()
     assert choice.config.r1.start == 3
     assert choice.config.augment == "none"  # though each image comes 10,000 times
     assert choice.config.ema.start == 0
-    assert choice.config.batch == 8
-    assert not set(said) & set(choice.why)
-    other = fitting.choose(images(size=32), {"net": "mlp", "until": "10 minutes"}, CPU, 0)
+    assert choice.config.batch_size == 8
+    assert not set(said) & set(choice.reasons)
+    other = fitting.fit_config(images(size=32), {"net": "mlp", "until": "10 minutes"}, CPU, 0)
     assert (other.config.net, other.config.generator_widths) == ("mlp", ())
-    assert "generator_widths" not in other.why
+    assert "generator_widths" not in other.reasons
     with pytest.raises(UserError, match="bach"):
-        fitting.choose(images(size=32), {"bach": 8}, CPU, 0)
+        fitting.fit_config(images(size=32), {"bach": 8}, CPU, 0)
 
 
-def test_the_probe_plays_the_game_and_leaves_the_callers_dice_alone():
+def test_the_probe_plays_the_game_and_leaves_the_random_state_alone():
     before = torch.get_rng_state()
-    config = rivals.recipes.auto().changed(batch=4, generator_widths=(8,), discriminator_widths=(8,), precision="fp32")
+    config = rivals.recipes.auto().changed(
+        batch_size=4, generator_widths=(8,), discriminator_widths=(8,), precision="fp32"
+    )
     assert fitting.probe(config, images(), CPU, 0) > 0
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_a_run_says_what_was_chosen_and_keeps_it(command, tmp_path, monkeypatch):
+def test_a_run_prints_what_was_chosen_and_stores_it(run_rivals, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(fitting, "PROBE", 0.01)
-    words = ["train", "mnist5k", "--until", "4 steps", "--batch", "4", "--hold-out", "50", "--out", "a", "--json"]
-    status, out, err = command(words)
+    monkeypatch.setattr(fitting, "PROBE_SECONDS", 0.01)
+    words = ["train", "mnist5k", "--until", "4 steps", "--batch-size", "4", "--hold-out", "50", "--out", "a", "--json"]
+    status, out, err = run_rivals(*words)
     assert status == 0, err
     assert json.loads(out)["state"] == "finished"
     assert "auto: for 4,450 images of 28 px, --until '4 steps'" in err
-    assert "generator_widths      64 32 16 (the widest that sees 1,500 images" in err
+    assert "generator_widths      64 32 16 (the widest with 1,500 images per channel" in err
     assert "images/s" in err and "memory" in err
     about = json.loads((tmp_path / "a" / "run.json").read_text())
     assert about["recipe"] == "auto"
     assert about["config"]["generator_widths"] == [64, 32, 16]
-    assert {"images_per_second", "images", "memory", "why"} <= about["auto"].keys()
+    assert {"images_per_second", "total_images", "memory_bytes", "reasons"} <= about["auto"].keys()
     # Resumed, it is the same game, whatever the machine can do now.
-    status, out, err = command(["train", "--resume", "--out", "a", "--until", "6 steps", "--json"])
+    status, out, err = run_rivals("train", "--resume", "--out", "a", "--until", "6 steps", "--json")
     assert status == 0, err
     assert json.loads(out)["step"] == 6
     assert "auto:" not in err
     assert json.loads((tmp_path / "a" / "run.json").read_text())["config"]["ema"] == about["config"]["ema"]
 
 
-def test_quiet_says_nothing_and_the_same_budget_is_the_same_game(command, tmp_path, monkeypatch):
+def test_quiet_prints_nothing_and_the_same_budget_gives_the_same_game(run_rivals, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(fitting, "PROBE", 0.01)
+    monkeypatch.setattr(fitting, "PROBE_SECONDS", 0.01)
     for name in ("a", "b"):
-        status, _, err = command(["train", "--until", "2 steps", "--batch", "4", "--out", name, "--quiet"])
+        status, _, err = run_rivals("train", "--until", "2 steps", "--batch-size", "4", "--out", name, "--quiet")
         assert (status, err) == (0, "")
     assert (tmp_path / "a/generator.safetensors").read_bytes() == (tmp_path / "b/generator.safetensors").read_bytes()

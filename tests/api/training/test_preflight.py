@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rivals.api.cautions import cautions, playable
+from rivals.api.training.preflight import check_trainable, warnings_for
 from rivals.base.errors import UserError
 from rivals.data.imageset import ImageSet
 from rivals.recipes import RECIPES
@@ -31,48 +31,48 @@ def game(recipe="quick", **settings):
         ({"until": "200 images", "discriminator_turns": 5}, 60, "less than one step of 320"),
     ],
 )
-def test_what_teaches_nothing_is_refused(settings, n, says):
+def test_data_that_cannot_be_trained_on_are_refused(settings, n, says):
     with pytest.raises(UserError, match=says):
-        playable(game(**settings), images(n))
+        check_trainable(game(**settings), images(n))
 
 
 def test_one_step_is_enough():
     for until in ("64 images", "1 steps", "0.01 minutes"):
-        playable(game(until=until), images())
-    playable(game(until="1 epochs"), images(64))
+        check_trainable(game(until=until), images())
+    check_trainable(game(until="1 epochs"), images(64))
 
 
-def test_what_may_disappoint_is_said_in_a_line_each():
-    assert cautions(game(), images()) == []
-    assert cautions(game("mlp"), images(size=20)) == []  # no canvas there
-    (told,) = cautions(game(), images(size=33))
-    assert told == "images of 33 px are drawn on a canvas of 40 px, and cut out of it"
-    assert cautions(game(), images(size=28)) == []
-    (told,) = cautions(game(generator_widths=(8, 4, 2)), images(size=28))  # as many halvings as widths
-    assert told.startswith("images of 28 px are drawn on a canvas of 32 px")
-    (told,) = cautions(game(conditional=True), images(labels=np.array([0] + [1] * 59)))
-    assert told.startswith("one image only in class 'a'")
-    (told,) = cautions(game(r1=0, r2=0), images())
-    assert "--r1 and --r2" in told
-    (told,) = cautions(game(loss="wasserstein", r1=0, r2=0), images())
-    assert "wasserstein" in told
-    assert cautions(game(loss="hinge", r1=0, r2=0), images()) == []
-    assert cautions(game(r1="0 -> 1 in 1k images", r2=0), images()) == []
+def test_doubtful_settings_are_noted_in_one_line_each():
+    assert warnings_for(game(), images()) == []
+    assert warnings_for(game("mlp"), images(size=20)) == []  # no canvas there
+    (warning,) = warnings_for(game(), images(size=33))
+    assert warning == "images of 33 px are generated at 40 px and cropped"
+    assert warnings_for(game(), images(size=28)) == []
+    (warning,) = warnings_for(game(generator_widths=(8, 4, 2)), images(size=28))  # as many halvings as widths
+    assert warning.startswith("images of 28 px are generated at 32 px")
+    (warning,) = warnings_for(game(conditional=True), images(labels=np.array([0] + [1] * 59)))
+    assert warning.startswith("only one image in class 'a'")
+    (warning,) = warnings_for(game(r1=0, r2=0), images())
+    assert "--r1 and --r2" in warning
+    (warning,) = warnings_for(game(loss="wasserstein", r1=0, r2=0), images())
+    assert "wasserstein" in warning
+    assert warnings_for(game(loss="hinge", r1=0, r2=0), images()) == []
+    assert warnings_for(game(r1="0 -> 1 in 1k images", r2=0), images()) == []
 
 
-def test_they_are_said_before_the_run(command, tmp_path, monkeypatch):
+def test_warnings_are_printed_before_the_run(run_rivals, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "odd").mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (12, 20, 20, 3), dtype=np.uint8)
     for i, each in enumerate(pixels):
         Image.fromarray(each).save(tmp_path / "odd" / f"{i}.png")
-    words = ["train", "odd", *SMALL, "--batch", "4", "--r1", "0", "--r2", "0", "--recipe", "quick"]
-    status, _, err = command([*words, "--out", "a"])
+    words = ["train", "odd", *SMALL, "--batch-size", "4", "--r1", "0", "--r2", "0", "--recipe", "quick"]
+    status, _, err = run_rivals(*words, "--out", "a")
     assert status == 0, err
-    assert err.count("run away") + err.count("runs away") == 1
-    status, _, err = command([*words, "--out", "b", "--quiet"])
+    assert err.count("diverges") == 1
+    status, _, err = run_rivals(*words, "--out", "b", "--quiet")
     assert (status, err) == (0, "")
-    status, _, err = command(["train", "odd", "--until", "3 images", "--out", "c"])
+    status, _, err = run_rivals("train", "odd", "--until", "3 images", "--out", "c")
     assert status == 2
     assert err.strip().count("\n") == 0 and "less than one step" in err
     assert not (tmp_path / "c").exists()

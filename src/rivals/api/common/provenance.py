@@ -4,13 +4,42 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+
+
+def run_facts(command: str, device: torch.device) -> dict[str, Any]:
+    """The entries of ``run.json`` that every command writes: when, how, with what and on what a run was made."""
+    words = shlex.join(["rivals", *sys.argv[1:]]) if Path(sys.argv[0]).name == "rivals" else ""  # empty from Python
+    return {
+        "command": command,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command_line": words,
+        "device": str(device),
+        "versions": versions(),
+        "hardware": hardware(device),
+        "git": git_state(),
+    }
+
+
+def changes_since(info: Mapping[str, Any], device: torch.device) -> str | None:
+    """What to say if a run is resumed with other versions, or on another machine, than in its ``run.json``."""
+    before = {**info.get("versions", {}), **info.get("hardware", {}), "device": info.get("device")}
+    now = {**versions(), **hardware(device), "device": str(device)}
+    names = [name for name in before | now if name != "cores" and before.get(name) != now.get(name)]
+    if not names:
+        return None
+    changed = ", ".join(f"{name} {before.get(name, 'none')} is now {now.get(name, 'none')}" for name in names)
+    return f"not as the run began: {changed}: it goes on, but need not end with the same bytes"
 
 
 def versions() -> dict[str, str]:

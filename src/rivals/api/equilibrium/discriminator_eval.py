@@ -1,4 +1,4 @@
-"""What a game's players answer and draw, told from beside: on real images that neither has learnt from."""
+"""Evaluates the players of a GAN on held-out real images: discriminator logits and generated images."""
 
 from __future__ import annotations
 
@@ -10,55 +10,67 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rivals.api.equilibrium import LEAST
-from rivals.api.sources import images_of
-from rivals.base import seeds
+from rivals.api.common.resume import load_images
+from rivals.base import rng
 from rivals.base.errors import UserError
-from rivals.data.holdout import chosen, hold_out
-from rivals.data.names import NAMES, located
+from rivals.base.run_folder import Record
+from rivals.data.builtin import DATASETS, local_path
+from rivals.data.classes import match_classes
+from rivals.data.splits import hold_out, subset
 from rivals.metrics import equilibrium as measure
 from rivals.metrics.entropy import histogram_entropy
-from rivals.reports.run import Record
 
 if TYPE_CHECKING:
     from rivals.data.imageset import ImageSet
+    from rivals.game.callbacks import Progress
     from rivals.game.game import Game
-    from rivals.game.play import Moment
     from rivals.losses.gan import GanLoss
+    from rivals.recipes.options import DataOptions
 
-LOOKS = 20  # at the players over a run
-GLANCE = 256  # images of each kind in a look
+MIN_IMAGES = 50  # held-out images: 25 parts for each of two halves
+EVALUATIONS = 20  # of the players over a run
+PROBE_IMAGES = 256  # images of each kind in such an evaluation
 BLOCK = 250  # images in one pass
 
 
-def hold_aside(
-    images: ImageSet, source: Record, count: int, seed: int, quiet: bool
+def held_out_images(
+    images: ImageSet, source: str, options: DataOptions, count: int, *, seed: int, quiet: bool
 ) -> tuple[ImageSet, ImageSet | None]:
-    """The images to learn from, and those to judge by, or None where there are none.
+    """The images to train on, and the held-out ones to evaluate on, or None where there are none.
 
-    The latter are ``count`` of the former if that is above 0; else the source's own test images, where it has some
-    on this disk, and then all that were to be learnt from are.
+    The latter are ``count`` of the former if that is above 0; else the test images of the source, where it has some on
+    this disk.
 
     Raises:
-        UserError: no more than half can be kept aside.
+        UserError: more than half would be held out.
     """
     if count:
-        if not LEAST <= count <= len(images) // 2:
-            raise UserError(f"--hold-out {count} of {len(images)} images: take {LEAST} to half of them, or 0 for none")
+        if len(images) < 2 * MIN_IMAGES:
+            raise UserError(
+                f"--hold-out {count} needs {2 * MIN_IMAGES} images, of which it takes {MIN_IMAGES} or more, and there "
+                f"are {len(images)}: leave it out"
+            )
+        if not MIN_IMAGES <= count <= len(images) // 2:
+            raise UserError(
+                f"--hold-out {count} of {len(images)} images: take {MIN_IMAGES} to half of them, or 0 for none"
+            )
         return hold_out(images, count, seed)
-    name = source["data"]
-    if name in NAMES and ("test" not in NAMES[name].counts or (NAMES[name].place and not located(name, "test"))):
-        return images, None  # watching is not worth a download
+    if source in DATASETS and (
+        "test" not in DATASETS[source].counts or (DATASETS[source].place and not local_path(source, "test"))
+    ):
+        return images, None  # monitoring is not worth a download
     try:
-        held = images_of(source, quiet, "test")
-    except UserError:  # most have no test images, and what is only for watching must not stop a run
+        held = load_images(source, options, quiet=quiet, split="test")
+        if images.labels is not None:
+            held = match_classes(held, images.classes, "the training set", lambda note: None)
+    except UserError:  # most have no test images, and what is only for monitoring must not stop a run
         return images, None
-    alike = held.images.shape[1:] == images.images.shape[1:] and held.classes == images.classes
-    return images, held if alike and min(len(held), len(images)) >= LEAST else None
+    alike = held.images.shape[1:] == images.images.shape[1:]
+    return images, held if alike and min(len(held), len(images)) >= MIN_IMAGES else None
 
 
-def levels(loss: GanLoss) -> float | None:
-    """The logit or score above which the discriminator says "real": its answer at the draw, where that is known."""
+def real_threshold(loss: GanLoss) -> float | None:
+    """The logit or score above which D predicts "real": its value at equilibrium, where that is known."""
     d = loss.equilibrium["d"]
     return d if d is None or loss.unit == "score" else math.log(d / (1 - d))
 
@@ -68,93 +80,94 @@ def pixel_entropy(images: Tensor) -> float:
     return float(histogram_entropy(torch.bincount(images.flatten(), minlength=256)))
 
 
-def seen(images: ImageSet) -> tuple[Tensor, Tensor | None]:
-    """A set as tensors: uint8 images, and their labels if there are any."""
+def as_tensors(images: ImageSet) -> tuple[Tensor, Tensor | None]:
+    """An image set as tensors: uint8 images (n, C, H, W), and their labels (n,) if there are any."""
     labels = None if images.labels is None else torch.from_numpy(images.labels)
-    return torch.from_numpy(np.ascontiguousarray(images.images)), labels
+    return torch.from_numpy(np.ascontiguousarray(images.images[:])), labels
 
 
 @torch.no_grad()
-def answers(net: Any, images: Tensor, labels: Tensor | None) -> Tensor:
-    """A discriminator's logits (n,), on the CPU, in evaluation mode: each image is judged by itself.
+def discriminator_logits(net: Any, images: Tensor, labels: Tensor | None) -> Tensor:
+    """A discriminator's logits (n,), on the CPU, in evaluation mode, where images do not influence each other.
 
     Args:
         net: The discriminator.
         images: uint8, or generated ones in [-1, 1].
-        labels: Classes (n,), which a discriminator that knows none leaves aside.
+        labels: Classes (n,), ignored by an unconditional discriminator.
     """
     net.eval()
     device = next(net.parameters()).device
-    said = []
+    logits = []
     for start in range(0, len(images), BLOCK):
         block = images[start : start + BLOCK].to(device)
         pixels = block if block.is_floating_point() else block / 127.5 - 1
-        kinds = labels[start : start + BLOCK].to(device) if net.classes and labels is not None else None
-        said.append(net(pixels, kinds).float().cpu())
-    return torch.cat(said)
+        classes = labels[start : start + BLOCK].to(device) if net.classes and labels is not None else None
+        logits.append(net(pixels, classes).float().cpu())
+    return torch.cat(logits)
 
 
 @torch.no_grad()
-def draws(net: Any, latents: Tensor, labels: Tensor | None) -> Tensor:
-    """A generator's images for latents (n, latent), in [-1, 1] as a discriminator sees them, in evaluation mode."""
+def generated_images(net: Any, latents: Tensor, labels: Tensor | None) -> Tensor:
+    """A generator's images for latents (n, latent_dim), in [-1, 1] as a discriminator sees them, in evaluation mode."""
     net.eval()
     like = next(net.parameters())
     images = []
     for start in range(0, len(latents), BLOCK):
-        kinds = labels[start : start + BLOCK].to(like.device) if net.classes and labels is not None else None
-        images.append(net(latents[start : start + BLOCK].to(like), kinds))
+        classes = labels[start : start + BLOCK].to(like.device) if net.classes and labels is not None else None
+        images.append(net(latents[start : start + BLOCK].to(like), classes))
     return torch.cat(images)
 
 
-class Jury:
-    """The same real images, of those that were learnt from and of others, and the same latents, asked about again.
+class ProbeSet:
+    """A fixed set of training images, held-out images and latents, on which players are evaluated again and again.
 
     Args:
-        generator: Whose latents and classes they are.
-        images: What the players learn from.
-        held: What they do not.
+        generator: Its latents and classes count.
+        images: The training images.
+        held_out: Images that the players are not trained on.
         n: How many of each at most.
         seed: Which ones.
     """
 
-    def __init__(self, generator: Any, images: ImageSet, held: ImageSet, n: int, seed: int) -> None:
-        n = min(n, len(images), len(held))
+    def __init__(self, generator: Any, images: ImageSet, held_out: ImageSet, n: int, seed: int) -> None:
+        n = min(n, len(images), len(held_out))
         self.train, self.real = (
-            seen(chosen(each, np.random.default_rng(seeds.derive(seed, "jury", name)).permutation(len(each))[:n]))
-            for each, name in ((images, "train"), (held, "held"))
+            as_tensors(subset(each, np.random.default_rng(rng.derive(seed, "jury", name)).permutation(len(each))[:n]))
+            for each, name in ((images, "train"), (held_out, "held"))
         )
-        self.latents: Tensor = generator.latents(n, seeds.derive(seed, "jury") % 2**31)
+        self.latents: Tensor = generator.latents(n, rng.derive(seed, "jury") % 2**31)
 
-    def ask(self, discriminator: nn.Module, generator: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (n,) for images that were learnt from, for others, and for generated ones of the others' classes."""
-        fake = draws(generator, self.latents, self.real[1])
+    def logits(self, discriminator: nn.Module, generator: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (n,) for training images, for held-out ones, and for generated ones of the held-out ones' classes."""
+        fake = generated_images(generator, self.latents, self.real[1])
         return (
-            answers(discriminator, *self.train),
-            answers(discriminator, *self.real),
-            answers(discriminator, fake, self.real[1]),
+            discriminator_logits(discriminator, *self.train),
+            discriminator_logits(discriminator, *self.real),
+            discriminator_logits(discriminator, fake, self.real[1]),
         )
 
 
-def looks(game: Game, images: ImageSet, held: ImageSet, seed: int) -> Callable[[Moment], Iterator[Record]]:
-    """What looks at the players at a moment: the cheap ones of the measures of equilibrium, on held-out images.
+def equilibrium_probe(
+    game: Game, images: ImageSet, held_out: ImageSet, seed: int
+) -> Callable[[Progress], Iterator[Record]]:
+    """A callback's action that computes the cheap measures of equilibrium, on held-out images.
 
-    The discriminator's scores are read out by logistic regression, so that all losses are told by the same measures.
+    The discriminator's logits are calibrated by logistic regression, so that the measures are the same for all losses.
     """
     discriminator, generator = (game.players[name].net for name in ("discriminator", "generator"))
-    jury = Jury(generator, images, held, GLANCE, seed)
+    probe_set = ProbeSet(generator, images, held_out, PROBE_IMAGES, seed)
 
-    def look(moment: Moment) -> Iterator[Record]:
-        train, real, fake = jury.ask(discriminator, generator)
-        if not all(bool(said.isfinite().all()) for said in (train, real, fake)):
-            return  # the loop itself says so, and stops
-        told = measure.readout(real, fake)
+    def evaluate(progress: Progress) -> Iterator[Record]:
+        train, real, fake = probe_set.logits(discriminator, generator)
+        if not all(bool(each.isfinite().all()) for each in (train, real, fake)):
+            return  # the loop notices and stops
+        calibrated = measure.calibrate(real, fake)
         found = {
-            "equilibrium/accuracy": measure.accuracy(*told),
-            "equilibrium/jsd_bound": measure.jsd_bound(*told),
-            "equilibrium/r_v": measure.overfitting(train, real, fake),
+            "equilibrium/accuracy": measure.balanced_accuracy(*calibrated),
+            "equilibrium/jsd_bound": measure.jsd_bound(*calibrated),
+            "equilibrium/r_v": measure.overfitting_rv(train, real, fake),
         }
-        place = {"images": moment.images, "step": moment.step, "seconds": round(moment.seconds, 3)}
-        # Where D tells nothing apart, r_v is a quotient of two zeros.
-        yield place | {key: each.value for key, each in found.items() if each.high - each.low < 1}
+        # Where D does not separate anything, r_v is 0 / 0.
+        yield progress.record() | {key: each.value for key, each in found.items() if each.high - each.low < 1}
 
-    return look
+    return evaluate

@@ -1,4 +1,4 @@
-"""What an evaluation was asked for, from text: radii as ``0,1/255,8/255``, attacks as ``pgd(steps=100),square``."""
+"""Parses the text of options: radii as ``0,1/255,8/255``, attacks as ``pgd(steps=100),square``."""
 
 from __future__ import annotations
 
@@ -8,42 +8,39 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from rivals.base.eps import parse_eps
 from rivals.base.errors import UserError
-from rivals.base.fractions import radius
 from rivals.base.registry import unknown
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rivals.attacks.ensemble import Part
-    from rivals.base.balls import Ball
+    from rivals.attacks.ensemble import Stage
+    from rivals.base.norm_balls import Ball
 
-BLIND = ("noise", "square")  # the attacks that ask for no gradient
 _GIVEN = (
     "model",
     "x",
     "y",
     "ball",
     "clean",
+    "best",
     "targets",
     "seed",
     "batch_size",
-    "shared",
-    "hunting",
-    "kept",
-    "stop_when_fooled",
+    "options",
 )
 
 
 def read_radii(text: str) -> list[float]:
-    """Radii from text, as ``8/255`` or ``0,1/255,0.03``, rising; 0 and repetitions left out.
+    """Radii from text, such as ``8/255`` or ``0,1/255,0.03``, rising; 0 and repetitions left out.
 
     Raises:
-        UserError: one is no number, or negative, or none is above 0.
+        UserError: one is not a number, or negative, or none is above 0.
     """
-    radii = {radius(word) for word in text.split(",")}
+    radii = {parse_eps(word) for word in text.split(",")}
     if not radii - {0.0}:
-        raise UserError("an eps of 0 alone leaves nothing to attack: give one above 0, as 8/255")
+        raise UserError("an eps of 0 alone leaves nothing to attack: give one above 0, such as 8/255")
     return sorted(radii - {0.0})
 
 
@@ -56,55 +53,65 @@ def write_radii(radii: Sequence[float]) -> str:
     )
 
 
-def read_attack(text: str, ball: Ball) -> tuple[Part, ...]:
-    """The parts of an ensemble from text: names in order, separated by commas, each with knobs in brackets if wanted.
+def read_attack(text: str, ball: Ball) -> tuple[Stage, ...]:
+    """The stages of an ensemble from text: names in order, separated by commas, each with options in
+    parentheses if
+    wanted.
 
-    ``autoattack`` stands for the parts of its standard version, ``autoattack-VERSION`` for those of another.
+    ``autoattack`` means the stages of its standard version, ``autoattack-VERSION`` those of another.
 
     Raises:
-        UserError: there is no such attack or knob, or it cannot work with such a value or in such a ball.
+        UserError: there is no such attack or option, or it cannot work with such a value or in such a ball.
     """
-    from rivals.attacks.ensemble import ATTACKS, Part, plan
+    from rivals.attacks.autoattack import ATTACKS, autoattack_stages
+    from rivals.attacks.ensemble import Stage
 
-    parts: list[Part] = []
+    stages: list[Stage] = []
     for word in re.split(r",(?![^()]*\))", text):
         match = re.fullmatch(r"\s*([\w-]+)\s*(?:\((.*)\))?\s*", word)
         if not match:
             raise UserError(
-                f"'{word.strip()}' names no attack: write a name, with knobs in brackets, as pgd(steps=100)"
+                f"'{word.strip()}' does not name an attack: write a name, with options in parentheses, such as "
+                "pgd(steps=100)"
             )
-        name, knobs = match[1], match[2]
+        name, options = match[1], match[2]
         base, _, version = name.partition("-")
         if base == "autoattack":
-            if knobs:
-                raise UserError(f"{name} has no knobs to set: leave out '({knobs})'")
-            parts += plan(version or "standard", ball)
+            if options:
+                raise UserError(f"{name} has no options to set: leave out '({options})'")
+            stages += autoattack_stages(version or "standard", ball)
             continue
         if name not in ATTACKS:
             raise unknown("attack", name, ATTACKS)
         attack = ATTACKS[name]
-        part = Part(word.strip(), partial(attack, **_knobs(name, attack, knobs)) if knobs else attack)
+        part = Stage(word.strip(), partial(attack, **_options(name, attack, options)) if options else attack)
         _rehearse(part, ball)
-        parts.append(part)
-    names = [part.name for part in parts]
+        stages.append(part)
+    names = [part.name for part in stages]
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated:
-        raise UserError(f"the attack {repeated} is named twice: name it once, or with other knobs")
-    return tuple(parts)
+        raise UserError(f"the attack {repeated} is named twice: name it once, or with other options")
+    return tuple(stages)
 
 
-def _rehearse(part: Part, ball: Ball) -> None:
+def _rehearse(part: Stage, ball: Ball) -> None:
     """Let it attack no image at all, for what it refuses in any case: known before a model is read or a run begun."""
     import torch
     from torch import nn
 
+    if ball.per_feature:
+        ball = type(ball)(0.0)  # the rehearsal is of another shape
     pixels_as_logits, x, y = nn.Flatten(), torch.zeros(0, 2, 1, 1), torch.zeros(0, dtype=torch.int64)
     part.attack(pixels_as_logits, x, y, ball, seed=0, batch_size=1)
 
 
-def named_parts(attack: str | Callable[..., Tensor], ball: Ball) -> tuple[str, tuple[Part, ...]]:
-    """A name for the protocol, and the parts, of an attack that is text or a function."""
-    from rivals.attacks.ensemble import Part
+def named_stages(attack: str | Callable[..., Tensor], ball: Ball) -> tuple[str, tuple[Stage, ...]]:
+    """A name for the protocol, and the stages, of an attack that is text or a function.
+
+    Raises:
+        UserError: it is neither; or whatever :func:`read_attack` refuses.
+    """
+    from rivals.attacks.ensemble import Stage
 
     if isinstance(attack, str):
         return attack, read_attack(attack, ball)
@@ -112,33 +119,35 @@ def named_parts(attack: str | Callable[..., Tensor], ball: Ball) -> tuple[str, t
         raise UserError(f"the attack is a {type(attack).__name__}: give a name, or a function (model, x, y, ball)")
     plain = attack.func if isinstance(attack, partial) else attack
     name = getattr(plain, "__name__", type(attack).__name__)
-    return name, (Part(name, attack),)
+    return name, (Stage(name, attack),)
 
 
-def is_blind(part: Part) -> bool:
-    """Whether a part asks for no gradient."""
-    return re.split(r"\W", part.name)[0] in BLIND
+def is_gradient_free(stage: Stage) -> bool:
+    """Whether a stage needs no gradient."""
+    from rivals.attacks.autoattack import GRADIENT_FREE
+
+    return re.split(r"\W", stage.name)[0] in GRADIENT_FREE
 
 
-def _knobs(name: str, attack: Callable[..., Tensor], text: str) -> dict[str, Any]:
-    """Knobs from ``steps=100, loss=dlr``, held against the attack's own."""
+def _options(name: str, attack: Callable[..., Tensor], text: str) -> dict[str, Any]:
+    """Options from ``steps=100, loss=dlr``, checked against the attack's own."""
     parameters = inspect.signature(attack).parameters
     known = [each for each in parameters if each not in _GIVEN]
-    if "shared" in parameters and "loss" not in known:
+    if "options" in parameters and "loss" not in known:
         known.append("loss")
     found: dict[str, Any] = {}
     for entry in text.split(","):
         key, equals, value = (piece.strip() for piece in entry.partition("="))
         if not equals or not value:
-            raise UserError(f"'{entry.strip()}' sets no knob of {name}: write it as steps=100")
+            raise UserError(f"'{entry.strip()}' sets no option of {name}: write it as steps=100")
         if key not in known:
-            raise unknown(f"knob of {name}", key, known)
+            raise unknown(f"option of {name}", key, known)
         found[key] = _value(name, key, value, parameters[key].default if key in parameters else "")
     return found
 
 
 def _value(name: str, key: str, text: str, default: object) -> bool | int | float | str:
-    """A knob's value, of the kind that its default has."""
+    """An option's value, of the kind that its default has."""
     if isinstance(default, bool):
         if text.lower() in ("true", "false"):
             return text.lower() == "true"
@@ -152,5 +161,5 @@ def _value(name: str, key: str, text: str, default: object) -> bool | int | floa
         except ValueError:
             continue
     if kinds:
-        raise UserError(f"{key}={text} of {name} is no {'whole number' if kinds == (int,) else 'number'}: give one")
+        raise UserError(f"{key}={text} of {name} is not a {'whole number' if kinds == (int,) else 'number'}: give one")
     return text

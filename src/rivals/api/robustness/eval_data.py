@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
-from rivals.api.models import Named
-from rivals.base.balls import Ball
+from rivals.api.common.model_zoo import NamedModel
 from rivals.base.errors import UserError
-from rivals.base.seeds import generator
+from rivals.base.files import expand_user
+from rivals.base.hashing import arrays_hash
+from rivals.base.registry import unknown
+from rivals.base.rng import generator
+from rivals.recipes.options import DataOptions, EvalConfig
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from torch import Tensor
 
     from rivals.data.imageset import ImageSet
 
 
 @dataclass(frozen=True, eq=False)
-class Pool:
+class EvalData:
     """Images with labels, in the order of the evaluation.
 
     Attributes:
         labels: The class of each (n,).
         order: Which image of the source each is (n,).
-        classes: Their names, if they have any.
+        classes: Their names, in the order of the model's logits; empty if they have none.
         shape: Of one image.
         about: What ``run.json`` says of them.
-        gather: Images, floating-point in the ball's bounds, by their places in the source.
+        gather: Images, floating-point in the ball's bounds, by their indices in the source.
+        targets: The class that a targeted attack has to reach for each (n,), or None.
     """
 
     labels: npt.NDArray[np.int64]
@@ -41,54 +45,79 @@ class Pool:
     shape: tuple[int, ...]
     about: dict[str, Any]
     gather: Callable[[npt.NDArray[np.int64]], Tensor]
+    targets: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.order)
 
-    def take(self, chosen: npt.NDArray[np.int64]) -> Tensor:
-        """Some of the images (m, ...), by their places in the order."""
-        return self.gather(self.order[chosen])
+    def take(self, indices: npt.NDArray[np.int64]) -> Tensor:
+        """Some of the images (m, ...), by their indices in the order."""
+        return self.gather(self.order[indices])
+
+    def aimed_at(self, label: str, note: Callable[[str], None]) -> EvalData:
+        """The same for an attack that has to reach one class, given by name or number, without the images of it.
+
+        Raises:
+            UserError: there is no such class, or there are no images of another.
+        """
+        import numpy as np
+
+        from rivals.data.classes import class_index
+
+        index = class_index(label, self.classes, len(self.classes) or sys.maxsize)
+        if index is None:
+            raise unknown("target class", label, self.classes or ["0", "1", "..."])
+        others = np.flatnonzero(self.labels != index)
+        if not len(others):
+            raise UserError(f"all images are of the target class '{label}': give images of other classes, or another")
+        note(
+            f"targeted: an image counts as fooled only where it is classified as '{label}'; "
+            f"{len(self) - len(others)} images of that class are left out"
+        )
+        about = {**self.about, "n": len(others)}
+        targets = np.full(len(others), index)
+        return dataclasses.replace(
+            self, labels=self.labels[others], order=self.order[others], about=about, targets=targets
+        )
 
 
-def fill(
+def load_eval_data(
     data: Any,
-    ball: Ball,
-    named: Named,
-    n: int | None,
-    *,
-    split: str | None,
-    size: int | None,
+    bounds: Any,
+    named: NamedModel,
+    config: EvalConfig,
+    options: DataOptions,
     note: Callable[[str], None],
-    **how: bool,
-) -> Pool:
-    """The first ``n`` images of some data.
+) -> EvalData:
+    """The first ``config.n`` images of some data, in a fixed random order.
 
     Files are often sorted by class. So the order of a data set is one permutation that depends on the number of its
     images alone, not on the seed: the first 100 are among the first 1,000, and the same for every model and attack.
     Tensors are taken as they come.
 
     Args:
-        data: A name, a folder or a zip; an :class:`ImageSet`; or a pair of tensors (images, labels).
-        ball: Its bounds are those of the images.
-        named: The model: images of a file are resized to what it takes.
-        n: How many; all if None.
-        split: Of a data set that has a name.
-        size: Side to resize to, in pixels.
-        note: Gets what the user should know.
-        how: Handed to the loader: crop, skip_bad.
+        data: A name, a folder or a zip; an :class:`ImageSet`; a ``Dataset`` or ``DataLoader`` of PyTorch; or tensors
+            (images, labels), with a third for targets.
+        bounds: The range of the images.
+        named: The model: images of files are resized to the size that it takes.
+        config: How many images, and of which split.
+        options: How images are read.
+        note: Receives what the user should know.
 
     Raises:
-        UserError: the data cannot be had, or do not fit the model.
+        UserError: the data cannot be read, or do not fit the model.
     """
-    if n is not None and n < 1:
-        raise UserError(f"{n} images make no evaluation: take 1 or more")
+    if config.n is not None and config.n < 1:
+        raise UserError(f"{config.n} images make no evaluation: take 1 or more")
     if isinstance(data, tuple | list):
-        return _from_pair(data, ball, n)
-    images = _images(data, named, split=split, size=size, note=note, **how)
+        return _from_tensors(data, bounds, config.n)
+    if not isinstance(data, str | Path) and (loaded := _from_torch(data, bounds, named, config.n, note)) is not None:
+        return loaded
+    images = _images(data, named, config.split, options, note)
     if images.labels is None:
         raise UserError(
-            f"'{images.name}' has no labels, and without them nothing can be right or wrong: put its images into one "
-            "sub-folder per class"
+            f"'{images.name}' has no labels, so nothing can be right or wrong: put its images into one subfolder per "
+            "class"
         )
     if named.channels and named.channels != images.channels:
         raise UserError(
@@ -97,92 +126,149 @@ def fill(
         )
     if named.size and named.size != images.size:
         raise UserError(f"the model takes images of {named.size} px, and these have {images.size}: leave out --size")
-    if ball.bounds != (0.0, 1.0):
-        raise UserError(
-            f"images of a data set run from 0 to 1, but the ball's bounds are {ball.bounds}: leave them out"
-        )
+    images = _by_name(images, named, note)
+    assert images.labels is not None
+    import numpy as np
     import torch
 
-    count = len(images) if n is None else min(n, len(images))
+    from rivals.base.norm_balls import describe_bounds
+
+    if isinstance(bounds[0], torch.Tensor) or bounds != (0.0, 1.0):
+        raise UserError(
+            f"images of a data set run from 0 to 1, but the ball's bounds are {describe_bounds(bounds)}: leave them out"
+        )
+    count = len(images) if config.n is None else min(config.n, len(images))
     order = torch.randperm(len(images), generator=generator("evaluation", len(images)))[:count].numpy()
     pixels, labels = images.images, images.labels
 
-    def gather(places: npt.NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(pixels[places])).float().div_(255)
+    def gather(indices: npt.NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(pixels[indices])).float().div_(255)
 
     about = {"name": images.name, "split": images.split, "n": count, "of": len(images), "size": images.size}
     about |= {"channels": images.channels, "classes": list(images.classes), "hash": images.hash}
-    return Pool(labels[order], order, images.classes, tuple(pixels.shape[1:]), about, gather)
+    about["white"] = images.white
+    return EvalData(labels[order], order, images.classes, tuple(pixels.shape[1:]), about, gather)
+
+
+def _by_name(images: ImageSet, named: NamedModel, note: Callable[[str], None]) -> ImageSet:
+    """Images whose labels are the model's, by the names of the classes; unchanged if the model has no names.
+
+    Raises:
+        UserError: the model has no class of a name.
+    """
+    from rivals.data.classes import FIX, match_classes
+
+    if not named.classes:
+        return images
+    fix = f"{FIX}, or name the model's classes as the data do with --classes FILE"
+    return match_classes(images, named.classes, f"the model '{named.name}'", note, fix)
 
 
 def _images(
-    data: Any, named: Named, *, split: str | None, size: int | None, note: Callable[[str], None], **how: bool
+    data: Any, named: NamedModel, split: str | None, options: DataOptions, note: Callable[[str], None]
 ) -> ImageSet:
+    """Images as they are, or resized to the size that was asked for, or else to the one that the model takes."""
+    from rivals.data.builtin import DATASETS
+    from rivals.data.decode import strict_limits
     from rivals.data.imageset import ImageSet
+    from rivals.data.load import evaluation_split, has_split, load
+    from rivals.data.readers import from_path
 
     if isinstance(data, ImageSet):
+        if data.white and named.white and data.white != named.white:
+            note(
+                f"'{data.name}' was read with a white of {data.white:,}, and the model was trained with "
+                f"{named.white:,}: read the images with white={named.white} unless that is meant"
+            )
         return data
     if not isinstance(data, str | Path):
         raise UserError(f"the data are a {type(data).__name__}: give a name, a folder, a zip or (images, labels)")
-    if split is not None:
-        return _read(data, split, named, size, note, how)
-    try:
-        return _read(data, "test", named, size, note, how)
-    except UserError:  # if the cause is another, it is met again
-        return _read(data, "all", named, size, note, how)
+    # Where test images have no classes, training images have, and "all" cannot be read.
+    split = split or evaluation_split(data) or ("all" if has_split(data, "all") else "train")
 
+    options = options.with_default_white(named.white)
 
-def _read(
-    data: str | Path, split: str, named: Named, size: int | None, note: Callable[[str], None], how: dict[str, bool]
-) -> ImageSet:
-    """Images as they are, or resized to what was asked for or else to what the model takes."""
-    from rivals.data.load import load
-    from rivals.data.names import NAMES
-    from rivals.data.sources import from_path
+    def read(size: int | None) -> ImageSet:
+        return load(data, split=split, **vars(options.changed(size=size)), on_note=note)
 
-    def read(side: int | None) -> ImageSet:
-        return load(data, split=split, size=side, on_note=note, **how)
-
-    if size is not None or named.size is None:
-        return read(size)
-    if data in NAMES:
+    if options.size is not None or named.size is None:
+        return read(options.size)
+    if data in DATASETS:
         images = read(None)
         if images.size == named.size:
             return images
         first, images = f"{images.size} px", read(named.size)
     else:
         images = read(named.size)  # of a folder each may have a size of its own
-        with from_path(Path(data).expanduser(), split) as listing:
-            wide, high = listing.image(0).size
-        if wide == high == named.size:
+        with from_path(expand_user(data), split) as listing, strict_limits():
+            width, height = listing.open_image(0).size
+        if width == height == named.size:
             return images
-        first = f"the first has {wide} x {high}"
+        first = f"the first has {width} x {height}"
     note(f"the images ({first}) are resized to {named.size} px, which the model takes")
     return images
 
 
-def _from_pair(data: Any, ball: Ball, n: int | None) -> Pool:
+def _from_torch(
+    data: Any, bounds: Any, named: NamedModel, n: int | None, note: Callable[[str], None]
+) -> EvalData | None:
+    """Images of a ``Dataset`` or a ``DataLoader``, matched by the names of its classes; None if it is none."""
+    import numpy as np
+    from torch.utils.data import DataLoader, Dataset
+
+    from rivals.api.robustness.torch_data import read_torch_data
+    from rivals.data.imageset import ImageSet
+
+    if not isinstance(data, Dataset | DataLoader):
+        return None
+    x, y, order, of = read_torch_data(data, n)
+    source = data.dataset if isinstance(data, DataLoader) else data
+    name, classes = type(source).__name__, tuple(map(str, getattr(source, "classes", ())))
+    if named.classes and classes:
+        only_labels = ImageSet(name, "all", np.zeros((len(y), 1, 1, 1), np.uint8), y.numpy(), classes)
+        matched = _by_name(only_labels, named, note)
+        assert matched.labels is not None
+        y, classes = y.new_tensor(matched.labels), matched.classes
+    found = _from_tensors((x, y), bounds, None)
+    positions = {index: position for position, index in enumerate(order)}
+    take = found.gather
+    return dataclasses.replace(
+        found,
+        order=np.array(order),
+        classes=classes,
+        about={**found.about, "name": name, "of": of, "classes": list(classes)},
+        gather=lambda indices: take(np.array([positions[index] for index in indices.tolist()])),
+    )
+
+
+def _from_tensors(data: Any, bounds: Any, n: int | None) -> EvalData:
+    import numpy as np
     import torch
 
-    from rivals.attacks.checks import check_images, check_labels
+    from rivals.attacks.input_checks import check_images, check_labels
 
-    if len(data) != 2:
-        raise UserError(f"the data are {len(data)} things: give a pair of tensors (images, labels)")
-    x = check_images(data[0], ball.bounds)
+    if len(data) not in (2, 3):
+        raise UserError(f"the data are {len(data)} things: give a pair of tensors (images, labels), or (..., targets)")
+    x = check_images(data[0], bounds)
     y = check_labels(data[1], x)
+    targets = check_labels(data[2], x, "targets") if len(data) == 3 else None
+    if targets is not None and bool((targets == y).any()):
+        raise UserError(f"the targets are the labels of {int((targets == y).sum())} images: give other classes")
     if not len(x):
         raise UserError("there are no images: give one or more")
     count = len(x) if n is None else min(n, len(x))
-    digest = hashlib.blake2b(repr(tuple(x.shape)).encode(), digest_size=8)
-    for some in (*torch.split(x[:count], 1024), y[:count]):
-        digest.update(some.detach().cpu().contiguous().numpy().tobytes())
-    about = {"name": "tensors", "n": count, "of": len(x), "shape": list(x.shape[1:]), "hash": digest.hexdigest()}
+    pixels = x[:count].detach().cpu()
+    if pixels.dtype == torch.bfloat16:  # which numpy has not
+        pixels = pixels.float()
+    kept = None if targets is None else targets[:count].cpu().numpy()
+    content = arrays_hash(x.shape, pixels.numpy(), y[:count].cpu().numpy(), *([] if kept is None else [kept]))
+    about = {"name": "tensors", "n": count, "of": len(x), "shape": list(x.shape[1:]), "hash": content}
 
-    def gather(places: npt.NDArray[np.int64]) -> Tensor:
-        return x[int(places[0]) : int(places[-1]) + 1] if _runs(places) else x[places.tolist()]
+    def gather(indices: npt.NDArray[np.int64]) -> Tensor:
+        return x[int(indices[0]) : int(indices[-1]) + 1] if _runs(indices) else x[indices.tolist()]
 
-    return Pool(y[:count].cpu().numpy(), np.arange(count), (), tuple(x.shape[1:]), about, gather)
+    return EvalData(y[:count].cpu().numpy(), np.arange(count), (), tuple(x.shape[1:]), about, gather, kept)
 
 
-def _runs(places: npt.NDArray[np.int64]) -> bool:
-    return len(places) > 0 and int(places[-1]) - int(places[0]) == len(places) - 1
+def _runs(indices: npt.NDArray[np.int64]) -> bool:
+    return len(indices) > 0 and int(indices[-1]) - int(indices[0]) == len(indices) - 1

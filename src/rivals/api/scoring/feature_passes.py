@@ -1,9 +1,7 @@
-"""The images that are compared, a block at a time, and what an extractor sees in them; of real ones it is kept."""
+"""Passes of an extractor over images, one block at a time. Features of real images are cached."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,95 +10,99 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
+from rivals.api.scoring.class_shares import class_counts, classes_by_share
 from rivals.base.errors import UserError
-from rivals.base.files import write_atomically
+from rivals.base.files import expand_user, make_folder
+from rivals.base.hashing import arrays_hash, weights_hash
 from rivals.base.registry import unknown
-from rivals.base.seeds import generator as seeded
-from rivals.data import cache
+from rivals.base.rng import generator as seeded
+from rivals.base.tensor_files import DamagedFile, load_tensors, save_tensors
+from rivals.data import decode_cache
 from rivals.data.imageset import ImageSet
-from rivals.extractors.catalogue import EXTRACTORS
-from rivals.extractors.extractor import Extractor, fingerprint
+from rivals.extractors.base import Extractor
+from rivals.extractors.classifier_features import open_classifier
 from rivals.extractors.inception import PUBLISHED
-from rivals.extractors.penultimate import open_classifier
-from rivals.extractors.weights import Missing
-from rivals.metrics.fidelity import FOLDS, View, Viewing
+from rivals.extractors.registry import EXTRACTORS
+from rivals.extractors.weights import MissingWeights
+from rivals.metrics.feature_set import FOLDS, FeatureCollector, FeatureSet
 
 if TYPE_CHECKING:
     from rivals.nets.generator import Generator
 
 BLOCK = 256  # images at a time: a multiple of an extractor's own batch
-DRAWN = 64  # images of one pass of a generator
-FORMAT = 1  # of what is kept; another number forgets all of it
+GENERATED = 64  # images of one pass of a generator
+FORMAT = 2  # of the cache; another number invalidates it
 
 Show = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Images to be looked at.
+    """Images to extract features from.
 
     Attributes:
-        about: What a record says of them: name, split, content or weights as a hash, n, size, and a seed if drawn.
+        about: Their entries in a protocol: name, split, hash of content or weights, n, size, and a seed if generated.
         n: How many there are.
-        blocks: Gives them, uint8 (B, C, H, W), B being ``BLOCK`` but for the last.
-        places: Which image of its set each is, (n,); None for drawn ones.
+        blocks: Yields them, uint8 (B, C, H, W), with B = ``BLOCK`` but for the last.
+        indices: Which image of its set each is (n,); None for generated ones.
     """
 
     about: dict[str, Any]
     n: int
     blocks: Callable[[], Iterator[Tensor]]
-    places: npt.NDArray[np.int64] | None = None
+    indices: npt.NDArray[np.int64] | None = None
 
 
 def of_set(images: ImageSet, n: int | None) -> Source:
     """The first ``n`` images, or all, of one permutation that depends on the number of images alone.
 
-    Files are often sorted by class, so the first ones as they come would be of a few classes.
+    Files are often sorted by class, so the first ones in their own order would be of a few classes.
     """
     count = len(images) if n is None else min(n, len(images))
     order = torch.randperm(len(images), generator=seeded("score", len(images)))[:count]
-    places = order.sort().values.numpy()  # in the order of the disk: a large set is a memory map
+    indices = order.sort().values.numpy()  # in the order of the disk: a large set is a memory map
 
     def blocks() -> Iterator[Tensor]:
         for first in range(0, count, BLOCK):
-            yield torch.from_numpy(np.ascontiguousarray(images.images[places[first : first + BLOCK]]))
+            yield torch.from_numpy(np.ascontiguousarray(images.images[indices[first : first + BLOCK]]))
 
     about = {"name": images.name, "split": images.split, "hash": images.hash, "n": count, "of": len(images)}
-    return Source(about | {"size": images.size, "channels": images.channels}, count, blocks, places)
+    return Source(about | {"size": images.size, "channels": images.channels}, count, blocks, indices)
 
 
-def of_generator(generator: Generator, n: int, seed: int, name: str) -> Source:
-    """``n`` images that a generator draws. Classes, if it has any, take turns, so that all are equally many.
+def of_generator(generator: Generator, n: int, seed: int, name: str, real: ImageSet) -> Source:
+    """``n`` generated images. Classes, if there are any, have their shares in the ``real`` images to compare with.
 
-    Image i depends on the seed and on i alone, whatever n is: every pass draws ``DRAWN`` images.
+    Image i depends on the seed, the shares and i alone, whatever n is: every pass generates ``GENERATED`` images.
     """
     latents = generator.latents(n, seed)
-    filled = torch.cat([latents, latents.new_zeros(-n % DRAWN, latents.shape[1])])
-    classes = torch.arange(len(filled)) % generator.classes if generator.classes else None
+    filled = torch.cat([latents, latents.new_zeros(-n % GENERATED, latents.shape[1])])
+    classes, how = None, None
+    if generator.classes:
+        counts, how = class_counts(generator, real)
+        even = np.ones(generator.classes, np.int64)
+        classes = torch.from_numpy(classes_by_share(len(filled), even if counts is None else counts))
 
     def blocks() -> Iterator[Tensor]:
         for first in range(0, n, BLOCK):
-            drawn = []
-            for start in range(first, min(first + BLOCK, len(filled)), DRAWN):
-                labels = None if classes is None else classes[start : start + DRAWN]
-                drawn.append(generator.draw(filled[start : start + DRAWN], labels))
-            yield torch.cat(drawn)[: n - first]
+            parts = []
+            for start in range(first, min(first + BLOCK, len(filled)), GENERATED):
+                labels = None if classes is None else classes[start : start + GENERATED]
+                parts.append(generator.generate(filled[start : start + GENERATED], labels))
+            yield torch.cat(parts)[: n - first]
 
-    about = {"name": name, "split": "generated", "hash": fingerprint(generator), "n": n, "of": n, "seed": seed}
-    if generator.classes:
-        about["classes"] = "in turn"
+    about = {"name": name, "split": "generated", "hash": weights_hash(generator), "n": n, "of": n, "seed": seed}
+    about["classes"] = how
     return Source(about | {"size": generator.size, "channels": generator.channels}, n, blocks)
 
 
 def of_tensor(images: Tensor, name: str = "tensor") -> Source:
-    """Images at hand, uint8 (n, C, H, W), in their order.
+    """Images in memory, uint8 (n, C, H, W), in their order.
 
     Raises:
-        UserError: there are none, or they are of another type or form.
+        UserError: there are none, or they have another type or shape.
     """
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3, 4) or 0 in images.shape:
         raise UserError(
@@ -108,36 +110,39 @@ def of_tensor(images: Tensor, name: str = "tensor") -> Source:
             "C 1, 3 or 4, one or more"
         )
     plain = images.detach().cpu().contiguous()
-    digest = hashlib.blake2b(repr(tuple(plain.shape)).encode(), digest_size=8)
-    for some in torch.split(plain, BLOCK):
-        digest.update(some.numpy().data)
-    about = {"name": name, "split": "all", "hash": digest.hexdigest(), "n": len(plain), "of": len(plain)}
+    about = {
+        "name": name,
+        "split": "all",
+        "hash": arrays_hash(plain.shape, plain.numpy()),
+        "n": len(plain),
+        "of": len(plain),
+    }
     about |= {"size": plain.shape[3], "channels": plain.shape[1]}
     return Source(about, len(plain), lambda: iter(torch.split(plain, BLOCK)))
 
 
-def settled(asked: str) -> str:
-    """What ``auto`` stands for here: inception where its weights are, else lite0. Other names stay."""
-    if asked != "auto":
-        return asked
+def resolve_extractor(name: str) -> str:
+    """The extractor that ``auto`` selects: inception where its weights are found, else lite0. Other names are kept."""
+    if name != "auto":
+        return name
     try:
         PUBLISHED.find(None)
-    except Missing:
+    except MissingWeights:
         return "lite0"
     return "inception"
 
 
-def find_extractor(asked: str, device: torch.device) -> Extractor:
-    """The extractor that is meant: its name, ``NAME:PATH`` with its file of weights, or ``classifier:RUN``.
+def find_extractor(text: str, device: torch.device) -> Extractor:
+    """An extractor: its name, ``NAME:PATH`` with its file of weights, or ``classifier:RUN``.
 
     Raises:
-        Missing: its weights are not on this machine.
+        MissingWeights: its weights are not on this machine.
         UserError: there is no such extractor, or its file holds something else.
     """
-    from rivals.api.networks import load
+    from rivals.api.common.network_io import load
 
-    name, colon, rest = asked.partition(":")
-    path = Path(rest).expanduser() if colon and rest else None
+    name, colon, rest = text.partition(":")
+    path = expand_user(rest) if colon and rest else None
     if name == "classifier":
         if path is None:
             raise UserError("the extractor 'classifier' needs a network: write classifier:RUN")
@@ -151,49 +156,51 @@ def find_extractor(asked: str, device: torch.device) -> Extractor:
     return EXTRACTORS[name](path).to(device)
 
 
-def look(extractor: Extractor, source: Source, *, logits: bool, what: str, show: Show, folds: int = FOLDS) -> View:
-    """One pass of an extractor over images: their features, moments and, if asked for, logits.
+def extract_features(
+    extractor: Extractor, source: Source, *, logits: bool, what: str, show: Show, folds: int = FOLDS
+) -> FeatureSet:
+    """One pass of an extractor over images: their features, moments and, with ``logits``, logits.
 
     Raises:
         UserError: the images do not fit the extractor.
     """
-    viewing, done = Viewing(folds), 0
+    collector, done = FeatureCollector(folds), 0
     show(what, 0, source.n)
     for block in source.blocks():
-        seen = extractor.look(block)
-        viewing.add(seen.features, seen.logits if logits else None)
+        output = extractor.extract(block)
+        collector.add(output.features, output.logits if logits else None)
         done += len(block)
         show(what, done, source.n)
-    return viewing.view()
+    return collector.result()
 
 
-def look_at_real(extractor: Extractor, source: Source, *, what: str, show: Show) -> View:
-    """As :func:`look`, without logits, but kept under the images, the extractor and its resize rule, for the next time.
+def cached_real_features(extractor: Extractor, source: Source, *, what: str, show: Show) -> FeatureSet:
+    """As :func:`extract_features`, without logits, cached by the images, the extractor and its resize rule.
 
-    What cannot be kept is not; that is no reason to stop.
+    If the cache cannot be written, nothing is cached.
     """
     identity = (FORMAT, source.about["hash"], source.n, extractor.name, extractor.hash, extractor.resize)
-    name = cache.key(f"{source.about['name']}-{extractor.name}", *identity)
+    name = decode_cache.key(f"{source.about['name']}-{extractor.name}", *identity)
     path = folder() / f"{name}.safetensors"
-    kept = _read(path)
-    if kept is not None and kept.n == source.n:
-        return kept
-    view = look(extractor, source, logits=False, what=what, show=show, folds=1)
+    cached = _read(path)
+    if cached is not None and cached.n == source.n:
+        return cached
+    computed = extract_features(extractor, source, logits=False, what=what, show=show, folds=1)
     try:
-        write_atomically(path, save(view.tensors(), {"about": json.dumps(source.about)}))
+        make_folder(path.parent, parents=True)
+        save_tensors(path, computed.tensors(), {"about": source.about})
     except UserError:
         path.unlink(missing_ok=True)
-    return view
+    return computed
 
 
 def folder() -> Path:
-    """Where features of real images lie: beside the decoded images. It may be deleted at any time."""
-    return cache.folder().parent / "features"
+    """The cache of real features, next to the decoded images. It may be deleted at any time."""
+    return decode_cache.folder().parent / "features"
 
 
-def _read(path: Path) -> View | None:
+def _read(path: Path) -> FeatureSet | None:
     try:
-        with safe_open(path, "pt") as file:
-            return View.of({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError):
-        return None  # absent or damaged: made again
+        return FeatureSet.of(load_tensors(path)[0])
+    except (DamagedFile, KeyError):
+        return None  # absent or damaged: computed again

@@ -1,4 +1,4 @@
-"""``score``: how near generated images are to real ones, every value with all that it depends on."""
+"""``score``: how close generated images are to real ones, every value with its protocol."""
 
 from __future__ import annotations
 
@@ -6,101 +6,90 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rivals.api.networks import load
+from rivals.api.common.network_io import load
 from rivals.base import devices
 from rivals.base.errors import UserError
-from rivals.base.files import write_atomically
-from rivals.metrics.scorecard import Scores, Value
-from rivals.reports.run import Record, Run
+from rivals.base.files import expand_user, make_folder, write_atomically
+from rivals.base.run_folder import Record, Run
+from rivals.base.typed_json import read_json
+from rivals.metrics.results import Scores, Value
+from rivals.recipes.base import distribute
+from rivals.recipes.options import DataOptions, ScoreConfig
 
 if TYPE_CHECKING:
     import torch
 
-    from rivals.api.viewing import Show, Source
+    from rivals.api.scoring.feature_passes import Show, Source
+    from rivals.console.bars import PassProgress
     from rivals.data.imageset import ImageSet
-    from rivals.extractors.extractor import Extractor
-    from rivals.metrics.fidelity import View
-    from rivals.reports.passing import Passing
+    from rivals.extractors.base import Extractor
+    from rivals.metrics.feature_set import FeatureSet
 
-METRICS = "fd,kid,prdc"
-NUMBERS, SHEET = "scores.json", "neighbours.png"
-SHOWN, NEAREST = 10, 5  # generated images on the sheet, and real ones beside each
+NUMBERS, GRID = "scores.json", "neighbors.png"
+SHOWN, NEAREST = 10, 5  # generated images on the grid, and the nearest training images next to each
 
 
 def score(
     subject: Any,
     data: Any = None,
     *,
-    metrics: str = METRICS,
-    extractor: str = "auto",
-    n: int = 10_000,
-    n_real: int | None = None,
-    split: str = "train",
-    size: int | None = None,
-    crop: bool = False,
-    skip_bad: bool = False,
-    seed: int = 0,
-    device: str = "auto",
     out: str | Path | None = None,
+    device: str = "auto",
     quiet: bool = False,
+    **settings: Any,
 ) -> Scores:
-    """Measure how near generated images are to real ones.
+    """Measure how close generated images are to real ones; with --equilibrium, how far a GAN is from its equilibrium.
 
     Args:
         subject: A run, a generator.safetensors, a folder or zip of images, or a data set's name (its test images).
-        data: The real images: a data set's name, a folder or a zip; what the run was trained on if none is given.
-        metrics: A list as fd,kid,prdc; also fid, is, fd-infinity, fid-infinity, cmmd, authenticity.
-        extractor: inception, lite0, dinov2, clip, vgg16, any with :PATH to its weights, or classifier:RUN.
-        n: Images to draw, or to take of the folder.
-        n_real: Real images to compare with; as many as --n if none is given.
-        split: Which of the real images: train, test or another.
-        size: Side to resize the real images to first, in pixels; as they are, or as the run had them, if none is given.
-        crop: Crop rectangles to their central square.
-        skip_bad: Leave unreadable images out instead of stopping.
-        seed: Of the images that are drawn, and of all else that is random.
-        device: cpu, cuda, mps or another of PyTorch's; auto takes the accelerator if there is one.
-        out: Folder for scores.json and the sheet of nearest neighbours; the run's own if none is given.
-        quiet: Print nothing on the way.
+        data: The real images: a data set's name, a folder or a zip; by default what the run was trained on.
+        out: Folder for scores.json and the grid of nearest training images; by default the run's own.
+        device: cpu, cuda, mps or another device of PyTorch; auto takes the accelerator if there is one.
+        quiet: Print no progress.
+        **settings: Any field of :class:`rivals.recipes.ScoreConfig` and :class:`rivals.DataOptions`, as
+            ``metrics="fid"``.
 
     Returns:
-        Values with their protocols, and what could not be had; ``print`` shows them.
+        Values with their protocols, and what could not be computed; ``print`` shows them.
 
     Raises:
-        UserError: something the user can fix, or no value could be had.
+        UserError: bad input, in one line; or no value could be computed.
     """
-    from rivals.metrics.fidelity import chosen
-    from rivals.reports.passing import Passing
+    from rivals.api.scoring.feature_passes import Source
+    from rivals.console.bars import PassProgress
+    from rivals.metrics.generative import parse_metrics
 
-    wanted = chosen(metrics)
-    if n < 2 or (n_real is not None and n_real < 2):
-        name, value = ("-n", n) if n < 2 else ("--n-real", n_real)
-        raise UserError(f"{name} {value} cannot work, as one image has no spread: give 2 or more")
-    place = devices.pick(device)
-    run = _run(subject)
-    how = {"size": size, "crop": crop, "skip_bad": skip_bad}
-    with Passing(quiet=quiet) as passing:
-        judged, real = _subject(subject, n, seed, place, passing), _real(data, run, how, split, passing)
-        hall = Hall(judged, real, n_real or n, seed, place, passing)
-        _compare_sizes(hall)
-        groups: Sequence[Group] = [lambda hall: fidelity(hall, wanted, extractor)]
-        found = [group(hall) for group in groups]
-    values = [value for each in found for value in each.values]
-    missing = [line for each in found for line in each.missing]
+    config, options = distribute(settings, ScoreConfig(), DataOptions())
+    wanted = parse_metrics(config.metrics)
+    place, run = devices.pick(device), _run(subject)
+    with PassProgress(quiet=quiet) as progress:
+        generator = _generator(subject, run, place)
+        options = options.with_default_white(getattr(generator, "about", {}).get("white"))
+        generated = _generated_images(subject, generator, config, options, progress)
+        real = _real_images(data, run, options, config.split, progress)
+        fake = generated if isinstance(generated, Source) else generated(real)
+        context = ScoreContext(fake, real, config.n_real or config.n, config.seed, place, progress)
+        _compare_sizes(context)
+        groups: Sequence[MetricGroup] = [lambda context: feature_metrics(context, wanted, config.extractor)]
+        results = [group(context) for group in groups]
+    values = [value for each in results for value in each.values]
+    missing = [line for each in results for line in each.missing]
     if not values:
         raise UserError(missing[0])
     folder = Path(out) if out is not None else run.folder if run is not None else None
     if folder is None:
         return Scores(values, missing)
-    sheets = [each.sheet for each in found if each.sheet is not None]
-    return _kept(folder, run, values, missing, sheets)
+    grids = [each.grid for each in results if each.grid is not None]
+    return _save(folder, run, values, missing, grids)
 
 
 @dataclass(frozen=True, eq=False)
-class Hall:
-    """What is compared.
+class ScoreContext:
+    """What is compared, and how.
 
     Attributes:
         fake: The generated images.
@@ -108,7 +97,7 @@ class Hall:
         n_real: How many of those to take.
         seed: Of everything random.
         device: Where to work.
-        passing: Shows how far it has come.
+        progress: The progress bar.
     """
 
     fake: Source
@@ -116,78 +105,89 @@ class Hall:
     n_real: int
     seed: int
     device: torch.device
-    passing: Passing
+    progress: PassProgress
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """What a group of values came to: the values, what could not be had, and a picture to keep beside them."""
+class GroupResult:
+    """The result of a group of metrics: values, what could not be computed, and a grid of nearest training images."""
 
     values: Sequence[Value]
     missing: Sequence[str]
-    sheet: Any = None
+    grid: Any = None
 
 
-Group = Callable[[Hall], Found]
-"""A group of values of what is compared. A further one joins in :func:`score`, where the list of groups is made."""
+MetricGroup = Callable[[ScoreContext], GroupResult]
+"""A group of metrics. A new one is added to the list in :func:`score`."""
 
 
-def fidelity(hall: Hall, wanted: Sequence[str], asked: str) -> Found:
-    """The metrics of features, each through its own extractor or the one that was asked for.
+def feature_metrics(context: ScoreContext, wanted: Sequence[str], chosen: str) -> GroupResult:
+    """The metrics of features, each with its own extractor or the one that was chosen.
 
-    Each extractor passes once over either set, for all its metrics. One that has no weights here costs only its own.
+    Each extractor passes once over either set, for all its metrics. If its weights are missing, only its own metrics
+    are.
     """
-    from rivals.api.viewing import find_extractor, look, look_at_real, of_set, settled
-    from rivals.metrics.fidelity import METRICS, Evidence, title
+    from rivals.api.scoring.feature_passes import (
+        cached_real_features,
+        extract_features,
+        find_extractor,
+        of_set,
+        resolve_extractor,
+    )
+    from rivals.metrics.generative import METRICS, MetricInput, display_name
 
     values: dict[str, Value] = {}
     missing: list[str] = []
-    sheet = None
-    source = of_set(hall.images, hall.n_real)
-    show: Show = hall.passing
-    for name, names in _by_extractor(wanted, settled(asked)).items():
+    grid = None
+    source = of_set(context.images, context.n_real)
+    show: Show = context.progress
+    for name, names in _by_extractor(wanted, resolve_extractor(chosen)).items():
         try:
-            extractor = find_extractor(name, hall.device)
+            extractor = find_extractor(name, context.device)
             logits = any(METRICS[metric].logits for metric in names) and extractor.classes > 0
-            real = look_at_real(extractor, source, what=f"{extractor.name} looks at real images", show=show)
-            what = f"{extractor.name} looks at generated images"
-            fake = look(extractor, hall.fake, logits=logits, what=what, show=show)
+            real = cached_real_features(extractor, source, what=f"{extractor.name} on real images", show=show)
+            what = f"{extractor.name} on generated images"
+            fake = extract_features(extractor, context.fake, logits=logits, what=what, show=show)
         except UserError as error:
             missing.append(f"{', '.join(names)}: {error}")
             continue
-        evidence = Evidence(real, fake, extractor, hall.seed)
-        protocol = _protocol(extractor, source, hall)
+        images = MetricInput(real, fake, extractor, context.seed)
+        protocol = _protocol(extractor, source, context)
         for metric in names:
             try:
-                value = METRICS[metric].measure(evidence)
+                value = METRICS[metric].measure(images)
             except UserError as error:
                 missing.append(f"{metric}: {error}")
                 continue
             values[metric] = dataclasses.replace(
-                value, metric=metric, name=title(metric, extractor), says=METRICS[metric].says, protocol=protocol
+                value,
+                metric=metric,
+                name=display_name(metric, extractor),
+                description=METRICS[metric].description,
+                protocol=protocol,
             )
-        if sheet is None:
-            sheet = _sheet(real, fake, source, hall, extractor)
-    return Found([values[metric] for metric in wanted if metric in values], missing, sheet)
+        if grid is None:
+            grid = _nearest_grid(real, fake, source, context, extractor)
+    return GroupResult([values[metric] for metric in wanted if metric in values], missing, grid)
 
 
-def _by_extractor(wanted: Sequence[str], asked: str) -> dict[str, list[str]]:
-    """Which metrics each extractor is asked for. That of inception stands for every metric if it is the one asked for.
+def _by_extractor(wanted: Sequence[str], chosen: str) -> dict[str, list[str]]:
+    """The metrics of each extractor. Inception computes every metric if it is the one chosen.
 
-    The one that was asked for comes first: the sheet of neighbours is by its eyes.
+    The chosen extractor comes first: the grid of nearest training images is by its features.
     """
-    from rivals.metrics.fidelity import METRICS
+    from rivals.metrics.generative import METRICS
 
-    found: dict[str, list[str]] = {asked: []}
+    found: dict[str, list[str]] = {chosen: []}
     for metric in wanted:
         own = METRICS[metric].extractor
-        found.setdefault(asked if own is None or asked.partition(":")[0] == own else own, []).append(metric)
+        found.setdefault(chosen if own is None or chosen.partition(":")[0] == own else own, []).append(metric)
     return {name: names for name, names in found.items() if names}
 
 
-def _protocol(extractor: Extractor, source: Source, hall: Hall) -> Record:
-    """All that a value depends on beside the metric's own settings."""
-    fake = hall.fake.about
+def _protocol(extractor: Extractor, source: Source, context: ScoreContext) -> Record:
+    """Everything that a value depends on, besides the settings of the metric itself."""
+    fake = context.fake.about
     return {
         "extractor": extractor.name,
         "extractor_hash": extractor.hash,
@@ -202,52 +202,65 @@ def _protocol(extractor: Extractor, source: Source, hall: Hall) -> Record:
         "fake_split": fake["split"],
         "fake_size": fake["size"],
         "fake_hash": fake["hash"],
-        "n_fake": hall.fake.n,
-        "seed": hall.seed,
+        "n_fake": context.fake.n,
+        "fake_classes": fake.get("classes"),
+        "seed": context.seed,
     }
 
 
 def _run(subject: Any) -> Run | None:
-    """The run that is meant, if it is one."""
+    """The run, if the subject is one."""
     if isinstance(subject, Run):
         return subject
-    if isinstance(subject, str | Path) and (Path(subject).expanduser() / "run.json").exists():
-        return Run.open(Path(subject).expanduser())
+    if isinstance(subject, str | Path) and (expand_user(subject) / "run.json").exists():
+        return Run.open(expand_user(subject))
     return None
 
 
-def _subject(subject: Any, n: int, seed: int, device: torch.device, passing: Passing) -> Source:
-    """The images that are to be judged.
+def _generator(subject: Any, run: Run | None, device: torch.device) -> Any:
+    """The generator of a run or a file, or the subject itself; None if it is none.
 
     Raises:
-        UserError: there are none, or one only, or it is nothing of the kind.
+        UserError: the run or the file holds another network.
     """
-    import torch
     from torch import nn
 
-    from rivals.api.viewing import of_generator, of_set, of_tensor
+    if run is not None or (isinstance(subject, str | Path) and Path(subject).suffix == ".safetensors"):
+        place = subject if run is None else run.folder
+        net = load(place, device=str(device))
+        if not hasattr(net, "sample"):
+            raise UserError(f"the network at '{place}' is not a generator: name a run of 'rivals train'")
+        return net
+    return subject if isinstance(subject, nn.Module) and hasattr(subject, "sample") else None
+
+
+def _generated_images(
+    subject: Any, generator: Any, config: ScoreConfig, options: DataOptions, progress: PassProgress
+) -> Source | Callable[[ImageSet], Source]:
+    """The images to score: those of files, read as the real ones are, or those of a generator, given the real images,
+    whose shares of classes they take.
+
+    Raises:
+        UserError: there are fewer than two, or the subject cannot be scored.
+    """
+    import torch
+
+    from rivals.api.scoring.feature_passes import of_generator, of_set, of_tensor
+    from rivals.data.builtin import DATASETS
     from rivals.data.imageset import ImageSet
     from rivals.data.load import load as load_images
-    from rivals.data.names import NAMES
 
-    name = str(subject.folder if isinstance(subject, Run) else subject)
-    run = _run(subject)
-    if run is not None or (isinstance(subject, str | Path) and Path(subject).suffix == ".safetensors"):
-        subject = load(name if run is None else run.folder, device=str(device))
-        if not hasattr(subject, "sample"):
-            raise UserError(
-                f"the network at '{name}' is no generator, so it draws nothing: name a run of 'rivals train'"
-            )
-        return of_generator(subject, n, seed, name)
-    if isinstance(subject, nn.Module) and hasattr(subject, "sample"):
-        return of_generator(subject, n, seed, type(subject).__name__)  # type: ignore[arg-type]
+    if generator is not None:
+        place = subject.folder if isinstance(subject, Run) else subject
+        name = type(subject).__name__ if subject is generator else str(place)
+        return partial(of_generator, generator, config.n, config.seed, name)
     if isinstance(subject, str | Path):
-        split = "test" if subject in NAMES and "test" in NAMES[str(subject)].counts else "train"
-        subject = load_images(subject, split=split, on_note=passing.say)
+        split = "test" if subject in DATASETS and "test" in DATASETS[str(subject)].counts else "train"
+        subject = load_images(subject, split=split, on_note=progress.print, **options.written())
     if isinstance(subject, ImageSet):
-        source = of_set(subject, n)
+        source = of_set(subject, config.n)
     elif isinstance(subject, torch.Tensor):
-        source = of_tensor(subject[:n])
+        source = of_tensor(subject[: config.n])
     else:
         raise UserError(
             f"a {type(subject).__name__} cannot be scored: give a run, a generator, a folder, a zip or uint8 images"
@@ -257,12 +270,13 @@ def _subject(subject: Any, n: int, seed: int, device: torch.device, passing: Pas
     return source
 
 
-def _real(data: Any, run: Run | None, how: Record, split: str, passing: Passing) -> ImageSet:
-    """The real images: those that were named, or those of the run, as it had them.
+def _real_images(data: Any, run: Run | None, options: DataOptions, split: str, progress: PassProgress) -> ImageSet:
+    """The real images: those named, or those of the run, read as it read them.
 
     Raises:
-        UserError: none were named and there is no run, or there is one only.
+        UserError: none were named and there is no run, or there is only one image.
     """
+    from rivals.api.common.resume import TrainingInfo
     from rivals.data.imageset import ImageSet
     from rivals.data.load import load as load_images
 
@@ -270,78 +284,89 @@ def _real(data: Any, run: Run | None, how: Record, split: str, passing: Passing)
         images = data
     else:
         if data is None:
-            source = {} if run is None else run.about.get("data", {}).get("source", {})
-            if "data" not in source:
+            source = {} if run is None else run.info.get("source", {})
+            if run is None or "data" not in source:
                 raise UserError("no real images were named to compare with: give a data set's name, a folder or a zip")
-            data = source["data"]
-            how = {name: asked or source.get(name) for name, asked in how.items()}
-        images = load_images(data, split=split, on_note=passing.say, **how)
+            needed = run.read_info(TrainingInfo)
+            data, own = needed["source"]["data"], needed["data_options"]
+            options = DataOptions().changed(**own).changed(**options.differences())
+        images = load_images(data, split=split, on_note=progress.print, **options.written())
     if len(images) < 2:
         raise UserError(f"'{images.name}' has 1 image, which has no spread: give 2 or more")
     return images
 
 
-def _compare_sizes(hall: Hall) -> None:
-    """Say it where the sets differ in size: an extractor resizes both, and blur is not the generator's fault."""
-    ours, theirs = hall.fake.about["size"], hall.images.size
-    if ours != theirs:
-        hall.passing.say(
-            f"generated images have {ours} px and real ones {theirs}: the extractor resizes both; --size {ours} "
-            "compares them at one size"
+def _compare_sizes(context: ScoreContext) -> None:
+    """Tell if the sets differ in size: the extractor resizes both, and blur is then not the generator's fault."""
+    fake_size, real_size = context.fake.about["size"], context.images.size
+    if fake_size != real_size:
+        context.progress.print(
+            f"generated images have {fake_size} px and real ones {real_size}: the extractor resizes both; "
+            f"--size {fake_size} compares them at one size"
         )
 
 
-def _sheet(real: View, fake: View, source: Source, hall: Hall, extractor: Extractor) -> Any:
-    """The first generated images, each beside the real ones that lie closest to it."""
+def _nearest_grid(
+    real: FeatureSet, fake: FeatureSet, source: Source, context: ScoreContext, extractor: Extractor
+) -> Any:
+    """The first generated images, each next to its nearest training images."""
     import torch
 
-    from rivals.metrics.neighbours import nearest
-    from rivals.reports.neighbours import picture
+    from rivals.metrics.prdc import nearest
+    from rivals.reports.sections.neighbors import neighbor_grid
 
-    assert source.places is not None
+    assert source.indices is not None
     shown = min(SHOWN, fake.n)
-    who, _ = nearest(real.features, fake.features[:shown], min(NEAREST, real.n))
-    drawn = next(hall.fake.blocks())[:shown].numpy()
-    places = source.places[who.cpu().flatten().numpy()]
-    beside = hall.images.images[places].reshape(*who.shape, *hall.images.images.shape[1:])
-    return picture(drawn, torch.from_numpy(beside).numpy())
+    indices, _ = nearest(real.features, fake.features[:shown], min(NEAREST, real.n))
+    generated = next(context.fake.blocks())[:shown].numpy()
+    indices_of_real = source.indices[indices.cpu().flatten().numpy()]
+    nearest_images = context.images.images[indices_of_real].reshape(*indices.shape, *context.images.images.shape[1:])
+    return neighbor_grid(generated, torch.from_numpy(nearest_images).numpy())
 
 
-def _kept(
-    folder: Path, run: Run | None, values: Sequence[Value], missing: Sequence[str], sheets: Sequence[Any]
+def _save(
+    folder: Path, run: Run | None, values: Sequence[Value], missing: Sequence[str], grids: Sequence[Any]
 ) -> Scores:
-    """Write the values and the sheet into a folder, beside what an earlier score of the same images left there.
+    """Write the values and the grid into a folder, keeping what earlier scores of the same images left there.
 
     Raises:
         UserError: they cannot be written.
     """
-    from rivals.reports import sheet
-    from rivals.reports.page import write_report
+    from rivals.reports import image_grid
+    from rivals.reports.report import write_report
 
-    if sheets:
-        sheet.save_png(sheets[0], folder / SHEET)
+    make_folder(folder, parents=True)
+    if grids:
+        image_grid.save_png(grids[0], folder / GRID)
     path = folder / NUMBERS
     fresh = [value.as_dict() for value in values]
     before = [each for each in _read(path) if not any(_same(each, value) for value in fresh)]
-    judged = {value["fake_hash"] for value in fresh}
-    rest = [each for each in before if each.get("fake_hash") in judged]
-    content = {"format": 1, "values": [*rest, *fresh], "missing": list(missing), "sheet": SHEET if sheets else None}
+    hashes = {value["fake_hash"] for value in fresh}
+    rest = [each for each in before if each.get("fake_hash") in hashes]
+    content = {
+        "format": 1,
+        "values": [*rest, *fresh],
+        "missing": list(missing),
+        "nearest_grid": GRID if grids else None,
+    }
     write_atomically(path, json.dumps(content, indent=2).encode() + b"\n")
     if run is not None:
         write_report([run], run.report)
-    return Scores(values, missing, str(folder / SHEET) if sheets else None)
+    return Scores(values, missing, str(folder / GRID) if grids else None)
 
 
 def _read(path: Path) -> list[Record]:
+    from rivals.reports.history import FIX
+    from rivals.reports.sections.scores import ScoresFile
+
     try:
-        found = json.loads(path.read_text())["values"]
-        return [each for each in found if isinstance(each, dict)]
-    except (OSError, ValueError, KeyError, TypeError):
+        return [{**value} for value in read_json(path, ScoresFile, FIX)["values"]]
+    except (FileNotFoundError, UserError):  # a damaged file is replaced
         return []
 
 
 def _same(one: Record, other: Record) -> bool:
-    """Whether two records are of one metric by one protocol, whatever they came to."""
-    loose = {"value", "error", "notes", "says"}
+    """Whether two records are of one metric by one protocol, whatever their values."""
+    loose = {"value", "error", "notes", "description"}
     keys = (one.keys() | other.keys()) - loose
     return all(one.get(key) == other.get(key) for key in keys)

@@ -1,0 +1,150 @@
+"""``certify``: randomized smoothing certifies a radius for each image, and an attack bounds it from above."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rivals.api.common.resume import reserve_folder, resolve_options, source_to_resume
+from rivals.api.robustness.target import Notes, Target
+from rivals.base import process_group
+from rivals.base.eps import parse_eps
+from rivals.base.errors import UserError
+from rivals.base.run_folder import Resume, Run, resumes
+from rivals.recipes.options import CertifyConfig, DataOptions
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from rivals.api.common.model_zoo import NamedModel
+    from rivals.metrics.certified_curve import CertifiedRobustness
+
+    Model = nn.Module | str | os.PathLike[str] | None
+    Data = Any
+else:
+    Model = Data = str | None  # as the command line, which evaluates the signature, may name them
+    CertifiedRobustness = Any
+
+NEAR = 1.25  # factor by which the training noise may differ from sigma without a note
+HOW = "name a run folder, a classifier.safetensors, torchvision:NAME or timm:NAME"
+
+
+def certify(
+    model: Model = None,
+    data: Data = None,
+    *,
+    out: str | Path | None = None,
+    resume: Resume = False,
+    device: str = "auto",
+    quiet: bool = False,
+    **settings: Any,
+) -> CertifiedRobustness:
+    """Certify a classifier by randomized smoothing, with an upper bound by an attack.
+
+    The classifier is evaluated on many noisy copies of each image. The class that most of them get is the prediction of
+    the smoothed classifier, and how often they get it gives an L2 radius within which no perturbation can change that
+    prediction (Cohen et al. 2019). Images that are not certified at a radius are attacked there (Salman et al. 2019).
+
+    Args:
+        model: A run folder or classifier.safetensors, torchvision:NAME[:WEIGHTS] or timm:NAME; in Python also a module.
+        data: A data set's name, a folder of images (subfolders are classes) or a zip; in Python also an ImageSet or
+            tensors (images, labels).
+        out: Run folder; by default the next free runs/DATA-certify-N, and none for a module in Python.
+        resume: Continue the run in --out where it stopped; auto starts it if it is not there yet.
+        device: cpu, cuda, mps or another device of PyTorch; auto takes the accelerator if there is one.
+        quiet: Print no progress.
+        **settings: Any field of :class:`rivals.CertifyConfig` and :class:`rivals.DataOptions`, such as ``sigma=0.5``.
+
+    Returns:
+        Certified accuracy and accuracy under attack at each radius; ``print`` shows it.
+
+    Raises:
+        UserError: bad input, in one line.
+        Interrupted: stopped by Ctrl-C or SIGTERM, after saving.
+    """
+    from rivals.api.certification.smoothing_loop import SmoothingLoop
+    from rivals.base.norm_balls import L2
+    from rivals.metrics.randomized_smoothing import certified_radius
+
+    if not isinstance(settings.get("radii", ""), str):  # in Python also numbers
+        settings["radii"] = ",".join(map(str, settings["radii"]))
+    processes = process_group.current()
+    with processes.together():
+        resume = resumes(resume, out)
+        stored, (config, options) = resolve_options("certify", out, resume, settings, CertifyConfig(), DataOptions())
+    if stored and model is None:
+        model = source_to_resume("model", stored["source"]["model"], None)
+    if stored and data is None:
+        data = source_to_resume("data", stored["source"]["data"], None)
+    if model is None:
+        raise UserError(f"no model was named: {HOW}")
+    if data is None:
+        raise UserError("no data were named: give a data set's name, a folder or a zip")
+    _check_samples(config)
+    radii, notes = _radii(config.radii), Notes(quiet or not processes.first)
+    ball = L2(radii[-1])
+    with processes.one_per_node_first():
+        target = Target.load(model, data, ball.bounds, config, options, device=device, notes=notes)
+    _warn(target.named, config.sigma, math.prod(target.data.shape), notes)
+    largest = certified_radius(config.samples, config.samples, config.sigma, config.alpha)
+    if radii[-1] > largest:
+        notes(
+            f"{config.samples:,} samples certify no radius above {largest:.4g}, whatever the model: take more for "
+            "larger ones"
+        )
+    with contextlib.ExitStack() as stack:
+        run = None
+        with processes.together():
+            if processes.first:
+                if out is None and isinstance(data, str | Path) and isinstance(model, str | os.PathLike):
+                    out = stack.enter_context(reserve_folder(None, f"{Path(data).stem}-certify"))
+                run = target.open_run("certify", out, resume, config, options, notes)
+        run = Run.shared(run, processes)
+        with processes.outlast_first():
+            return SmoothingLoop(target, ball, radii, config, notes, run, processes).run()
+
+
+def _check_samples(config: CertifyConfig) -> None:
+    """Refuse numbers of samples that certify nothing."""
+    from rivals.metrics.randomized_smoothing import min_samples
+
+    least = min_samples(config.alpha)
+    if config.samples < least:
+        raise UserError(
+            f"{config.samples} samples certify nothing at alpha {config.alpha:g}, even if all agree: take {least} or "
+            "more (1,000 for usual radii)"
+        )
+
+
+def _radii(text: str) -> list[float]:
+    """The radii, rising, with 0 before them."""
+    return sorted({0.0, *(parse_eps(word, "--radii") for word in text.split(","))})
+
+
+def _warn(named: NamedModel, sigma: float, size: int, note: Callable[[str], None]) -> None:
+    """Say so if the model's own file tells that it was trained under other noise, or under none."""
+    from rivals.nets.wrappers import NormalizedModel
+
+    inside = named.model.model if isinstance(named.model, NormalizedModel) else named.model
+    about = getattr(inside, "about", None)
+    if not isinstance(about, dict):
+        return  # nobody knows
+    hardened = about.get("hardened") or {}
+    trained = about.get("sigma") or hardened.get("sigma")
+    if trained:
+        if not math.isclose(trained, sigma, rel_tol=1e-6):
+            note(f"the model was trained under noise of sigma {trained:g}, not {sigma:g}: its radii may be small")
+    elif hardened.get("method") == "noise":
+        eps, norm = float(hardened["eps"]), str(hardened.get("norm"))
+        spread = {"linf": eps / math.sqrt(3), "l2": eps / math.sqrt(size + 2)}.get(norm)
+        if spread is None or not 1 / NEAR < spread / sigma < NEAR:
+            like = "" if spread is None else f", whose deviation is {spread:.3g}"
+            noise = f"even noise in {norm} {eps:.4g}{like}"
+            note(f"the model was hardened by {noise}, not noise of sigma {sigma:g}: its radii may be small")
+    else:
+        how = f"was hardened by {hardened['method']}" if hardened.get("method") else "was trained plainly"
+        note(f"the model {how}, not under noise of sigma {sigma:g}: its radii may be near 0")

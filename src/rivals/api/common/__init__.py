@@ -1,0 +1,1 @@
+"""What several commands share: network files, model names, resuming, provenance."""

@@ -1,0 +1,148 @@
+"""``demo``: train a GAN, then a classifier, then harden it; all on this machine in minutes, in one report."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import webbrowser
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rivals.api.common.resume import reserve_folder
+from rivals.api.training.adversarial import harden
+from rivals.api.training.classifier import ClassifierRun, classify
+from rivals.api.training.gan import GanJob, GanRun
+from rivals.api.training.job import DEFAULT_DATA, Request
+from rivals.api.training.runner import run_job
+from rivals.base.duration import Duration
+from rivals.base.errors import Interrupted, UserError
+from rivals.base.run_folder import Record, Resume, Run, resumes, wrong_command
+from rivals.base.typed_json import read_json
+
+NET: Record = {"recipe": "cnn", "widths": (16, 32)}
+STANDARD_SHARE = 0.5  # length of the standard training, as a fraction of the hardening's
+# N-FGSM: by far the cheapest training attack that gives accuracy under PGD.
+ATTACK: Record = {"method": "fgsm", "start": "nfgsm", "step_size": 1.0, "eps": "0.2"}
+
+
+HARDENING = "harden_until"  # the entry of run.json that says how long the hardening is
+
+
+class DemoRun(GanRun):
+    """The folder of a demo: the run of a GAN, which holds those of two classifiers."""
+
+    @property
+    def plain(self) -> ClassifierRun:
+        """The classifier before it was hardened."""
+        return ClassifierRun.open(self.folder / "plain")
+
+    @property
+    def hard(self) -> ClassifierRun:
+        """The hardened classifier."""
+        return ClassifierRun.open(self.folder / "hard")
+
+    def result(self) -> Record:
+        """The results of the GAN, and robust accuracy before and after hardening, as plain values."""
+        from rivals.reports.history import FIX
+        from rivals.reports.sections.before_after import NUMBERS, BeforeAfterFile
+
+        compared = read_json(self.folder / "hard" / NUMBERS, BeforeAfterFile, FIX)
+        before, after = compared["sides"]
+        attacked = {"eps": compared["protocol"]["eps"][-1], "n": compared["protocol"]["n"]}
+        attacked |= {"robust_before": before["robust"]["value"], "robust_after": after["robust"]["value"]}
+        return super().result() | {"attacked": attacked}
+
+
+def demo(
+    *,
+    until: str = "4 minutes",
+    hardening: str = "10 epochs",
+    out: str | Path | None = None,
+    resume: Resume = False,
+    seed: int = 0,
+) -> DemoRun:
+    """Train a GAN on digits; then train a classifier, attack it and harden it; and show the results.
+
+    Args:
+        until: Length of the GAN training: N images, epochs, steps, minutes or hours.
+        hardening: Length of the adversarial training, likewise.
+        out: Run folder; by default the next free runs/demo-N.
+        resume: Continue the demo in --out with its own settings; auto starts it if it is not there yet.
+        seed: Seed of everything random.
+
+    Raises:
+        UserError: bad input, in one line.
+        Interrupted: stopped by Ctrl-C or SIGTERM, after saving.
+    """
+    from rivals.reports.report import write_report
+
+    resume = resumes(resume, out)
+    if resume:
+        if out is None:
+            raise UserError("--resume needs the demo to continue: add --out RUN")
+        info = Run.open(out).info
+        if HARDENING not in info:
+            raise wrong_command(out, "demo")
+        hardening = info[HARDENING]
+    length = Duration.parse(hardening)
+    standard = str(Duration(length.amount * STANDARD_SHARE, length.unit))
+    with reserve_folder(out, "demo") as folder:
+        try:
+            _run_or_resume(partial(train_gan, hardening), folder, resume, until=until, seed=seed)
+            run = DemoRun.open(folder)
+            seed = run.info["seed"]
+            _run_or_resume(classify, folder / "plain", resume, until=standard, seed=seed, lr=2e-3, **NET)
+            plain = str((folder / "plain").resolve())
+            _run_or_resume(harden, folder / "hard", resume, until=hardening, seed=seed, weights=plain, **NET, **ATTACK)
+        except (Interrupted, KeyboardInterrupt):
+            if not (folder / "run.json").exists():
+                raise
+            raise Interrupted(
+                f"stopped and saved: continue with rivals demo --resume --out {shlex.quote(str(folder))}"
+            ) from None
+    write_report([run], run.report)
+    has_display = sys.platform in ("darwin", "win32") or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()
+    if sys.stdout.isatty() and has_display:  # without a display a text browser would take over the terminal
+        webbrowser.open(run.report.resolve().as_uri())
+    return run
+
+
+class DemoGanJob(GanJob):
+    """The GAN of a demo: its ``run.json`` holds from the first moment all that was asked of the demo.
+
+    Args:
+        request: The arguments of ``train``.
+        hardening: Length of the adversarial training.
+    """
+
+    def __init__(self, request: Request, hardening: str) -> None:
+        super().__init__(request)
+        self.hardening = hardening
+
+    def run_facts(self) -> Record:
+        """As of any GAN, and what the demo does next."""
+        return {**super().run_facts(), "sub_runs": ["hard"], HARDENING: self.hardening}
+
+
+def train_gan(
+    hardening: str,
+    data: str | None = None,
+    *,
+    out: Path,
+    resume: bool = False,
+    seed: int | None = None,
+    **settings: Any,
+) -> None:
+    """Train the GAN of a demo; see :func:`rivals.train`."""
+    run_job(DemoGanJob(Request(data, None, out, resume, seed, "auto", False, settings), hardening))
+
+
+def _run_or_resume(command: Callable[..., Any], folder: Path, resume: bool, **settings: Any) -> None:
+    """Start a run, or continue it if it exists and is not finished."""
+    if not (resume and (folder / "run.json").exists()):
+        command(DEFAULT_DATA, out=folder, **settings)
+    elif Run.open(folder).info["state"] != "finished":
+        command(out=folder, resume=True)

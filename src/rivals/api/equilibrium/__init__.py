@@ -1,0 +1,1 @@
+"""``equilibrium``: how far a GAN is from the equilibrium of its game."""

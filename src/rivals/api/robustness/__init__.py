@@ -1,0 +1,1 @@
+"""``attack`` and ``evaluate``: robust accuracy, with everything needed to believe it."""

@@ -1,0 +1,1 @@
+"""``score``: how close generated images are to real ones."""

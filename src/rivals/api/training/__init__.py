@@ -1,0 +1,1 @@
+"""``train``, ``classify`` and ``harden``: one runner for all three."""

@@ -1,0 +1,84 @@
+"""Micro-batches and processes: how many are needed, and whether all processes play the same game."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rivals.base.devices import is_out_of_memory
+from rivals.base.errors import UserError
+from rivals.base.process_group import ProcessGroup
+
+if TYPE_CHECKING:
+    from rivals.data.imageset import ImageSet
+    from rivals.game.game import Game
+
+
+def fit_micro_batches(batch_size: int, processes: ProcessGroup, play_round: Callable[[int], object]) -> int:
+    """The least number of micro-batches that fits into memory.
+
+    Args:
+        batch_size: Images per step.
+        processes: Those that share the micro-batches.
+        play_round: Plays a round of so many micro-batches, in which all penalties are due.
+
+    Raises:
+        UserError: not even micro-batches of 2 images fit.
+    """
+    count = 1 << (processes.size - 1).bit_length()
+    while batch_size % count == 0 and batch_size >= 2 * count:
+        try:
+            play_round(count)
+            return count
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        count *= 2
+    raise UserError(
+        f"a batch of {batch_size} does not fit into memory, not even in {count // 2} micro-batches: give a "
+        "--batch-size that is a power of two, or smaller widths"
+    )
+
+
+def check_share(processes: ProcessGroup, micro_batches: int) -> None:
+    """Check that each process plays the same number of micro-batches.
+
+    Raises:
+        UserError: their number does not divide that of the micro-batches.
+    """
+    if micro_batches % processes.size:
+        enough = 1 << (processes.size - 1).bit_length()
+        fix = "add" if enough == processes.size else f"start {enough // 2} or {enough} processes and add"
+        raise UserError(
+            f"{processes.size} processes cannot share {micro_batches} micro-batch{'es' if micro_batches > 1 else ''} "
+            f"equally: {fix} --micro-batches {enough}"
+        )
+
+
+def check_alike(processes: ProcessGroup, game: Game, images: ImageSet) -> None:
+    """Check that all processes play the same game.
+
+    Raises:
+        UserError: their code, images or initial weights differ.
+    """
+    if processes.size == 1:
+        return
+    import torch
+
+    from rivals import __version__
+    from rivals.base.hashing import weights_hash
+
+    about = {
+        "version of rivals": __version__,
+        "version of torch": torch.__version__,
+        "images": images.hash,
+        "weights": " ".join(weights_hash(player.net) for player in game.players.values()),
+    }
+    for what, value in about.items():
+        values = processes.gather(value)
+        for rank, other in enumerate(values):
+            if other != values[0]:
+                raise UserError(
+                    f"process {rank} has another {what} than process 0, {other} instead of {values[0]}: start all "
+                    "processes with the same"
+                )

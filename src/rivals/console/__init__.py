@@ -1,0 +1,1 @@
+"""Progress on the terminal. Everything goes to standard error."""

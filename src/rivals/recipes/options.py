@@ -1,0 +1,290 @@
+"""Options that are not a recipe: of the data, of a run, of an evaluation. One dataclass for each concern."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rivals.base.duration import Duration
+from rivals.base.eps import parse_eps
+from rivals.base.errors import UserError
+from rivals.base.registry import unknown
+from rivals.base.seeds import parse_seeds
+from rivals.recipes.base import Settings, check_range, flag
+
+NORMS = ("linf", "l2", "l1")
+EOT_AVERAGES = ("logits", "losses")
+SAVE_FORMATS = ("npz", "png", "none")
+REDUCTIONS = ("tree", "ring")
+NONFINITE_POLICIES = ("stop", "rollback")
+MAX_IMAGES = 10_000_000  # to generate at once
+MAX_SIGMA = 10.0  # images run from 0 to 1
+
+
+def _check_durations(**durations: str | None) -> None:
+    for name, text in durations.items():
+        if text is not None:
+            Duration.parse(text, f"a value of --{name.replace('_', '-')}")
+
+
+@dataclass(frozen=True)
+class DataOptions(Settings):
+    """How images are read."""
+
+    size: int | None = None
+    """Resize images to this side, in pixels; by default their own size, or the size that the model takes."""
+    crop: bool = False
+    """Crop rectangular images to their central square."""
+    skip_bad: bool = False
+    """Skip unreadable images instead of stopping."""
+    white: int | None = None
+    """The value of white in gray images of more than 8 bits; by default the model's, or by their largest value."""
+
+    def __post_init__(self) -> None:
+        if self.size is not None:
+            check_range(self, "size", 1, 65536)
+        if self.white is not None:
+            check_range(self, "white", 1, 2**32 - 1)
+
+    def with_default_white(self, white: int | None) -> DataOptions:
+        """These options, with this white level if they have none."""
+        return self if self.white is not None else self.changed(white=white)
+
+
+@dataclass(frozen=True)
+class RunOptions(Settings):
+    """What a training run does besides training."""
+
+    checkpoint_every: str | None = None
+    """Time between checkpoints, written like --until; 1 minute by default."""
+    time_limit: str | None = None
+    """Save and stop after N minutes or hours of this process, as after SIGTERM; continue with --resume."""
+    reduction: str = "tree"
+    """How several processes average gradients: tree (the same bits for any number of them) or ring (faster)."""
+
+    def __post_init__(self) -> None:
+        _check_durations(checkpoint_every=self.checkpoint_every)
+        if self.reduction not in REDUCTIONS:
+            raise unknown("reduction", self.reduction, REDUCTIONS)
+        if self.time_limit is not None:
+            Duration.parse(self.time_limit, "a value of --time-limit", ("minutes",))
+
+
+@dataclass(frozen=True)
+class GanRunOptions(RunOptions):
+    """What the training of a GAN does besides training."""
+
+    sample_every: str | None = None
+    """Time between sample grids, written like --until; a fortieth of the run by default."""
+    score_every: str | None = None
+    """Time between scores, written like --until; the best-scoring state is kept. No scores by default."""
+    score_seconds: float | None = None
+    """Time budget of one score, in seconds; 10 by default."""
+    on_nonfinite: str = "stop"
+    """When a value is not finite: stop, or rollback to the last checkpoint with halved learning rates."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_durations(sample_every=self.sample_every, score_every=self.score_every)
+        if self.on_nonfinite not in NONFINITE_POLICIES:
+            raise unknown("value of --on-nonfinite", self.on_nonfinite, NONFINITE_POLICIES)
+        if self.score_seconds is not None and self.score_every is None:
+            raise UserError("--score-seconds is the time budget of a score, and there are none: add --score-every")
+
+
+@dataclass(frozen=True)
+class EvalConfig(Settings):
+    """What every evaluation of a classifier has."""
+
+    n: int | None = None
+    """Number of images, taken from one fixed permutation of the data; all if the data have fewer."""
+    split: str | None = None
+    """Split of the data: train, test or all; test by default, or all if the data have no test split."""
+    mean: tuple[float, ...] = ()
+    """Mean of each channel that the model's normalization subtracts; the model's own by default."""
+    std: tuple[float, ...] = ()
+    """Standard deviation of each channel that the model's normalization divides by; the model's own by default."""
+    classes: str = ""
+    """File of the model's class names, one a line in the order of its logits; the model's own by default."""
+    seed: int = 0
+    """Seed of everything random."""
+    batch_size: int = 128
+    """Largest number of images in one forward pass."""
+
+    def __post_init__(self) -> None:
+        check_range(self, "batch_size", 1, 1_000_000)
+
+
+@dataclass(frozen=True)
+class AttackConfig(EvalConfig):
+    """How a classifier is attacked."""
+
+    norm: str = "linf"
+    """Norm of the ball around each image: linf, l2 or l1."""
+    eps: str = "8/255"
+    """Radius of the ball, for images in [0, 1], such as 8/255; several, such as 0,1/255,2/255, give a curve."""
+    attack: str = "autoattack"
+    """One attack or several in order, as fgsm, pgd(steps=100,restarts=5) or apgd,square; the standard is autoattack."""
+    target: str | None = None
+    """Class, by name or number, that the attack has to reach; its own images are left out. None by default."""
+    n: int | None = 1000
+    """Number of images, taken from one fixed permutation of the data; all if the data have fewer."""
+    eot: int = 1
+    """Expectation over transformation: average a randomized model over this many forward passes."""
+    eot_average: str = "logits"
+    """What --eot averages: logits, or losses and so their gradients, as AutoAttack's version for randomized models."""
+    alarms: bool = True
+    """Look for signs of gradient masking first."""
+    compiled: bool = False
+    """Attack a model made by torch.compile, which pays on an accelerator and in long attacks."""
+    save: str = "npz"
+    """Save the adversarial examples as npz (one file), png (images) or none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.norm not in NORMS:
+            raise unknown("norm", self.norm, NORMS)
+        if self.save not in SAVE_FORMATS:
+            raise unknown("way to save", self.save, SAVE_FORMATS)
+        check_range(self, "eot", 1, 10_000)
+        if self.eot_average not in EOT_AVERAGES:
+            raise unknown("average of --eot", self.eot_average, EOT_AVERAGES)
+        if self.eot == 1 and self.eot_average != "logits":
+            raise UserError(f"--eot-average {self.eot_average} averages nothing over one forward pass: add --eot 20")
+        for word in self.eps.split(","):
+            parse_eps(word)
+
+
+@dataclass(frozen=True)
+class CertifyConfig(EvalConfig):
+    """How a classifier is certified by randomized smoothing (Cohen et al. 2019)."""
+
+    sigma: float = 0.25
+    """Standard deviation of the Gaussian noise, for images in [0, 1]; it should be that of the model's training."""
+    n: int | None = 500
+    """Number of images, taken from one fixed permutation of the data; all if the data have fewer."""
+    samples: int = 1000
+    """Noise samples that bound the radius of each image (n in the paper); more give larger radii."""
+    guesses: int = 100
+    """Noise samples that select the class of each image (n0 in the paper)."""
+    alpha: float = 0.001
+    """Probability that a certificate, or a reported failure, is wrong."""
+    radii: str = "0,0.25,0.5,0.75"
+    """L2 radii to report, such as 0,0.25,0.5; 0 is always included."""
+    upper: bool = True
+    """Attack the images that are not certified, for an upper bound (Salman et al. 2019)."""
+    draws: int = 16
+    """Noise samples that the attack averages over at each step."""
+    steps: int = 20
+    """Steps of the attack at each radius."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.sigma <= MAX_SIGMA:
+            raise UserError(
+                f"a sigma of {self.sigma:g} cannot be: give the noise's deviation for images in [0, 1], above 0 and at "
+                f"most {MAX_SIGMA:g}, such as 0.25"
+            )
+        if not 0 < self.alpha < 0.5:
+            raise UserError(f"an alpha of {self.alpha:g} certifies nothing: take a small probability, such as 0.001")
+        for name, most in (("samples", 10**8), ("guesses", 10**8), ("draws", 10**5), ("steps", 10**5)):
+            check_range(self, name, 1, most)
+
+
+@dataclass(frozen=True)
+class ScoreConfig(Settings):
+    """What generated images are scored by."""
+
+    metrics: str = "fd,kid,prdc"
+    """Metrics, as fd,kid,prdc; also fid, is, fd-infinity, fid-infinity, cmmd, authenticity."""
+    extractor: str = "auto"
+    """Feature extractor: inception, lite0, dinov2, clip, vgg16, any with :PATH to its weights, or classifier:RUN."""
+    n: int = 10_000
+    """Number of images to generate, or to take from a folder."""
+    n_real: int | None = None
+    """Number of real images to compare with; as many as --n by default."""
+    split: str = "train"
+    """Split of the real images: train, test or another."""
+    seed: int = 0
+    """Seed of the generated images and of everything else random."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("-n", self.n), ("--n-real", self.n_real)):
+            if value is not None and value < 2:
+                raise UserError(f"{name} {value} cannot work, as one image has no spread: give 2 or more")
+
+
+@dataclass(frozen=True)
+class SampleConfig(Settings):
+    """Which images are generated."""
+
+    n: int = 64
+    """Number of images; for a gif, how many it passes through."""
+    seed: int = 0
+    """Seed of the latents: the first images are the same for every n."""
+    seeds: str | None = None
+    """One image for each of these seeds in place of n and seed, such as 3,17,40-50: the first one that it gives."""
+    truncation: float = 1.0
+    """Truncation: below 1 the latents are closer to the mean, so images are less varied, often cleaner."""
+    label: str | None = None
+    """Generate only this class, by name or number (conditional generators)."""
+
+    def __post_init__(self) -> None:
+        check_range(self, "n", 1, MAX_IMAGES)
+        if self.seeds is None:
+            return
+        parse_seeds(self.seeds)
+        for name in ("n", "seed"):
+            if getattr(self, name) != getattr(SampleConfig, name):
+                raise UserError(f"--seeds {self.seeds} already says which images: leave {flag(name)} out")
+
+
+@dataclass(frozen=True)
+class ExploreConfig(Settings):
+    """What is explored in a latent space. Each command has a use for some of these; the others must be left out."""
+
+    n: int = 8
+    """Number of latents, or of images at most."""
+    seed: int = 0
+    """Seed of the latents: the first ones are the same for every n."""
+    images: str | None = None
+    """A folder or a zip of images to invert, cropped to their central square (invert only)."""
+    skip_bad: bool = False
+    """Skip images that cannot be read (invert only)."""
+    truncation: float | None = None
+    """Truncation: below 1 the latents are closer to the mean; 1 by default."""
+    label: str | None = None
+    """Generate only this class, by name or number (conditional generators)."""
+    interpolation: str | None = None
+    """How a walk interpolates: sphere (the default), as normal latents lie near one, or line."""
+    count: int | None = None
+    """Number of directions; 6 by default."""
+    reach: float | None = None
+    """How far a direction is followed to both sides, in standard deviations of the latent; 3 by default."""
+    depth: int | None = None
+    """Layer whose activations pca takes, 0 for the first; 1 by default."""
+    starts: int | None = None
+    """Random starts per image (invert only); 8 by default."""
+    steps: int | None = None
+    """Optimization steps per start (invert only); 300 by default."""
+
+
+@dataclass(frozen=True)
+class EquilibriumConfig(Settings):
+    """How the distance of a GAN from its equilibrium is measured."""
+
+    steps: int = 300
+    """Training steps of a fresh discriminator, and of either player alone: the budget of three values."""
+    n: int = 2000
+    """Number of held-out real images, and of generated ones."""
+    data: str | None = None
+    """The place of the run's own data now, if they were moved."""
+    real: str | None = None
+    """Held-out real images: a name, a folder or a zip; by default the test images, or those of --hold-out."""
+    classifier: str | None = None
+    """A classifier of the data, for the entropy of classes: as for rivals attack."""
+    seed: int = 0
+    """Seed of the generated images and of everything else random."""
+
+    def __post_init__(self) -> None:
+        check_range(self, "steps", 1, 10**6)
+        check_range(self, "n", 50, 10**8)

@@ -1,0 +1,132 @@
+"""The layouts of the tabs Latent, Attack, Equilibrium and Compare."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+from rivals.base.errors import UserError
+from rivals.studio import tab_attack, tab_compare, tab_latent
+from rivals.studio.controls import EVENT, refill_on_select, update_on_change
+from rivals.studio.data_sources import DataSources
+from rivals.studio.figure_cache import FigureCache
+from rivals.studio.run_store import RunStore
+
+
+def build_latent_tab(store: RunStore, tab: gr.Tab) -> None:
+    """A generator and its latent space."""
+
+    def names() -> list[str]:
+        return store.networks("generator")
+
+    with gr.Row():
+        with gr.Column(scale=2, min_width=300):
+            name = gr.Dropdown(names(), value=None, label="Generator", elem_id="generator")
+            seed = gr.Slider(0, 999, 0, step=1, label="Seed", elem_id="seed")
+            other = gr.Slider(0, 999, 1, step=1, label="Other seed")
+            position = gr.Slider(0, 1, 0, step=0.01, label="Interpolation", elem_id="interpolation")
+            truncation = gr.Slider(0, 2, 1, step=0.05, label="Truncation", elem_id="truncation")
+            label = gr.Dropdown([], value=None, label="Class", visible=False)
+            method = gr.Radio(list(tab_latent.METHODS), value=tab_latent.METHODS[0], label="Directions by")
+            amounts = [
+                gr.Slider(-4, 4, 0, step=0.1, label=f"Direction {i + 1}, standard deviations", elem_id=f"direction-{i}")
+                for i in range(tab_latent.N_DIRECTIONS)
+            ]
+        with gr.Column(scale=3, min_width=300):
+            output = gr.HTML(elem_id="latent-images")
+
+    def show(chosen: str | None, *values: Any) -> str:
+        first, second, at, psi, class_name, found_by, *steps = values
+        controls = tab_latent.LatentControls(first, second, at, psi, class_name, found_by, tuple(steps))
+        return tab_latent.latent_images(store, chosen, controls)
+
+    def update_classes(chosen: str | None) -> Any:
+        found = tab_latent.class_names(store, chosen)
+        return gr.Dropdown([("all in turn", ""), *found], value="", visible=bool(found))
+
+    refill_on_select(name, names, tab)
+    name.change(update_classes, name, label, **EVENT)
+    controls = [name, seed, other, position, truncation, label, method, *amounts]
+    update_on_change(controls, show, output, tab.select)
+
+
+def build_attack_tab(store: RunStore, sources: DataSources, tab: gr.Tab) -> None:
+    """One or two classifiers under attack."""
+
+    def names() -> list[str]:
+        return store.networks("classifier")
+
+    largest, default, step, unit = tab_attack.NORMS["Linf"]
+    with gr.Row():
+        with gr.Column(scale=2, min_width=300):
+            model = gr.Dropdown(names(), value=None, label="Classifier", elem_id="model")
+            other = gr.Dropdown(names(), value=None, label="Compare with", elem_id="other-model")
+            norm = gr.Radio(list(tab_attack.NORMS), value="Linf", label="Norm", elem_id="norm")
+            eps = gr.Slider(0, largest, default, step=step, label=unit, elem_id="eps")
+            choices = [("its training data", ""), *((each, each) for each in sources.choices)]
+            data = gr.Dropdown(choices, value="", label="Data", elem_id="attack-data")
+            index = gr.Number(0, label="Test image", precision=0, minimum=0, elem_id="index")
+            upload = gr.File(label="Or a picture of your own", elem_id="upload", height=160)
+        with gr.Column(scale=5, min_width=300):
+            output = gr.HTML(elem_id="attack-result")
+
+    def update_slider(chosen: str) -> Any:
+        largest, default, step, unit = tab_attack.NORMS[chosen]
+        return gr.Slider(0, largest, default, step=step, label=unit)
+
+    def update_other(chosen: str | None) -> Any:
+        try:
+            return gr.Dropdown(names(), value=tab_attack.matching_classifier(store, chosen))
+        except UserError:
+            return gr.Dropdown(names(), value=None)
+
+    norm.change(update_slider, norm, eps, **EVENT)
+    refill_on_select(model, names, tab)
+    model.change(update_other, model, other, **EVENT)
+    controls = [model, other, data, index, upload, norm, eps]
+    update_on_change(controls, partial(tab_attack.attack_results, store, sources), output, tab.select)
+
+
+def build_equilibrium_tab(store: RunStore, figures: FigureCache, refresh: gr.Button, tab: gr.Tab) -> None:
+    """A run and its equilibrium."""
+
+    def names() -> list[str]:
+        return [name for name in store.names() if _command(store, name) in ("train", "demo")]
+
+    name = gr.Dropdown(names(), value=None, label="Run", elem_id="equilibrium-run")
+    output = gr.HTML(elem_id="equilibrium-view")
+    refill_on_select(name, names, tab)
+    update_on_change([name], partial(tab_compare.equilibrium, store, figures), output, tab.select, refresh.click)
+
+
+def _command(store: RunStore, name: str) -> str:
+    try:
+        return str(store.history(name).info.get("command"))
+    except UserError:
+        return ""
+
+
+def build_compare_tab(store: RunStore, figures: FigureCache, tab: gr.Tab) -> None:
+    """Two runs, and two generators."""
+
+    def generators() -> list[str]:
+        return store.networks("generator")
+
+    with gr.Row():
+        one = gr.Dropdown(store.names(), value=None, label="One run", elem_id="one", min_width=260)
+        other = gr.Dropdown(store.names(), value=None, label="Another run", elem_id="other", min_width=260)
+    runs = gr.HTML(elem_id="compared-runs")
+    gr.HTML("<h3>Two generators, one seed</h3>")
+    with gr.Row():
+        first = gr.Dropdown(generators(), value=None, label="One generator", min_width=260)
+        second = gr.Dropdown(generators(), value=None, label="Another generator", min_width=260)
+        seed = gr.Slider(0, 999, 0, step=1, label="Seed")
+    samples = gr.HTML(elem_id="compared-samples")
+    for menu, names, default in ((one, store.names, 0), (other, store.names, 1)):
+        refill_on_select(menu, names, tab, default)
+    for menu, default in ((first, 0), (second, 1)):
+        refill_on_select(menu, generators, tab, default)
+    update_on_change([one, other], partial(tab_compare.runs, store, figures), runs, tab.select)
+    update_on_change([first, second, seed], partial(tab_compare.generators, store), samples, tab.select)

@@ -1,0 +1,74 @@
+"""Run folders: made once, locked before anything is in them, never made again in half."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from rivals.base.errors import UserError
+from rivals.base.run_folder import Run, parse_record
+
+
+def test_a_folder_that_another_process_is_just_creating_is_refused(tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    folder = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)  # the other one: it has no run.json yet
+    with pytest.raises(UserError, match="in use by another process"):
+        Run.create(tmp_path, {"command": "train"})
+    os.close(folder)
+    assert not list(tmp_path.iterdir())
+    assert Run.create(tmp_path, {"command": "train"}).info["command"] == "train"
+
+
+def test_a_start_that_was_killed_while_it_wrote_run_json_can_be_repeated(tmp_path):
+    (tmp_path / ".run.json.tmp").write_text("{")
+    assert Run.create(tmp_path, {"seed": 3}).info["seed"] == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_removed_folder_is_not_made_again(tmp_path):
+    run = Run.create(tmp_path / "r", {})
+    shutil.rmtree(run.folder)
+    for write in (lambda: run.append([{"step": 1}]), lambda: run.update(state="finished")):
+        with pytest.raises(UserError, match="r' was removed or replaced"):
+            write()
+    assert not run.folder.exists()
+
+
+def test_nothing_is_added_to_a_run_that_began_in_the_place_of_a_removed_one(tmp_path):
+    first = Run.create(tmp_path / "r", {"seed": 1})
+    first.folder.rename(tmp_path / "away")
+    second = Run.create(tmp_path / "r", {"seed": 2})
+    for write in (lambda: first.append([{"step": 1}]), lambda: first.update(state="finished")):
+        with pytest.raises(UserError, match="was removed or replaced"):
+            write()
+    second.append([{"images": 448, "step": 7, "seconds": 0.5}])
+    assert [record["step"] for record in second.records()] == [7]
+    assert second.info == {"format": 1, "state": "running", "seed": 2}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"loss/generator": "0.7"},
+        {"loss/discriminator": None},
+        {"equilibrium/r_v": [1]},
+        {"d_real": "x"},
+        {"diversity": {}},
+        {"alarm": "mode-collapse", "message": "m", "remedy": "r"},
+        {"alarm": "mode-collapse", "message": "m", "remedy": "r", "raised": "yes"},
+    ],
+)
+def test_a_record_whose_values_are_no_numbers_is_damaged(damage):
+    record = {"images": 8, "step": 2, "seconds": 0.1, "loss/generator": 0.7, "loss/discriminator": 0.6}
+    assert parse_record(json.dumps(record).encode()) == record
+    assert parse_record(json.dumps({**record, "alarm": "x", "message": "", "remedy": "", "raised": True}).encode())
+    assert parse_record(json.dumps({**record, **damage}).encode()) is None
+
+
+@pytest.mark.parametrize("damage", [{"versions": 3}, {"versions": {"torch": []}}, {"hardware": [1]}, {"device": 0}])
+def test_a_run_that_says_nothing_of_its_machine_is_refused(damage, tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"format": 1, **damage}))
+    with pytest.raises(UserError, match=next(iter(damage))):
+        Run.open(tmp_path)

@@ -1,0 +1,43 @@
+"""Settings of GANs: what is refused, and their written form."""
+
+import pytest
+
+from helpers.small_games import small_game
+from rivals.base.errors import UserError
+from rivals.recipes import RECIPES, Config
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"generator_lr": -1e-3},
+        {"discriminator_lr": 5},
+        {"generator_lr": 0},
+        {"beta1": 1.0},
+        {"beta2": 1.5},
+        {"ema": -1},
+        {"batch_size": 1},
+        {"latent_dim": 0},
+        {"r1": -1},
+        {"instance_noise": -0.1},
+        {"label_smoothing": 0.1},
+        {"loss": "hing"},
+        {"net": "dcgn"},
+        {"penalty_every": 0},
+        {"discriminator_turns": 0},
+        {"generator_widths": (0,)},
+        {"generator_widths": (4, 4, 4, 4, 4)},
+        {"dropout": 0.5},
+        {"nonsense": 1},
+        {"until": "a while"},
+    ],
+)
+def test_bad_settings_are_refused_in_one_line(settings):
+    with pytest.raises(UserError) as caught:
+        small_game("quick", **settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_written_configuration_is_read_back_equal():
+    for recipe in RECIPES.values():
+        assert Config().changed(**recipe().written()) == recipe()

@@ -8,9 +8,10 @@ import sys
 from benchmarks import table
 
 NAMES = (
-    *("attack_speed", "attack_strength", "autoattack", "classic_speed", "demo_recipes", "equilibrium", "fidelity"),
-    *("gan_quality", "gan_throughput", "hardening", "hardening_cost", "mlp_mnist", "overfitting", "resume"),
-    *("small_data", "sngan_speed", "stacked_mnist", "startup", "studio"),
+    *("attack_speed", "attack_strength", "autoattack", "classic_speed", "demo_recipes", "equilibrium", "faults"),
+    *("fidelity", "gan_quality", "gan_throughput", "hardening", "hardening_cost", "kills", "masking", "memory"),
+    *("mlp_mnist", "overfitting", "processes", "resume", "small_data", "sngan_speed", "stacked_mnist", "startup"),
+    "studio",
 )
 
 

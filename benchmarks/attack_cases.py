@@ -1,4 +1,4 @@
-"""What the attacks are measured on: three trained models, three radii each, and test images drawn once."""
+"""What the attacks are measured on: three models, three radii each, and a fixed random sample of test images."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.attack_models import MODELS, RECIPES
-from rivals.api.networks import load as load_network
-from rivals.data.holdout import hold_out
+from rivals.api.common.network_io import load as load_network
 from rivals.data.load import load
+from rivals.data.splits import hold_out
 from rivals.nets.classifier import Classifier
 
 
@@ -23,7 +23,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """As it stands in the results; CIFAR-10's radii in steps of 8-bit images."""
+        """As in the results; radii on CIFAR-10 in units of 1/255."""
         shown = f"{self.eps * 255:g}/255" if self.model.startswith("cifar10") else f"{self.eps:g}"
         return f"{self.model} {shown}"
 
@@ -37,19 +37,19 @@ CASES = tuple(Case(model, eps) for model, radii in RADII.items() for eps in radi
 
 
 def model_of(name: str) -> Classifier:
-    """One of the kept models."""
+    """One of the saved models."""
     net: Classifier = load_network(MODELS / f"{name}.safetensors")
     return net
 
 
 def images_of(name: str, n: int) -> tuple[Tensor, Tensor]:
-    """Test images (n, C, H, W) in [0, 1] and labels (n,) for a model, drawn evenly, contiguous for the peers' sake."""
+    """Test images (n, C, H, W) in [0, 1] and labels (n,) for a model, sampled uniformly, contiguous for the peers."""
     chosen = hold_out(load(RECIPES[name].data, split="test"), n, 0)[1]
     assert chosen.labels is not None
     return torch.from_numpy(chosen.images).float() / 255, torch.from_numpy(chosen.labels)
 
 
 def right(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
-    """Which images are classified rightly, (n,)."""
+    """Which images are classified correctly, (n,)."""
     with torch.no_grad():
         return torch.cat([model(block).argmax(1) for block in x.split(250)]) == y

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from rivals.api.networks import keep
+from rivals.api.common.network_io import save_network
 from rivals.attacks import pgd
-from rivals.base.balls import Linf
+from rivals.base.norm_balls import Linf
 from rivals.data.imageset import ImageSet
 from rivals.data.load import load
-from rivals.nets.build import build_classifier
 from rivals.nets.classifier import Classifier
+from rivals.nets.factory import build_classifier
 
 MODELS = Path(__file__).parent / "models"
 
@@ -38,7 +38,7 @@ class Recipe:
     shift: int = 0
     eps: float = 0.0
     steps: int = 5
-    batch: int = 128
+    batch_size: int = 128
 
 
 RECIPES = {
@@ -49,7 +49,7 @@ RECIPES = {
 
 
 def train(recipe: Recipe, data: ImageSet) -> Classifier:
-    """Train by Adam along a half-cosine, with each batch's PGD examples in its place if the recipe has an eps."""
+    """Train by Adam along half a cosine, with each batch's PGD examples in its place if the recipe has an eps."""
     torch.manual_seed(0)
     images, labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
     share = images[::10].float() / 255
@@ -60,18 +60,18 @@ def train(recipe: Recipe, data: ImageSet) -> Classifier:
         **{"mean": tuple(mean.tolist()), "std": tuple(std.tolist())},
     )
     optimizer = torch.optim.AdamW(net.parameters(), lr=recipe.lr, weight_decay=1e-2, fused=True)
-    total = recipe.epochs * len(images) // recipe.batch
+    total = recipe.epochs * len(images) // recipe.batch_size
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total, pct_start=0.1)
     start, order = time.perf_counter(), torch.randperm(len(images))
     for step in range(total):
-        place = step * recipe.batch % (len(images) - recipe.batch)
-        if place < recipe.batch:
+        place = step * recipe.batch_size % (len(images) - recipe.batch_size)
+        if place < recipe.batch_size:
             order = torch.randperm(len(images))
-        chosen = order[place : place + recipe.batch]
-        x, y = augmented(images[chosen], recipe).float() / 255, labels[chosen]
+        chosen = order[place : place + recipe.batch_size]
+        x, y = random_augmentation(images[chosen], recipe).float() / 255, labels[chosen]
         if recipe.eps:
             ball = Linf(recipe.eps * min(1, 3 * step / total))
-            x = pgd(net, x, y, ball, steps=recipe.steps, step=0.4, stop_when_fooled=False, seed=step)
+            x = pgd(net, x, y, ball, steps=recipe.steps, step_size=0.4, stop_when_fooled=False, seed=step)
         net.train()
         loss = cross_entropy(net(x), y)
         optimizer.zero_grad()
@@ -83,8 +83,8 @@ def train(recipe: Recipe, data: ImageSet) -> Classifier:
     return net.eval()
 
 
-def augmented(images: Tensor, recipe: Recipe) -> Tensor:
-    """A batch, mirrored as a whole or not, and shifted by one draw for all: cheap, and enough over many batches."""
+def random_augmentation(images: Tensor, recipe: Recipe) -> Tensor:
+    """A batch, flipped as a whole or not, and shifted by one random offset: cheap, and enough over many batches."""
     if recipe.flip and torch.rand(()) < 0.5:
         images = images.flip(3)
     if recipe.shift:
@@ -96,7 +96,7 @@ def augmented(images: Tensor, recipe: Recipe) -> Tensor:
 
 @torch.no_grad()
 def accuracy(net: Classifier, data: ImageSet) -> float:
-    """The share of a set that is classified rightly."""
+    """Accuracy on a data set."""
     images, labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
     said = torch.cat([net(block.float() / 255).argmax(1) for block in images.split(1000)])
     return (said == labels).float().mean().item()
@@ -110,7 +110,7 @@ def main() -> None:
         net = train(recipe, data)
         test = accuracy(net, load(recipe.data, split="test"))
         facts = {"data": recipe.data, "classes": list(data.classes), "recipe": recipe.__dict__, "test_accuracy": test}
-        keep(net, MODELS / f"{name}.safetensors", facts)
+        save_network(net, MODELS / f"{name}.safetensors", facts)
         print(f"{name}: test accuracy {test:.4f}", flush=True)
 
 

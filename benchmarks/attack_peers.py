@@ -24,7 +24,7 @@ def versions() -> dict[str, str]:
 
 
 def pgd(steps: int, eps: float) -> dict[str, Attack]:
-    """PGD in Linf with a random start and Madry's length of a step, 2.5 eps / steps."""
+    """PGD in Linf with a random start and Madry's step size, 2.5 eps / steps."""
     step = 2.5 * eps / steps
 
     def torchattacks(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -42,13 +42,13 @@ def pgd(steps: int, eps: float) -> dict[str, Attack]:
     def art(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         from art.attacks.evasion import ProjectedGradientDescentPyTorch as Peer
 
-        knobs = {"eps": eps, "eps_step": step, "max_iter": steps, "num_random_init": 1}
-        return _art(Peer, model, x, y, **knobs)
+        options = {"eps": eps, "eps_step": step, "max_iter": steps, "num_random_init": 1}
+        return _art(Peer, model, x, y, **options)
 
     return {"torchattacks": torchattacks, "foolbox": foolbox, "art": art}
 
 
-def nearest() -> dict[str, dict[str, Attack]]:
+def min_norm() -> dict[str, dict[str, Attack]]:
     """The minimum-norm attacks in L2, by attack and by peer, at the budgets of :mod:`benchmarks.attack_strength`."""
 
     def deepfool_torchattacks(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -101,10 +101,10 @@ def _foolbox(attack: Any, model: nn.Module, x: Tensor, y: Tensor, eps: float | N
     return found
 
 
-def _art(kind: Any, model: nn.Module, x: Tensor, y: Tensor, **knobs: Any) -> Tensor:
+def _art(kind: Any, model: nn.Module, x: Tensor, y: Tensor, **options: Any) -> Tensor:
     from art.estimators.classification import PyTorchClassifier
 
     shape, classes = tuple(x.shape[1:]), model(x[:1]).shape[1]
     wrapped = PyTorchClassifier(model, nn.CrossEntropyLoss(), shape, classes, clip_values=(0, 1), device_type="cpu")
-    attack = kind(wrapped, batch_size=len(x), verbose=False, **knobs)
+    attack = kind(wrapped, batch_size=len(x), verbose=False, **options)
     return torch.from_numpy(attack.generate(x.numpy(), y.numpy()))

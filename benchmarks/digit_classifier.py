@@ -1,4 +1,4 @@
-"""A classifier of digits that judges what was drawn: which digits, and how far from real ones as a whole."""
+"""A classifier of digits that evaluates generated ones: their classes, and their Frechet distance to real ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from rivals.data.load import load
 
 
-class Judge(nn.Module):
+class DigitClassifier(nn.Module):
     """A small convolutional network: uint8 (B, 1, 28, 28) to features (B, 128), and to logits (B, 10)."""
 
     def __init__(self) -> None:
@@ -46,19 +46,19 @@ class Judge(nn.Module):
         return float(((mean_a - mean_b) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
 
 
-def train_judge() -> tuple[Judge, float]:
-    """The judge, trained on MNIST, and its accuracy on the test images."""
+def train_digit_classifier() -> tuple[DigitClassifier, float]:
+    """The classifier, trained on MNIST, and its accuracy on the test images."""
     torch.manual_seed(0)
-    judge, data, test = Judge(), load("mnist"), load("mnist", split="test")
+    classifier, data, test = DigitClassifier(), load("mnist"), load("mnist", split="test")
     images, labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
-    optimizer = torch.optim.Adam(judge.parameters(), 1e-3, fused=True)
+    optimizer = torch.optim.Adam(classifier.parameters(), 1e-3, fused=True)
     steps = 4000
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = 1e-3 * (1 - step / steps)
         chosen = torch.randint(len(images), (128,))
         optimizer.zero_grad()
-        cross_entropy(judge(images[chosen]), labels[chosen]).backward()  # type: ignore[no-untyped-call]
+        cross_entropy(classifier(images[chosen]), labels[chosen]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    judge.eval()
-    right = judge.digits(torch.from_numpy(test.images)) == torch.from_numpy(test.labels)
-    return judge, right.float().mean().item()
+    classifier.eval()
+    right = classifier.digits(torch.from_numpy(test.images)) == torch.from_numpy(test.labels)
+    return classifier, right.float().mean().item()

@@ -1,9 +1,9 @@
 """The bound on the Jensen-Shannon divergence, and the duality gap, where the truth is known: Gaussians.
 
-A generator that does not learn draws from a distribution of its own. A fully connected discriminator is trained on
-endless points, and asked on held-out ones all along its way: its bound must never be above the truth, and near it once
-it has learnt. The duality gap is found by two players that each learn on alone: against D = 1/2 a generator can gain
-nothing, so the true gap is twice the divergence.
+A fixed generator samples from a known distribution. A fully connected discriminator is trained on endless points, and
+evaluated on held-out ones throughout: its bound must never be above the truth, and near it once trained. The duality
+gap comes from two players that are each trained alone: against D = 1/2 a generator can gain nothing, so the true gap is
+twice the divergence.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ from scipy import integrate, stats
 from torch import Tensor, nn
 
 from benchmarks.harness import record
-from rivals import Game, Interlude, Player, Span, Turn, adam, nonsaturating, play
-from rivals.base import seeds
+from rivals import Duration, Every, Game, Player, Turn, adam, nonsaturating, play
+from rivals.base import rng
 from rivals.metrics.entropy import jsd
 from rivals.metrics.equilibrium import duality_gap, game_value, jsd_bound
-from rivals.metrics.modes import Mixture, ring
+from rivals.metrics.mode_coverage import Mixture, ring
 
-HELD, STEPS, EVERY, BATCH, SEEDS, WITHIN = 50_000, 1500, 100, 256, 3, 0.1
+HELD, STEPS, EVERY, BATCH, SEEDS, TOLERANCE = 50_000, 1500, 100, 256, 3, 0.1
 
 Draw = Callable[[int, torch.Generator], Tensor]
 
 
 class Points:
-    """Endless batches of points of a distribution, in the form of images: the scene takes v to v / 127.5 - 1."""
+    """Endless batches of points of a distribution, in the form of images: the GAN step maps v to v / 127.5 - 1."""
 
-    n, batch, world = 10**9, BATCH, 1
+    n, batch_size, micro_batches = 10**9, BATCH, 1
 
     def __init__(self, draw: Draw, seed: int) -> None:
         self._draw, self.seed = draw, seed
 
-    def draw(self, index: int, lane: int = 0) -> tuple[Tensor, None]:
+    def draw(self, index: int, stream: int = 0, part: int = 0) -> tuple[Tensor, None]:
         """The batch at an index."""
-        return (self._draw(self.batch, seeds.generator(self.seed, lane, index)) + 1) * 127.5, None
+        return (self._draw(self.batch_size, rng.generator(self.seed, stream, index)) + 1) * 127.5, None
 
 
 class Source(nn.Module):
-    """A generator that draws ``reshape(z) + shift``, and can learn the shift only."""
+    """A generator that returns ``reshape(z) + shift``, and can learn the shift only."""
 
     classes = 0
 
-    def __init__(self, latent: int, reshape: Callable[[Tensor], Tensor], d: int) -> None:
+    def __init__(self, latent_dim: int, reshape: Callable[[Tensor], Tensor], d: int) -> None:
         super().__init__()
-        self.latent, self.reshape = latent, reshape
+        self.latent_dim, self.reshape = latent_dim, reshape
         self.shift = nn.Parameter(torch.zeros(d))
 
     def forward(self, z: Tensor, labels: None = None) -> Tensor:
@@ -57,8 +57,8 @@ class Source(nn.Module):
         return self.reshape(z) + self.shift
 
 
-class Judge(nn.Module):
-    """A fully connected discriminator; with ``coin``, one that answers 1/2 until it has learnt."""
+class Discriminator(nn.Module):
+    """A fully connected discriminator; with ``coin``, one that predicts 1/2 until it has learned."""
 
     classes = 0
 
@@ -99,8 +99,8 @@ def clouds(mixture: Mixture) -> Draw:
     """Points of a mixture."""
 
     def draw(n: int, source: torch.Generator) -> Tensor:
-        chosen = torch.randint(len(mixture.centres), (n,), generator=source)
-        return mixture.centres[chosen] + mixture.std * torch.randn(n, 2, generator=source)
+        chosen = torch.randint(len(mixture.centers), (n,), generator=source)
+        return mixture.centers[chosen] + mixture.std * torch.randn(n, 2, generator=source)
 
     return draw
 
@@ -122,61 +122,71 @@ def cases() -> dict[str, tuple[Draw, Source, int, float]]:
         1,
         quadrature(stats.norm(0, 1), stats.norm(0, 2)),
     )
-    # A ring of 8 clouds that hardly touch, of which the generator draws 4: the latents' first number chooses.
+    # A ring of 8 clouds that hardly overlap, of which the generator generates 4: the latents' first number chooses.
     whole = ring(std=0.2)
-    half = whole.centres[::2]
+    half = whole.centers[::2]
 
     def four(z: Tensor) -> Tensor:
         chosen = (torch.special.ndtr(z[:, 0]) * 4).long().clamp_max(3)
         return half[chosen] + whole.std * z[:, 1:]
 
     eighth, quarter = np.full(8, 1 / 8), np.array([1 / 4, 0] * 4)
-    found["ring of 8, of which 4 are drawn"] = (clouds(whole), Source(3, four, 2), 2, float(jsd(eighth, quarter)))
+    found["ring of 8, of which 4 are generated"] = (clouds(whole), Source(3, four, 2), 2, float(jsd(eighth, quarter)))
     return found
 
 
-def alone(mover: str, judge: nn.Module, source: Source, draw: Draw, seed: int, look: Callable[[], Any]) -> None:
-    """One player learns alone, with a look at it every so many steps."""
-    players = {"discriminator": judge, "generator": source}
+def train_alone(
+    mover: str, discriminator: nn.Module, source: Source, draw: Draw, seed: int, evaluate: Callable[[], Any]
+) -> None:
+    """Train one player alone, and evaluate it every so many steps."""
+    players = {"discriminator": discriminator, "generator": source}
     loss = nonsaturating()
     turns = {"discriminator": loss.discriminator, "generator": loss.generator}
 
-    def act(moment: Any) -> Iterator[Any]:
-        look()
+    def act(progress: Any) -> Iterator[Any]:
+        evaluate()
         yield from ()
 
     game = Game({name: Player(net, adam(2e-3)) for name, net in players.items()}, [Turn(mover, turns[mover])])
-    play(game, Points(draw, seed), until=f"{STEPS} steps", seed=seed, interludes=[Interlude(Span(EVERY, "steps"), act)])
+    play(
+        game,
+        Points(draw, seed),
+        until=f"{STEPS} steps",
+        seed=seed,
+        callbacks=[Every(Duration(EVERY, "steps"), act)],
+    )
 
 
 @torch.no_grad()
-def asked(judge: nn.Module, source: Source, draw: Draw, seed: int) -> tuple[Tensor, Tensor]:
-    """Answers to held-out points of both kinds."""
-    z = torch.randn(HELD, source.latent, generator=seeds.generator(seed, "held latents"))
-    return judge(draw(HELD, seeds.generator(seed, "held"))), judge(source(z))
+def held_out_logits(discriminator: nn.Module, source: Source, draw: Draw, seed: int) -> tuple[Tensor, Tensor]:
+    """Logits of held-out real points, and of generated ones."""
+    z = torch.randn(HELD, source.latent_dim, generator=rng.generator(seed, "held latents"))
+    return discriminator(draw(HELD, rng.generator(seed, "held"))), discriminator(source(z))
 
 
 def measure(draw: Draw, source: Source, d: int, truth: float, seed: int) -> dict[str, Any]:
-    """The bounds along the way of one discriminator, and the duality gap."""
+    """The bounds of one discriminator during its training, and the duality gap."""
     torch.manual_seed(seed)
-    judge = Judge(d, coin=True)
-    coin = Judge(d, coin=True)
+    discriminator = Discriminator(d, coin=True)
+    coin = Discriminator(d, coin=True)
     bounds: list[Any] = []
-    alone(
-        "discriminator", judge, source, draw, seed, lambda: bounds.append(jsd_bound(*asked(judge, source, draw, seed)))
-    )
+
+    def evaluate() -> None:
+        bounds.append(jsd_bound(*held_out_logits(discriminator, source, draw, seed)))
+
+    train_alone("discriminator", discriminator, source, draw, seed, evaluate)
     loss = nonsaturating().discriminator
-    up = game_value(loss, *asked(judge, source, draw, seed))
+    up = game_value(loss, *held_out_logits(discriminator, source, draw, seed))
     start = {key: value.clone() for key, value in source.state_dict().items()}
-    alone("generator", coin, source, draw, seed, lambda: None)
-    gap = duality_gap(up, game_value(loss, *asked(coin, source, draw, seed)))
+    train_alone("generator", coin, source, draw, seed, lambda: None)
+    gap = duality_gap(up, game_value(loss, *held_out_logits(coin, source, draw, seed)))
     source.load_state_dict(start)
     return {
         "bound": round(bounds[-1].value, 5),
         "bound_low": round(bounds[-1].low, 5),
         "share_of_the_truth": round(bounds[-1].value / truth, 4),
-        "looks": len(bounds),
-        "looks_surely_above_the_truth": sum(bound.low > truth for bound in bounds),
+        "evaluations": len(bounds),
+        "evaluations_surely_above_the_truth": sum(bound.low > truth for bound in bounds),
         "most_above_the_truth": round(max(bound.value / truth - 1 for bound in bounds), 4),
         "gap": round(gap.value, 5),
         "gap_low": round(gap.low, 5),
@@ -194,11 +204,11 @@ def main() -> None:
     every = [run for row in rows.values() for run in row["seeds"]]
     record(
         "equilibrium",
-        what=f"D of 64-64 units, {STEPS} steps of {BATCH} fresh points, asked on {HELD:,} others every {EVERY}",
-        asked_within=WITHIN,
+        description=f"D of 64-64 units, {STEPS} steps of {BATCH} points, evaluated on {HELD:,} others every {EVERY}",
+        tolerance=TOLERANCE,
         cases=rows,
-        looks=sum(run["looks"] for run in every),
-        looks_surely_above_the_truth=sum(run["looks_surely_above_the_truth"] for run in every),
+        evaluations=sum(run["evaluations"] for run in every),
+        evaluations_surely_above_the_truth=sum(run["evaluations_surely_above_the_truth"] for run in every),
         least_share_of_the_truth=min(run["share_of_the_truth"] for run in every),
         most_above_the_truth=max(run["most_above_the_truth"] for run in every),
         gaps_of_the_truth=[

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks.harness import in_turn, record
 from rivals import load_images
-from rivals.base.seeds import generator
+from rivals.base.rng import generator
 from rivals.metrics import (
     density_coverage,
     frechet_distance,
@@ -29,7 +29,7 @@ from rivals.metrics import (
     moments_of,
     precision_recall,
 )
-from rivals.metrics.kernel import draws
+from rivals.metrics.mmd import subset_indices
 
 PEERS = ("torch-fidelity", "prdc", "scipy", "scikit-learn")
 WIDTHS = (64, 512)
@@ -61,9 +61,9 @@ def parity(width: int) -> dict[str, dict[str, float]]:
     from torch_fidelity import metric_fid, metric_isc, metric_kid, metric_prc
 
     real, fake = sets(width)
-    knobs = {"kid_kernel_poly_degree": 3, "kid_kernel_poly_gamma": None, "kid_kernel_poly_coef0": 1}
-    picked = draws(len(real), len(fake), SUBSETS, SIZE, seed=0)
-    subsets = [metric_kid.kernel_mmd(real[i].numpy(), fake[j].numpy(), kid_kernel="poly", **knobs) for i, j in picked]
+    options = {"kid_kernel_poly_degree": 3, "kid_kernel_poly_gamma": None, "kid_kernel_poly_coef0": 1}
+    picked = subset_indices(len(real), len(fake), SUBSETS, SIZE, seed=0)
+    subsets = [metric_kid.kernel_mmd(real[i].numpy(), fake[j].numpy(), kid_kernel="poly", **options) for i, j in picked]
     statistics = [metric_fid.fid_features_to_statistics(each) for each in (real, fake)]
     peers = {
         "Frechet": metric_fid.fid_statistics_to_metric(*statistics, False)[metric_fid.KEY_METRIC_FID],
@@ -124,7 +124,7 @@ def frechet_step() -> dict[str, Any]:
     off = abs(found["ours"] - found["scipy"]) / found["scipy"]
     return {
         "dimensions": WIDE,
-        "asked": {"times": 10, "relative": 1e-6},
+        "target": {"times": 10, "relative": 1e-6},
         "ratio": round(float(np.median(ratios)), 2),
         "seconds": seconds,
         "distance": found,
@@ -160,7 +160,7 @@ def memory(n: int, d: int, rows: int) -> dict[str, Any]:
     print(f"{n} x {n} of {d}, {rows} compared: {peak / 1e9:.2f} GB, {seconds:.0f} s", flush=True)
     return {
         **{"n": n, "dimensions": d, "rows_compared": rows, "peak_gigabytes": round(peak / 1e9, 2)},
-        "of_that": {"imports": round(base * 1024 / 1e9, 2), "features": round(2 * n * d * 4 / 1e9, 2)},
+        "of_which": {"imports": round(base * 1024 / 1e9, 2), "features": round(2 * n * d * 4 / 1e9, 2)},
         "processor_seconds": round(seconds),
     }
 
@@ -175,7 +175,7 @@ def main() -> None:
         "fidelity",
         peers={name: version(name) for name in PEERS},
         n={"real": REAL, "fake": FAKE},
-        asked={"relative": 1e-5, "gigabytes": 2},
+        target={"relative": 1e-5, "gigabytes": 2},
         parity=found,
         worst=worst,
         worst_in_single_precision=max(row["single_precision"] for rows in found.values() for row in rows.values()),

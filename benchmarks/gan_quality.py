@@ -1,12 +1,13 @@
-"""How good are images after equal minutes of one thread: ours without a knob, and what peers make of the same minutes.
+"""How good are images after equal minutes of one thread: ours with no option set, and the peers'.
 
     python -m benchmarks gan_quality                       # all that is missing: most of a day of one thread
     python -m benchmarks.gan_quality train cifar10-10 ours 0
     python -m benchmarks.gan_quality train cifar10-10 dcgan 0
 
-CIFAR-10 is judged by FD-lite0 of 10,000 samples against 10,000 training images, the grey sets by precision and recall
-on a classifier's features. "10 minutes" of two cores are 20 minutes of one. Ours has them on the clock, as its users
-do, and peers in processor time, which other programs on the machine disturb less; judging is not counted.
+CIFAR-10 is scored by FD-lite0 of 10,000 samples against 10,000 training images, the gray data sets by precision and
+recall on a classifier's features. "10 minutes" of two cores are 20 minutes of one. Ours are wall-clock minutes, as its
+users have them, and the peers' are processor time, which other programs on the machine disturb less; scoring is not
+counted.
 """
 
 from __future__ import annotations
@@ -34,16 +35,16 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 import rivals
 from benchmarks import sngan_speed
 from benchmarks.harness import RESULTS, record, recorded
+from rivals.data.batches import Batches
 from rivals.data.load import load
-from rivals.data.stream import Batches
-from rivals.nets.build import build_discriminator, build_generator
-from rivals.reports.sheet import grid, save_png
+from rivals.nets.factory import build_discriminator, build_generator
+from rivals.reports.image_grid import make_grid, save_png
 
-RUNS, JUDGES = Path("runs/benchmark-quality"), Path("runs/benchmark-judges")
+RUNS, CLASSIFIERS = Path("runs/benchmark-quality"), Path("runs/benchmark-classifiers")
 N = 10_000
 CHUNK = 250
-Draw = Callable[[int], Tensor]
-"""Draws n images: uint8 (n, C, H, W)."""
+Sample = Callable[[int], Tensor]
+"""Generates n images: uint8 (n, C, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,9 @@ class Case:
     Attributes:
         data: The data set's name.
         minutes: Of one thread.
-        metrics: What the samples are judged by.
+        metrics: Metrics of the samples.
         seeds: Of our runs.
-        peers: Who else trains.
+        peers: The peers that train too.
     """
 
     data: str
@@ -92,19 +93,19 @@ class Clock:
         return self.spent < self.minutes
 
 
-def ours(case: Case, seed: int, folder: Path) -> tuple[Draw, dict[str, Any]]:
-    """``rivals train DATA --until ...`` and nothing else; its looks, sheets and checkpoints are of the same minutes."""
+def ours(case: Case, seed: int, folder: Path) -> tuple[Sample, dict[str, Any]]:
+    """``rivals train DATA --until ...`` and nothing else; its evaluations and checkpoints count in the same minutes."""
     start = time.process_time()
     run = rivals.train(case.data, until=f"{case.minutes:g} minutes", seed=seed, out=folder, quiet=True)
     spent = (time.process_time() - start) / 60
-    about = run.about
-    told = {
+    about = run.info
+    facts = {
         "images": about["images"],
         "cpu_minutes": round(spent, 2),
         "config": about["config"],
         "alarms": [alarm["alarm"] for alarm in about["alarms"]],
     }
-    return lambda n: run.generator.sample(n, seed=0), told
+    return lambda n: run.generator.sample(n, seed=0), facts
 
 
 def fetch(requirement: str) -> None:
@@ -115,13 +116,13 @@ def fetch(requirement: str) -> None:
     sys.path.insert(0, folder)
 
 
-def real_batches(case: Case, batch: int) -> Callable[[int], Tensor]:
+def real_batches(case: Case, batch_size: int) -> Callable[[int], Tensor]:
     """Batches in [-1, 1] by their number."""
-    stream = Batches(load(case.data), batch, seed=0)
+    stream = Batches(load(case.data), batch_size, seed=0)
     return lambda number: stream.draw(number)[0].float() / 127.5 - 1
 
 
-def finished(net: Callable[[int], Tensor]) -> Draw:
+def finished(net: Callable[[int], Tensor]) -> Sample:
     """Images from what gives them in [-1, 1], some at a time."""
 
     def draw(n: int) -> Tensor:
@@ -132,7 +133,7 @@ def finished(net: Callable[[int], Tensor]) -> Draw:
     return draw
 
 
-def mimicry(case: Case, seed: int, folder: Path) -> tuple[Draw, dict[str, Any]]:
+def mimicry(case: Case, seed: int, folder: Path) -> tuple[Sample, dict[str, Any]]:
     """torch-mimicry's SNGAN-32 by its own steps: batch 64, five of D for one of G, Adam 2e-4 (0, 0.9)."""
     sngan_speed.fetch(tempfile.mkdtemp())
     nets = importlib.import_module("torch_mimicry.nets.sngan")
@@ -153,15 +154,15 @@ def mimicry(case: Case, seed: int, folder: Path) -> tuple[Draw, dict[str, Any]]:
             if turn == 4:
                 g.train_step(netD=d, optG=adams[0], **shared)
     g.eval()
-    return finished(lambda n: g(torch.randn(n, g.nz))), told(clock)
+    return finished(lambda n: g(torch.randn(n, g.nz))), peer_facts(clock)
 
 
-def told(clock: Clock) -> dict[str, Any]:
-    """What a peer's run came to."""
+def peer_facts(clock: Clock) -> dict[str, Any]:
+    """What is recorded of a peer's run."""
     return {"images": clock.images, "cpu_minutes": round(clock.spent, 2)}
 
 
-def plain(case: Case, seed: int, make: Callable[[], tuple[nn.Module, nn.Module]]) -> tuple[Draw, dict[str, Any]]:
+def plain(case: Case, seed: int, make: Callable[[], tuple[nn.Module, nn.Module]]) -> tuple[Sample, dict[str, Any]]:
     """The DCGAN game in a plain loop: binary cross-entropy, Adam 2e-4 (0.5, 0.999), batch 128 (Radford et al. 2016)."""
     torch.manual_seed(seed)
     (g, d), real = make(), real_batches(case, 128)
@@ -170,8 +171,8 @@ def plain(case: Case, seed: int, make: Callable[[], tuple[nn.Module, nn.Module]]
     clock = Clock(case.minutes)
     while clock.left:
         fake = g(torch.randn(128, 100))
-        answers = d(real(clock.images // 128)).flatten(), d(fake.detach()).flatten()
-        loss = binary_cross_entropy_with_logits(answers[0], ones) + binary_cross_entropy_with_logits(answers[1], zeros)
+        logits = d(real(clock.images // 128)).flatten(), d(fake.detach()).flatten()
+        loss = binary_cross_entropy_with_logits(logits[0], ones) + binary_cross_entropy_with_logits(logits[1], zeros)
         adams[1].zero_grad()
         loss.backward()
         adams[1].step()
@@ -181,17 +182,17 @@ def plain(case: Case, seed: int, make: Callable[[], tuple[nn.Module, nn.Module]]
         adams[0].step()
         clock.images += 128
     g.eval()
-    return finished(lambda n: g(torch.randn(n, 100))), told(clock)
+    return finished(lambda n: g(torch.randn(n, 100))), peer_facts(clock)
 
 
-def dcgan(case: Case, seed: int, folder: Path) -> tuple[Draw, dict[str, Any]]:
+def dcgan(case: Case, seed: int, folder: Path) -> tuple[Sample, dict[str, Any]]:
     """DCGAN for 32 px, Radford's widths halved, 256, 128, 64: our networks of that name, in the plain loop."""
     shape: dict[str, Any] = {"size": 32, "channels": 3}
-    nets = partial(build_generator, "dcgan", latent=100, **shape), partial(build_discriminator, "dcgan", **shape)
+    nets = partial(build_generator, "dcgan", latent_dim=100, **shape), partial(build_discriminator, "dcgan", **shape)
     return plain(case, seed, lambda: (nets[0](), nets[1]()))
 
 
-def torchgan(case: Case, seed: int, folder: Path) -> tuple[Draw, dict[str, Any]]:
+def torchgan(case: Case, seed: int, folder: Path) -> tuple[Sample, dict[str, Any]]:
     """torchgan's DCGAN networks with their defaults, their last sigmoid left to the loss."""
     fetch("torchgan==0.1.0")
     nets = importlib.import_module("torchgan.models.dcgan")
@@ -202,23 +203,23 @@ SIDES = {"ours": ours, "mimicry": mimicry, "dcgan": dcgan, "torchgan": torchgan}
 
 
 def results() -> dict[str, Any]:
-    """What stands already: case, then side and seed, then facts."""
+    """The results so far: case, then side and seed, then facts."""
     return recorded("gan_quality", "cases")
 
 
 def train(name: str, side: str, seed: int) -> None:
-    """Train one, keep its sheet, judge it; a run that was broken off begins anew, since its minutes are counted."""
+    """Train one, save its sample grid and score it; an interrupted run starts again, since its minutes are counted."""
     case, folder = CASES[name], RUNS / f"{name}-{side}-{seed}"
     shutil.rmtree(folder, ignore_errors=True)
     draw, facts = SIDES[side](case, seed, folder)
     folder.mkdir(parents=True, exist_ok=True)
     images = draw(N)
-    save_png(grid(images[:64].numpy()), RESULTS / f"gan_quality_{name}_{side}_{seed}.png")
+    save_png(make_grid(images[:64].numpy()), RESULTS / f"gan_quality_{name}_{side}_{seed}.png")
     packed(images, folder / "samples.zip")
-    judge = "lite0" if case.metrics == "fd" else f"classifier:{judge_of(case)}"
+    extractor = "lite0" if case.metrics == "fd" else f"classifier:{classifier_of(case)}"
     scores = rivals.score(
         *(folder / "samples.zip", case.data),
-        **{"metrics": case.metrics, "extractor": judge, "n": N, "n_real": N, "out": folder, "quiet": True},
+        **{"metrics": case.metrics, "extractor": extractor, "n": N, "n_real": N, "out": folder, "quiet": True},
     )
     values = {value["metric"]: round(value["value"], 4) for value in scores.as_dict()["values"]}
     cases = results()
@@ -231,21 +232,21 @@ def packed(images: Tensor, path: Path) -> None:
     """Images (n, C, H, W) as PNGs in a zip."""
     with zipfile.ZipFile(path, "w") as archive:
         for number, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
-            told = BytesIO()
-            Image.fromarray(image.squeeze()).save(told, "PNG", compress_level=1)
-            archive.writestr(f"{number:05}.png", told.getvalue())
+            buffer = BytesIO()
+            Image.fromarray(image.squeeze()).save(buffer, "PNG", compress_level=1)
+            archive.writestr(f"{number:05}.png", buffer.getvalue())
 
 
-def judge_of(case: Case) -> Path:
+def classifier_of(case: Case) -> Path:
     """A classifier of the case's images, trained once."""
-    folder = JUDGES / case.data
+    folder = CLASSIFIERS / case.data
     if not (folder / "classifier.safetensors").exists():
         rivals.classify(case.data, until="3 epochs", out=folder, quiet=True)
     return folder
 
 
 def main() -> None:
-    """Do what was asked, or all that is missing."""
+    """Run what is named on the command line, or all that is missing."""
     torch.set_num_threads(1)
     if len(sys.argv) > 1:
         _, name, side, seed = sys.argv[1:]

@@ -18,10 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from benchmarks.harness import record
-from rivals.api.assemble import build_game
-from rivals.api.automatic import choose
+from rivals.api.common.game_factory import build_game
+from rivals.api.training.auto_config import fit_config
+from rivals.data.batches import Batches
 from rivals.data.load import load
-from rivals.data.stream import Batches
 from rivals.game.game import Game
 
 CYCLES, TOP = 3, 12
@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 
 
 def needed(name: str) -> bool:
-    """Whether an operation is a product or a convolution that the recipe asks for."""
+    """Whether an operation is a matrix product or convolution that the networks need."""
     return any(part in NEEDED for part in name.removeprefix("aten::").split("_"))
 
 
@@ -76,9 +76,9 @@ def main() -> None:
     """Measure and record."""
     torch.set_num_threads(1)
     data = load("cifar10")
-    config = choose(data, {"until": "20 minutes"}, CPU, 0).config
+    config = fit_config(data, {"until": "20 minutes"}, CPU, 0).config
     game = build_game(config, size=32, channels=3, classes=10, device=CPU, seed=0)
-    batches = Batches(data, config.batch, seed=0, flip=config.flip)
+    batches = Batches(data, config.batch_size, seed=0, flip=config.flip)
     cycles(game, batches, config.penalty_every, 1)
     seconds = processor_seconds(lambda: cycles(game, batches, config.penalty_every, CYCLES))
     with Flops() as counter:
@@ -95,9 +95,9 @@ def main() -> None:
     peaks = {"float32": peak(torch.float32), "bf16": peak(torch.bfloat16)}
     record(
         "gan_throughput",
-        asked=0.8,
-        recipe={key: config.written()[key] for key in ("generator_widths", "batch", "penalty_every", "precision")},
-        images_per_second=round(CYCLES * config.penalty_every * config.batch / seconds, 1),
+        target=0.8,
+        recipe={key: config.written()[key] for key in ("generator_widths", "batch_size", "penalty_every", "precision")},
+        images_per_second=round(CYCLES * config.penalty_every * config.batch_size / seconds, 1),
         share_of_products_and_convolutions=round(sum(t for name, t in spent.items() if needed(name)) / total, 4),
         gigaflops=round(flops / 1e9, 1),
         peak_gigaflops={name: round(value / 1e9, 1) for name, value in peaks.items()},

@@ -1,12 +1,12 @@
-"""Hardening: what each side's minutes of one thread buy, with the same network, data and eyes.
+"""Adversarial training: the robust accuracy that each side reaches in equal minutes of one thread.
 
-A trainer may spend so many minutes of processor time, which other programs on the machine disturb less than time on the
-clock. It is judged by what is left on 10,000 test images as they are, on the 1,000 that ``rivals attack`` draws under
-PGD-40 and under both versions of ``autoattack``, and on the first 100 of those under pyautoattack.
+Network, data and evaluation are the same. A trainer has a budget of processor time, which other programs disturb less
+than wall-clock time. Measured are clean accuracy on 10,000 test images, robust accuracy on the 1,000 that ``rivals
+attack`` samples, under PGD-40 and both versions of ``autoattack``, and on the first 100 of those under pyautoattack.
 
     python -m benchmarks hardening                      # all that is missing: a day of one thread
     python -m benchmarks.hardening train cifar10-20 ours 1
-    python -m benchmarks.hardening judge cifar10-20 ours 1 autoattack
+    python -m benchmarks.hardening evaluate cifar10-20 ours 1 autoattack
     python -m benchmarks.hardening keep cifar10-60 ours 0   # into benchmarks/models/
 """
 
@@ -26,23 +26,23 @@ from torch import Tensor, nn
 
 import rivals
 from benchmarks.harness import record, recorded
-from rivals.api.learning import accuracy
-from rivals.api.networks import keep
-from rivals.attacks.inner import Inner
-from rivals.base.balls import Linf
-from rivals.base.fractions import radius
-from rivals.data.holdout import hold_out
+from rivals.api.common.network_io import save_network
+from rivals.api.training.callbacks import accuracy
+from rivals.attacks.training_attack import TrainingPGD
+from rivals.base.eps import parse_eps
+from rivals.base.norm_balls import Linf
+from rivals.data.batches import Batches
 from rivals.data.imageset import ImageSet
 from rivals.data.load import load
-from rivals.data.stream import Batches
-from rivals.nets.build import build_classifier
+from rivals.data.splits import hold_out
 from rivals.nets.classifier import Classifier
+from rivals.nets.factory import build_classifier
 
 RUNS, MODELS = Path("runs/benchmark-hardening"), Path(__file__).parent / "models"
 N, REFERENCE_N = 1000, 100
 BATCH = 128
 MOST_BYTES = 4_000_000  # of a file under benchmarks/models
-HEADLINE = ("ours", 0)  # the side and seed that is kept there, and judged by every attack
+HEADLINE = ("ours", 0)  # the side and seed that is kept there, and evaluated under every attack
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Case:
         minutes: Of processor time of one thread.
         images: How many images our run is to see, which takes a little less than those minutes.
         settings: Of our run.
-        peers: Who else trains, with the same network.
+        peers: The peers that train too, with the same network.
         seeds: Of our runs.
         file: What the headline model is called under ``benchmarks/models``.
     """
@@ -71,29 +71,29 @@ class Case:
 
     @property
     def ball(self) -> Linf:
-        """Where the attack may look."""
-        return Linf(radius(self.eps))
+        """The threat model."""
+        return Linf(parse_eps(self.eps))
 
     @property
-    def colour(self) -> bool:
-        """Whether images are mirrored and shifted in training, on every side alike."""
+    def color(self) -> bool:
+        """Whether images are flipped and shifted in training, on every side."""
         return self.data == "cifar10"
 
 
 def images_of(case: Case) -> tuple[Tensor, Tensor]:
-    """The 1,000 test images that ``rivals attack`` draws, in [0, 1] and channels first, with their labels."""
+    """The 1,000 test images that ``rivals attack`` samples, in [0, 1] and channels first, with their labels."""
     chosen = hold_out(load(case.data, split="test"), N, 0)[1]
     assert chosen.labels is not None
     return torch.from_numpy(chosen.images).float() / 255, torch.from_numpy(chosen.labels)
 
 
 def ours(case: Case, seed: int, folder: Path) -> tuple[Classifier, dict[str, Any]]:
-    """``rivals harden``; its looks at held-out images are paid from the same minutes."""
+    """``rivals harden``; its evaluations on held-out images count in the same minutes."""
     start = time.process_time()
     settings = {"norm": "linf", "eps": case.eps} | case.settings
     run = rivals.harden(case.data, until=f"{case.images} images", seed=seed, out=folder, quiet=True, **settings)
     spent = time.process_time() - start
-    about = run.about
+    about = run.info
     return run.classifier, {
         **{key: about[key] for key in ("images", "config", "hardened")},
         "cpu_minutes": round(spent / 60, 2),
@@ -110,19 +110,19 @@ class Loop:
     seen: int = 0
 
     def fresh(self, data: ImageSet) -> Classifier:
-        """The same network that ours begins with, freshly drawn."""
+        """The same network that ours begins with, newly initialized."""
         torch.manual_seed(self.seed)
         some = torch.from_numpy(data.images[::6]).float() / 255
         widths = self.case.settings.get("widths", ())
         return build_classifier(
-            "resnet" if self.case.colour else "cnn",
+            "resnet" if self.case.color else "cnn",
             **{"size": data.size, "channels": data.channels, "classes": len(data.classes), "widths": widths},
             **{"mean": tuple(some.mean((0, 2, 3)).tolist()), "std": tuple(some.std((0, 2, 3)).tolist())},
         )
 
     def optimizer(self, net: nn.Module) -> torch.optim.Optimizer:
-        """SGD as Wong et al. 2020 have it on CIFAR-10, Adam on grey images."""
-        if self.case.colour:
+        """SGD as Wong et al. 2020 have it on CIFAR-10, Adam on gray images."""
+        if self.case.color:
             return torch.optim.SGD(net.parameters(), 0.2, momentum=0.9, weight_decay=5e-4, nesterov=True)
         return torch.optim.Adam(net.parameters(), 1e-3)
 
@@ -133,15 +133,15 @@ class Loop:
 
     def batches(self, data: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches in [0, 1] until the minutes are over."""
-        stream = Batches(data, BATCH, seed=self.seed, flip=self.case.colour, shift=4 if self.case.colour else 0)
+        stream = Batches(data, BATCH, seed=self.seed, flip=self.case.color, shift=4 if self.case.color else 0)
         while self.spent < 1:
             x, y = stream.draw(self.seen // BATCH)
             assert y is not None
             self.seen += BATCH
             yield (x.float() / 255).contiguous(memory_format=torch.channels_last), y
 
-    def run(self, attack: Inner) -> Classifier:
-        """Learn from attacked images alone, in float32; the rate rises over a fifth of the minutes and falls to 0."""
+    def run(self, attack: TrainingPGD) -> Classifier:
+        """Train on adversarial examples only, in float32; lr warms up over a fifth of the minutes, then decays to 0."""
         data = load(self.case.data)
         net = self.fresh(data)
         optimizer = self.optimizer(net)
@@ -158,7 +158,7 @@ class Loop:
         return net.eval()
 
 
-def plain(attack: Inner) -> Callable[[Case, int, Path], tuple[Classifier, dict[str, Any]]]:
+def plain(attack: TrainingPGD) -> Callable[[Case, int, Path], tuple[Classifier, dict[str, Any]]]:
     """The plain loop against one attack."""
 
     def train(case: Case, seed: int, folder: Path) -> tuple[Classifier, dict[str, Any]]:
@@ -201,28 +201,29 @@ def art(case: Case, seed: int, folder: Path) -> tuple[Classifier, dict[str, Any]
 
 SIDES: dict[str, Callable[[Case, int, Path], tuple[Classifier, dict[str, Any]]]] = {
     "ours": ours,
-    "pgd-10": plain(Inner(10, 0.25)),
-    "fgsm-rs": plain(Inner(1, 1.25)),
+    "pgd-10": plain(TrainingPGD(10, 0.25)),
+    "fgsm-rs": plain(TrainingPGD(1, 1.25)),
     "art": art,
 }
 
 CASES = {
     "mnist-60": Case(
         *("mnist", "0.3", 60, "500k"),
-        # A little more than it is judged by, since seven steps find less than a thousand do.
-        {"eps": "0.32", "method": "pgd", "steps": 7, "step": 0.3, "optimizer": "muon", "lr": 3e-3, "ema": "20k"},
+        # A little more than it is evaluated at, as seven steps find fewer adversarial examples than a thousand do.
+        {"eps": "0.32", "method": "pgd", "steps": 7, "step_size": 0.3, "optimizer": "muon", "lr": 3e-3, "ema": "20k"},
         file="mnist-linf-0.3",
     ),
     "fashion-15": Case(
         *("fashion-mnist", "0.1", 15, "220k"),
-        {"method": "pgd", "steps": 5, "step": 0.4, "ramp": 0.33, "optimizer": "muon", "lr": 3e-3},
+        {"method": "pgd", "steps": 5, "step_size": 0.4, "eps_warmup": 0.33, "optimizer": "muon", "lr": 3e-3},
         peers=("pgd-10", "art"),
         seeds=(0, 1, 2),
         file="fashion-linf-0.1",
     ),
     "cifar10-20": Case(
         *("cifar10", "8/255", 20, "340k"),
-        {"method": "fgsm", "start": "beyond", "optimizer": "muon", "lr": 3e-3, "ema": "20k"},
+        # N-FGSM's noise with FGSM-RS's step, which was the default when this was measured.
+        {"method": "fgsm", "start": "nfgsm", "step_size": 1.25, "optimizer": "muon", "lr": 3e-3, "ema": "20k"},
         peers=("pgd-10", "fgsm-rs"),
         seeds=(0, 1, 2),
     ),
@@ -231,12 +232,13 @@ CASES = {
         *("cifar10", "8/255", 120, "900k"),
         {
             "method": "fgsm",
-            "start": "beyond",
+            "start": "nfgsm",
+            "step_size": 1.25,
             "optimizer": "muon",
             "lr": 3e-3,
             "ema": "20k",
             "widths": (48, 96, 192, 288),
-            "mirror": True,
+            "flip_tta": True,
         },
         file="cifar10-linf-8-255",
     ),
@@ -244,54 +246,54 @@ CASES = {
 
 
 def results() -> dict[str, Any]:
-    """What stands already: case, then side and seed, then facts."""
+    """The results so far: case, then side and seed, then facts."""
     return recorded("hardening", "cases")
 
 
 def note(case: str, entry: str, **facts: Any) -> None:
-    """Add facts to an entry and keep them."""
+    """Add facts to an entry and save them."""
     cases = results()
-    told = cases.setdefault(case, {})
-    told |= {"minutes": CASES[case].minutes, "eps": CASES[case].eps}
-    told[entry] = told.get(entry, {}) | facts
+    entries = cases.setdefault(case, {})
+    entries |= {"minutes": CASES[case].minutes, "eps": CASES[case].eps}
+    entries[entry] = entries.get(entry, {}) | facts
     record("hardening", threads=1, n=N, reference_n=REFERENCE_N, cases=cases)
 
 
 def train(name: str, side: str, seed: int) -> None:
-    """Train one and keep it under ``runs/``; a run that was broken off begins anew, since its minutes are counted."""
+    """Train one and save it under ``runs/``; an interrupted run starts again, since its minutes are counted."""
     case, folder = CASES[name], RUNS / f"{name}-{side}-{seed}"
     shutil.rmtree(folder, ignore_errors=True)
     net, facts = SIDES[side](case, seed, folder)
     folder.mkdir(parents=True, exist_ok=True)
     test = load(case.data, split="test")
-    told = {"data": case.data, "classes": list(test.classes), "benchmark": name}
-    keep(small(net), folder / "classifier.safetensors", told | facts)
+    about = {"data": case.data, "classes": list(test.classes), "benchmark": name}
+    save_network(small(net), folder / "classifier.safetensors", about | facts)
     note(name, f"{side} {seed}", clean=round(accuracy(rivals.load(folder), test), 4), **facts)
-    judge(name, side, seed, "pgd(steps=40)")
+    evaluate(name, side, seed, "pgd(steps=40)")
 
 
 def small(net: nn.Module) -> nn.Module:
-    """The network, in half precision if its file would be larger than a headline model may be. It is judged as kept."""
+    """The network, in half precision if its file would otherwise be too large. It is evaluated as saved."""
     return net if sum(weight.numel() for weight in net.parameters()) * 4 < MOST_BYTES else net.half()
 
 
 def trained(name: str, side: str, seed: int) -> Path:
-    """Where a network is: in its run, or, of a headline whose run is gone, in the model that was kept of it."""
+    """Where a network is: in its run, or, of a headline whose run is gone, in the model that was saved."""
     run, kept = RUNS / f"{name}-{side}-{seed}", MODELS / f"{CASES[name].file}.safetensors"
     return kept if (side, seed) == HEADLINE and not (run / "classifier.safetensors").exists() else run
 
 
-def judge(name: str, side: str, seed: int, attack: str) -> None:
-    """Attack one of them on the 1,000 images; a broken judgement goes on where it stopped."""
+def evaluate(name: str, side: str, seed: int, attack: str) -> None:
+    """Attack one of them on the 1,000 images; an interrupted evaluation is resumed."""
     case, folder = CASES[name], RUNS / f"{name}-{side}-{seed}"
     net = rivals.load(trained(name, side, seed))
     if attack == "pyautoattack":
         robust = reference(case, net)
     else:
-        out = folder / f"judged-{attack.split('(')[0]}"
+        out = folder / f"evaluated-{attack.split('(')[0]}"
         report = rivals.evaluate(
             *(net, case.data, case.ball),
-            # Small chunks, since a chunk is what a broken judgement loses.
+            # Small chunks, as an interrupted evaluation loses at most one.
             **{"attack": attack, "n": N, "alarms": False, "quiet": True, "save": "none", "batch_size": 32},
             **({"out": out, "resume": True} if out.exists() else {"out": out}),
         )
@@ -301,20 +303,20 @@ def judge(name: str, side: str, seed: int, attack: str) -> None:
 
 
 def reference(case: Case, net: Classifier) -> float:
-    """The share of the first 100 that stands under pyautoattack's standard version."""
+    """Robust accuracy on the first 100 under pyautoattack's standard version."""
     from pyautoattack import AutoAttack
 
     x, y = (each[:REFERENCE_N] for each in images_of(case))
     peer = AutoAttack(net, norm="Linf", eps=float(case.ball.eps), seed=0)
     peer.verbose = False
-    answer = peer.run_standard_evaluation(x, y, batch_size=REFERENCE_N)
+    result = peer.run_standard_evaluation(x, y, batch_size=REFERENCE_N)
     with torch.no_grad():
-        said = net(answer[0] if isinstance(answer, tuple) else answer).argmax(1)
-    return int((said == y).sum()) / len(y)
+        predicted = net(result[0] if isinstance(result, tuple) else result).argmax(1)
+    return int((predicted == y).sum()) / len(y)
 
 
 def headline(name: str, side: str, seed: int) -> None:
-    """Keep one under ``benchmarks/models``."""
+    """Copy one to ``benchmarks/models``."""
     case = CASES[name]
     source = RUNS / f"{name}-{side}-{seed}"
     for kind in (".safetensors", ".json"):
@@ -322,11 +324,11 @@ def headline(name: str, side: str, seed: int) -> None:
 
 
 def main() -> None:
-    """Do what was asked, or all that is missing."""
+    """Run what is named on the command line, or all that is missing."""
     torch.set_num_threads(1)
     if len(sys.argv) > 1:
-        verb, name, side, seed, *attack = sys.argv[1:]
-        {"train": train, "judge": judge, "keep": headline}[verb](name, side, int(seed), *attack)
+        action, name, side, seed, *attack = sys.argv[1:]
+        {"train": train, "evaluate": evaluate, "keep": headline}[action](name, side, int(seed), *attack)
         return
     for name, case in CASES.items():
         for side, seed in [("ours", seed) for seed in case.seeds] + [(peer, 0) for peer in case.peers]:
@@ -338,7 +340,7 @@ def main() -> None:
             )
             for attack in attacks:
                 if attack not in results()[name][entry]:
-                    judge(name, side, seed, attack)
+                    evaluate(name, side, seed, attack)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """What a step of ``rivals harden`` costs beyond the forward and backward passes that its method needs.
 
 The passes of a round, as the api builds it, are counted by hooks and must be those the method's paper asks for. The
-same passes are then made bare, on the same network and batch, in the same precision, with nothing around them: no
-attack's step or projection, no gathering of images, no optimiser, no average, no record. Both sides are timed in turn
-by the processor time of one thread, which other programs disturb less than the clock.
+same passes are then run bare, on the same network and batch, in the same precision, with nothing around them: no
+attack step or projection, data loading, optimizer, EMA or log. Both sides are timed in turn by the processor time of
+one thread, which other programs disturb less than wall-clock time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -21,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from benchmarks.harness import in_turn, record
-from rivals.api import hardening
-from rivals.api.learning import Course
+from rivals.api.training.adversarial import HardenJob
+from rivals.api.training.job import Request
 from rivals.base import devices
 from rivals.data.load import load
 from rivals.game.game import Batches, Game
@@ -37,43 +36,44 @@ class Passes:
     """What a method needs for one batch.
 
     Attributes:
-        looks: Forward passes alone.
-        climbs: Forward and backward passes by the images alone, in evaluation mode.
-        lessons: For each forward and backward pass by the weights, the number of batches that go forward in it.
-        leaves: Whether those go back to the images too.
+        forwards: Forward passes without a backward pass.
+        attack_steps: Forward and backward passes for the images alone, in evaluation mode.
+        weight_batches: For each backward pass for the weights, the number of batches in its forward pass.
+        input_grad: Whether those also give the gradient of the images.
         times: How often all of it is done in a round.
     """
 
-    looks: int = 0
-    climbs: int = 0
-    lessons: tuple[int, ...] = (1,)
-    leaves: bool = False
+    forwards: int = 0
+    attack_steps: int = 0
+    weight_batches: tuple[int, ...] = (1,)
+    input_grad: bool = False
     times: int = 1
 
     @property
     def counted(self) -> dict[str, int]:
         """Batches forward, and batches backward, in a round."""
-        learnt = sum(self.lessons)
-        backward = self.times * (self.climbs + learnt)
-        return {"forward": backward + self.times * self.looks, "backward": backward}
+        batches = sum(self.weight_batches)
+        backward = self.times * (self.attack_steps + batches)
+        return {"forward": backward + self.times * self.forwards, "backward": backward}
 
 
 METHODS: dict[str, tuple[dict[str, Any], Passes]] = {
-    "fgsm": ({"method": "fgsm"}, Passes(climbs=1)),
-    "pgd": ({"method": "pgd"}, Passes(climbs=10)),
-    "trades": ({"method": "trades"}, Passes(looks=1, climbs=10, lessons=(2,))),
-    "mart": ({"method": "mart"}, Passes(climbs=10, lessons=(2,))),
-    "free": ({"method": "free"}, Passes(leaves=True, times=4)),
-    "pgd + awp": ({"method": "pgd", "awp": 0.005}, Passes(climbs=10, lessons=(1, 1))),
+    "fgsm": ({"method": "fgsm"}, Passes(attack_steps=1)),
+    "pgd": ({"method": "pgd"}, Passes(attack_steps=10)),
+    "trades": ({"method": "trades"}, Passes(forwards=1, attack_steps=10, weight_batches=(2,))),
+    "mart": ({"method": "mart"}, Passes(attack_steps=10, weight_batches=(2,))),
+    "free": ({"method": "free"}, Passes(input_grad=True, times=4)),
+    "pgd + awp": ({"method": "pgd", "awp": 0.005}, Passes(attack_steps=10, weight_batches=(1, 1))),
 }
-SCENES = {"cnn": "mnist", "resnet": "cifar10"}
+DATA = {"cnn": "mnist", "resnet": "cifar10"}
 
 
 def built(config: HardenConfig, data: str) -> tuple[Game, Batches]:
     """A game and its batches as ``rivals harden`` has them, in the middle of a run."""
     images = load(data, split="test")
-    course = Course(config, images, None, images, 10 * len(images), CPU, 0, Path())
-    return hardening._build(course), hardening._batches(course)
+    job = HardenJob(Request(data, None, None, False, 0, str(CPU), True, {}))
+    job.config, job.images, job.total_images = config, images, 10 * len(images)
+    return job.build_game(), job.make_batches()
 
 
 @contextmanager
@@ -100,14 +100,14 @@ def bare(net: nn.Module, x: Tensor, y: Tensor, passes: Passes, cast: Callable[[]
         with cast():
             net.eval()
             with torch.no_grad():
-                for _ in range(passes.looks):
+                for _ in range(passes.forwards):
                     net(x)
-            for _ in range(passes.climbs):
+            for _ in range(passes.attack_steps):
                 leaf = x.detach().requires_grad_()
                 torch.autograd.grad(cross_entropy(net(leaf), y, reduction="sum"), leaf)
             net.train()
-        for number in passes.lessons:
-            leaves = [x.detach().requires_grad_(passes.leaves) for _ in range(number)]
+        for number in passes.weight_batches:
+            leaves = [x.detach().requires_grad_(passes.input_grad) for _ in range(number)]
             with cast():
                 loss = torch.stack([cross_entropy(net(leaf), y) for leaf in leaves]).sum()
             loss.backward()
@@ -118,9 +118,9 @@ def bare(net: nn.Module, x: Tensor, y: Tensor, passes: Passes, cast: Callable[[]
 def measured(net_name: str, method: str, settings: dict[str, Any], passes: Passes) -> dict[str, Any]:
     """One method on one network: counted, then timed."""
     config = HARDENING[net_name]().changed(
-        **settings, batch=BATCH, ramp=0.0, precision=devices.precision(CPU), until="1 epochs"
+        **settings, batch_size=BATCH, eps_warmup=0.0, precision=devices.fastest_precision(CPU), until="1 epochs"
     )
-    game, batches = built(config, SCENES[net_name])
+    game, batches = built(config, DATA[net_name])
     net = game.players["classifier"].net
     images, labels = batches.draw(0)
     assert labels is not None
@@ -136,7 +136,7 @@ def measured(net_name: str, method: str, settings: dict[str, Any], passes: Passe
 
     def plain() -> float:
         start = time.process_time()
-        bare(net, x, labels, passes, game.cast)
+        bare(net, x, labels, passes, game.autocast)
         return 1000 * (time.process_time() - start)
 
     found = {}
@@ -154,8 +154,8 @@ def measured(net_name: str, method: str, settings: dict[str, Any], passes: Passe
 def main() -> None:
     """Measure and record."""
     torch.set_num_threads(1)
-    nets = {net: {method: measured(net, method, *case) for method, case in METHODS.items()} for net in SCENES}
-    record("hardening_cost", batch=BATCH, rounds=ROUNDS, asked=1.1, nets=nets)
+    nets = {net: {method: measured(net, method, *case) for method, case in METHODS.items()} for net in DATA}
+    record("hardening_cost", batch_size=BATCH, rounds=ROUNDS, target=1.1, nets=nets)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from rivals.api import surroundings
+from rivals.api.common import provenance
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -22,8 +22,8 @@ def record(name: str, **facts: Any) -> None:
     stamp = {
         "command": f"python -m benchmarks {name}",
         "date": datetime.now(UTC).date().isoformat(),
-        "hardware": surroundings.hardware(torch.device("cpu")),
-        "versions": surroundings.versions(),
+        "hardware": provenance.hardware(torch.device("cpu")),
+        "versions": provenance.versions(),
     }
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps(stamp | facts, indent=2)
@@ -32,14 +32,14 @@ def record(name: str, **facts: Any) -> None:
 
 
 def recorded(name: str, key: str) -> dict[str, Any]:
-    """What stands already in ``results/NAME.json`` under ``key``; nothing at first."""
+    """What is in ``results/NAME.json`` under ``key``; empty at first."""
     path = RESULTS / f"{name}.json"
     found: dict[str, Any] = json.loads(path.read_text())[key] if path.exists() else {}
     return found
 
 
 def in_turn(sides: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Measure each side once a round, one after the other, so that a drift of the machine meets all alike."""
+    """Measure each side once a round, one after the other, so that drift of the machine affects all alike."""
     values: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds):
         for name, measure in sides.items():

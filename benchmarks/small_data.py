@@ -1,12 +1,12 @@
 """500 drawings in a folder, 64 px: the default recipe with the augmentation it chooses, and the same without.
 
-Another 100 are the folder's test images, by which the discriminator is watched.
+Another 100 are the folder's test images, on which the discriminator is monitored.
 
 The drawings are emoji of faces, animals, food and things (Google's Noto, Apache-2.0), as npm's package
-``emoji-datasource-google`` has them, on white. Both runs get the same minutes on the clock, with one thread: 40 of
-them for "20 minutes" of two cores. Told are the alarms, how varied the last sheets are, and by lite0's features how
-many drawn images are farther from all training images than those are from one another (authenticity, Alaa et al. 2022:
-low where images were learnt by heart).
+``emoji-datasource-google`` has them, on white. Both runs get the same wall-clock minutes, with one thread: 40 for "20
+minutes" of two cores. Reported are the alarms, the diversity of the last sample grids, and, on lite0's features, how
+many generated images are farther from all training images than those are from one another (authenticity, Alaa et al.
+2022: low where images were memorized).
 
     python -m benchmarks small_data
     python -m benchmarks.small_data 3      # tries it for 3 minutes each and records nothing
@@ -53,11 +53,11 @@ def drawings(folder: Path) -> Path:
                 assert member is not None
                 return member.read()
 
-            told = [each for each in json.loads(read("emoji.json")) if each["category"] in GROUPS]
-            told.sort(key=lambda each: (GROUPS.index(each["category"]), each["sort_order"]))
+            emoji = [each for each in json.loads(read("emoji.json")) if each["category"] in GROUPS]
+            emoji.sort(key=lambda each: (GROUPS.index(each["category"]), each["sort_order"]))
             for split in ("train", "test"):
                 (folder / split).mkdir(parents=True)
-            for number, each in enumerate(told[: COUNT + TEST]):
+            for number, each in enumerate(emoji[: COUNT + TEST]):
                 split = "train" if number % ((COUNT + TEST) // TEST) else "test"
                 image = Image.open(io.BytesIO(read(f"img/google/64/{each['image']}"))).convert("RGBA")
                 white = Image.new("RGBA", image.size, "white")
@@ -67,12 +67,12 @@ def drawings(folder: Path) -> Path:
 
 
 def side(name: str, data: Path, minutes: float, home: Path) -> dict[str, Any]:
-    """Train one, and say what became of it."""
+    """Train one, and measure it."""
     out = home / f"drawings-{name.replace(' ', '-')}"
     shutil.rmtree(out, ignore_errors=True)
     run = rivals.train(str(data), until=f"{minutes:g} minutes", out=out, quiet=True, **SIDES[name])
-    about = run.about
-    sheets, gaps = (
+    about = run.info
+    diversities, overfitting = (
         [each[key] for each in run.records() if each.get(key) is not None] for key in ("diversity", "equilibrium/r_v")
     )
     scores = rivals.score(
@@ -87,8 +87,8 @@ def side(name: str, data: Path, minutes: float, home: Path) -> dict[str, Any]:
         "images": about["images"],
         "alarms": [alarm["alarm"] for alarm in about["alarms"]],
         "raised": sorted({each["alarm"] for each in run.records() if each.get("raised")}),
-        "diversity": round(fmean(sheets[-3:]), 3),
-        "r_v": round(fmean(gaps[-3:]), 3),
+        "diversity": round(fmean(diversities[-3:]), 3),
+        "r_v": round(fmean(overfitting[-3:]), 3),
         **{value["metric"]: round(value["value"], 4) for value in scores.as_dict()["values"]},
     }
 
@@ -103,7 +103,7 @@ def main() -> None:
     if minutes == MINUTES:
         record(
             "small_data",
-            what=f"{COUNT} drawings at {SIZE} px, {minutes:g} minutes of one thread a side",
+            description=f"{COUNT} drawings at {SIZE} px, {minutes:g} minutes of one thread per side",
             minutes=minutes,
             sides=rows,
         )

@@ -1,4 +1,4 @@
-"""SNGAN at 32 px against torch-mimicry's: images a second for one step of D and one of G.
+"""SNGAN at 32 px against torch-mimicry's: images per second for one step of D and one of G.
 
 Same shapes, parameter counts, hinge loss, Adam settings, batch 64 and threads, in one process by turns. Ours is a round
 of the recipe ``sngan`` with one turn of D; the peer's its own ``train_step`` of D, then of G, and it has two sides: as
@@ -25,9 +25,9 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.harness import in_turn, paired_ratio, record
-from rivals.api.assemble import build_game
+from rivals.api.common.game_factory import build_game
+from rivals.data.batches import Batches
 from rivals.data.imageset import ImageSet
-from rivals.data.stream import Batches
 from rivals.recipes import sngan
 
 SIZE, BATCH, ROUNDS = 32, 64, 5
@@ -39,7 +39,7 @@ Counts = tuple[int, int]
 
 def ours() -> tuple[Step, Counts]:
     """A round of our game, with its readings and its averaged generator, and the parameters of G and D."""
-    config = sngan().changed(discriminator_turns=1, batch=BATCH, generator_lr=2e-4, discriminator_lr=2e-4)
+    config = sngan().changed(discriminator_turns=1, batch_size=BATCH, generator_lr=2e-4, discriminator_lr=2e-4)
     game = build_game(config, size=SIZE, channels=3, classes=0, device=torch.device("cpu"), seed=0)
     pixels = np.random.default_rng(0).integers(0, 256, (BATCH, 3, SIZE, SIZE), dtype=np.uint8)
     batches = Batches(ImageSet("noise", "train", pixels), BATCH, seed=0)
@@ -82,8 +82,8 @@ def fetch(folder: str) -> None:
         subprocess.run([*pip, f"torch-mimicry=={PEER}"], check=True)
         sys.path.insert(0, folder)
     # Its data, metrics and trainer need tensorflow and parts of torch that are gone; its networks need neither.
-    for room in ("datasets", "metrics", "training"):
-        sys.modules[f"torch_mimicry.{room}"] = mock.MagicMock(__path__=[], __all__=[])
+    for package in ("datasets", "metrics", "training"):
+        sys.modules[f"torch_mimicry.{package}"] = mock.MagicMock(__path__=[], __all__=[])
 
 
 def count(net: torch.nn.Module) -> int:
@@ -92,7 +92,7 @@ def count(net: torch.nn.Module) -> int:
 
 
 def speed(step: Step) -> Callable[[], float]:
-    """A measurement of a step in images a second, warmed up."""
+    """A measurement of a step in images per second, warmed up."""
     step()
 
     def measure() -> float:
@@ -118,7 +118,7 @@ def main() -> None:
     speeds = in_turn({name: speed(step) for name, step in sides.items()}, ROUNDS)
     record(
         "sngan_speed",
-        asked=1.5,
+        target=1.5,
         unit="images/s, one step of D and one of G, float32",
         peer_version=version,
         n=BATCH,

@@ -1,4 +1,4 @@
-"""How long ``rivals --help``, every ``rivals VERB --help`` and ``import rivals`` take: medians of seven, in seconds."""
+"""Seconds that ``rivals --help``, every ``rivals COMMAND --help`` and ``import rivals`` take: medians of seven."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from benchmarks.harness import record
-from rivals.cli import VERBS
+from rivals.cli.commands import COMMANDS
 
 REPEATS = 7
 
@@ -27,11 +27,13 @@ def seconds(words: list[str]) -> float:
 def main() -> None:
     """Time them all."""
     program = str(Path(sys.executable).with_name("rivals"))
-    helps = [[], *([verb] for verb in VERBS), ["data", "ls"], ["data", "pack"]]
+    helps = [[], *(name.split() for name in COMMANDS)]
     values = {" ".join(["rivals", *words, "--help"]): seconds([program, *words, "--help"]) for words in helps}
     values["import rivals"] = seconds([sys.executable, "-c", "import rivals"])
     values["python -c pass"] = seconds([sys.executable, "-c", "pass"])
-    record("startup", what="seconds, median of 7 starts", seconds=values, slowest=max(values.values()), asked=0.5)
+    record(
+        "startup", description="seconds, median of 7 starts", seconds=values, slowest=max(values.values()), target=0.5
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""The sections of ``docs/benchmarks.md``: one function a benchmark, from its committed result to a ``Section``."""

@@ -1,0 +1,88 @@
+"""Sections on adversarial training: robustness for a budget of minutes, cost of a step, overfitting."""
+
+from __future__ import annotations
+
+from benchmarks.sections.section import Result, Row, Section, sorted_entries, split_entry
+
+ATTACKS = {
+    "pgd": "PGD-40",
+    "autoattack-swift": "AutoAttack swift",
+    "autoattack": "AutoAttack",
+    "pyautoattack": "pyautoattack",
+}
+
+
+def robustness(r: Result) -> Section:
+    """Robust accuracy after a fixed time on one thread."""
+    rows: list[Row] = []
+    for case, entries in r["cases"].items():
+        data = f"{case.split('-')[0]}, {entries['eps']}"
+        for entry, value in sorted_entries(entries):
+            side, seed = split_entry(entry)
+            cells = [f"{value[key]:.1%}" if key in value else "-" for key in ATTACKS]
+            size = [f"{value['cpu_minutes']:.0f}", f"{value['images'] // 1000}k"]
+            rows.append([data, side, seed, *size, f"{value['clean']:.1%}", *cells])
+    return Section(
+        title="Adversarial training for a fixed time",
+        question="How much robust accuracy do some minutes of one CPU thread buy, with Rivals and with plain loops?",
+        setup="Linf. Trainers get the same processor time, network and data. `fgsm-rs` and `pgd-10` are plain PyTorch "
+        "loops (Wong et al. 2020, Madry et al. 2018); `art` is ART's Madry trainer. Clean accuracy is on 10,000 test "
+        f"images, robust accuracy on {r['n']:,} of them, pyautoattack on the first {r['reference_n']}.",
+        header=["data, eps", "trainer", "seed", "min", "images", "clean", *ATTACKS.values()],
+        rows=rows,
+        answer="Robust accuracy; higher is better. A dash: not measured. Rivals trains with Muon, on CIFAR-10 "
+        "by a step of 1.25 eps from N-FGSM's noise (N-FGSM itself steps by eps), on gray images by PGD (on MNIST at "
+        "eps 0.32). The 92-minute CIFAR-10 model is wider and averages over horizontal flips. The models with an "
+        "AutoAttack result are in `benchmarks/models/`.",
+        limits="Small networks and minutes of one CPU thread: published models, larger and trained for longer, are "
+        "more robust. The settings of Rivals were chosen in [trials on the same "
+        "data](decisions/0008-hardening-in-minutes.md). The peers ran with one seed. "
+        "The 95% interval of 1,000 images is up to 3 points either way.",
+    )
+
+
+def step_cost(r: Result) -> Section:
+    """A training step against the passes it needs."""
+    methods = list(next(iter(r["nets"].values())))
+    rows = [[net, *(f"{values[method]['ratio']:.2f}" for method in methods)] for net, values in r["nets"].items()]
+    worst = max(each["ratio"] for values in r["nets"].values() for each in values.values())
+    return Section(
+        title="Overhead of an adversarial training step",
+        question=f"Does a step cost at most {r['target']} times the forward and backward passes that its method needs?",
+        setup=f"Batch size {r['batch_size']}, bf16. The passes of a step are counted, then run bare: no projection, "
+        f"data loading, optimizer, EMA or log. Processor time, medians of {r['rounds']} rounds in turn.",
+        header=["network", *methods],
+        rows=rows,
+        answer=f"At most **{worst:.2f} times**.",
+        limits="Whether the passes themselves could be faster.",
+    )
+
+
+def overfitting(r: Result) -> Section:
+    """Runs made to fail."""
+    rows: list[Row] = []
+    for name, case in zip(("catastrophic", "robust"), r["cases"].values(), strict=True):
+        for mode in ("monitored", "unmonitored"):
+            side = case[mode]
+            final = side["final"]
+            robust = f"{final['robust']['value']:.1%} of {final['robust']['of']}" if final else "no model"
+            rows.append(
+                [
+                    f"{name} ({case['data']}, eps {case['eps']:.3g})",
+                    "on" if mode == "monitored" else "off",
+                    f"**{robust}**" if mode == "monitored" else robust,
+                    str(side["rollbacks"]),
+                ]
+            )
+    return Section(
+        title="Overfitting in adversarial training",
+        question="Are catastrophic and robust overfitting noticed, and does the run end with its best state?",
+        setup="Two runs made to fail. Catastrophic (Wong et al. 2020): a robust network trains on with FGSM without a "
+        f"random start at a high learning rate. Robust (Rice et al. 2020): many epochs on {r['n_images']:,} images. "
+        "Each runs with monitoring and without. The result is measured by PGD-20 on test images that neither has seen.",
+        header=["overfitting", "monitoring", "robust accuracy", "rollbacks"],
+        rows=rows,
+        answer="Both were noticed. Without monitoring the run ends with its last state.",
+        limits="Two constructed cases, one seed each, not how often this happens in ordinary runs. Robust overfitting "
+        "is reported and the best checkpoint kept; it is not prevented.",
+    )

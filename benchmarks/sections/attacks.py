@@ -1,0 +1,157 @@
+"""Sections on attacks: strength, AutoAttack, speed."""
+
+from __future__ import annotations
+
+from benchmarks.sections.section import Result, Row, Section
+
+MODELS = "three small models trained for these benchmarks (`mnist-plain`, `mnist-hard`, `cifar10-plain`)"
+PEERS = ("torchattacks", "foolbox", "art")
+
+
+def pgd_strength(r: Result) -> Section:
+    """PGD: robust counts against the peers'."""
+    pgd = r["pgd"]
+    rows = [
+        [case, str(row["clean"]), f"**{row['ours']}**", *(str(row[peer]) for peer in PEERS)]
+        for case, row in pgd["robust"].items()
+    ]
+    worse = [case for case, row in pgd["robust"].items() if row["ours"] > min(row[peer] for peer in PEERS)]
+    return Section(
+        title="Strength of PGD",
+        question="Does PGD with the same number of steps leave no more images correctly classified than the best peer?",
+        setup=f"Linf, {pgd['steps']} steps, one random start, {pgd['n']} test images, {MODELS}. Success is checked "
+        "on the model, and every result must lie in the ball and in [0, 1].",
+        header=["model, eps", "clean", "Rivals", *PEERS],
+        rows=rows,
+        answer="Images still classified correctly; lower means a stronger attack. "
+        + (f"Weaker than the best peer on: {', '.join(worse)}." if worse else "Never weaker than the best peer."),
+        limits="One seed, and small networks: nothing about ImageNet or large models. The peers run with a fixed step "
+        "size of 2.5 eps / steps; other settings of theirs may do better.",
+    )
+
+
+def minimum_norm(r: Result) -> Section:
+    """Minimum-norm attacks: median distances against the peers'."""
+    found = r["min_norm"]
+
+    def cell(row: Result, peer: str) -> str:
+        if peer not in row:
+            return "-"
+        missed = row.get(f"{peer} missed", 0)
+        return f"{row[peer]:.4g}" + (f" ({missed} missed)" if missed else "")
+
+    rows = [
+        [attack, model, f"**{cell(row, 'ours')}**", *(cell(row, peer) for peer in PEERS)]
+        for attack, models in found["median"].items()
+        for model, row in models.items()
+    ]
+    return Section(
+        title="Distances of minimum-norm attacks",
+        question="Are the adversarial examples of DeepFool, Carlini & Wagner and DDN at most 1% farther away than "
+        "the best peer's?",
+        setup=f"{found['norm']}, {found['n']} correctly classified test images on each of the same three models. An "
+        "image for which an attack finds nothing counts as infinitely far.",
+        header=["attack", "model", "Rivals", *PEERS],
+        rows=rows,
+        answer="Median distance; lower is better. A dash: not measured.",
+        limits="The attacks here end with a refinement along the decision boundary that the papers do not have, so "
+        "this compares implementations, not algorithms. One seed, small networks.",
+    )
+
+
+def autoattack(r: Result) -> Section:
+    """Both versions of AutoAttack against the reference."""
+    cases = r["cases"]
+    sides = ("reference", "standard", "swift")
+
+    def cell(case: Result, side: str) -> str:
+        if side not in case:
+            return "-"
+        faster = f" ({case['times'][side]:.1f}x)" if side != "reference" else ""
+        return f"{case[side]['robust']}{faster}"
+
+    totals = []
+    for side in sides[1:]:
+        both = [case for case in cases.values() if side in case and "reference" in case]
+        cost = [sum(case[each]["cpu_seconds"] for case in both) for each in ("reference", side)]
+        target = r["target"][side]
+        ratio = cost[0] / cost[1]
+        met = "met" if ratio >= target else "missed"
+        totals.append(f"`{side}` is **{ratio:.1f} times** as fast over {len(both)} cases (target {target}: {met})")
+    return Section(
+        title="AutoAttack",
+        question=f"Is AutoAttack as published (`standard`) as strong as {r['peer']}, and what does `swift`, a cheaper "
+        "ensemble, give up?",
+        setup=f"Linf, {r['n']} test images on each of the same three models at three radii. Speed is the ratio of "
+        "processor time on one thread.",
+        header=["model, eps", r["peer"], "standard", "swift"],
+        rows=[[name, *(cell(case, side) for side in sides)] for name, case in cases.items()],
+        answer="Images still classified correctly, with the speedup in parentheses. In total, "
+        + "; ".join(totals)
+        + ".",
+        limits="`swift` is not AutoAttack: do not publish its numbers under that name. One seed, small networks. For a "
+        "model that hides its gradients see "
+        "[record 7](decisions/0007-autoattack-versions.md#what-swift-gives-up).",
+    )
+
+
+def attack_speed(r: Result) -> Section:
+    """PGD against the fastest peer."""
+    rows: list[Row] = [
+        [
+            name,
+            f"{case['model']}, eps {case['eps']:.4g}",
+            f"{case['robust']['ours']} of {r['n']}",
+            f"**{case['ratio']:.1f}x**",
+            f"{case['target']:g}x",
+        ]
+        for name, case in r["cases"].items()
+    ]
+    missed = sum(case["ratio"] < case["target"] for case in r["cases"].values())
+    return Section(
+        title="Speed of PGD",
+        question="How much time does it save to drop images from the batch once they are fooled?",
+        setup=f"PGD-{r['steps']} on {r['n']} correctly classified images, against the fastest of torchattacks, foolbox "
+        f"and ART with the same steps; processor time of one thread, {r['rounds']} rounds in turn.",
+        header=["case", "model", "still correct", "speedup", "target"],
+        rows=rows,
+        answer=f"The gain depends on how many images are fooled early. Where none is, what remains is the model's own "
+        f"passes. Targets missed: {missed} of {len(rows)}.",
+        limits="Nothing about GPUs, and nothing about networks much larger than these.",
+    )
+
+
+def alarms(r: Result) -> Section:
+    """Alarms on honest and on masked classifiers, against what a strong attack finds."""
+
+    def is_wrong(row: Result) -> bool:
+        return bool(row["reported"] - row["true"] > r["off"] * row["n"])
+
+    def cells(name: str, row: Result) -> Row:
+        model, _, mask = name.partition(" | ")
+        counts = (str(row[key]) for key in ("n", "clean", "reported", "true"))
+        alarms = ", ".join(f"`{alarm}`" for alarm in row["alarms"]) or "-"
+        return [f"{model}, eps {row['eps']:.3g}", f"`{mask}`" if mask else "none", *counts, alarms]
+
+    false = [name for name, row in r["honest"].items() if row["alarms"] and not is_wrong(row)]
+    wrong = [name for name, row in r["masked"].items() if is_wrong(row)]
+    missed = [name for name in wrong if not r["masked"][name]["alarms"]]
+    rows = [cells(name, row) for kind in ("honest", "masked") for name, row in r[kind].items()]
+    share = f"{100 * r['off']:.0f}%"
+    return Section(
+        title="Alarms",
+        question="Does an alarm come up where the reported robust accuracy is wrong, and none where a model is honest?",
+        setup=f"{len(r['honest'])} honest classifiers, each trained in under a minute on mnist5k, Fashion-MNIST or "
+        "CIFAR-10 (or kept from the other benchmarks), and masks on two of them; Linf. Reported: images still "
+        f"classified correctly under `{r['attack']}`. True: after PGD and APGD-T on the model without its mask, "
+        "`swift` and Square, each image judged alone, and what was reported if the rest of the batch has no say; an "
+        "upper bound.",
+        header=["model, eps", "mask", "n", "clean", "reported", "true", "alarms"],
+        rows=rows,
+        answer=f"False alarms on honest models: **{len(false)}** of {len(r['honest'])}. Of {len(r['masked'])} masked "
+        f"ones {len(wrong)} are reported off by more than {share} of the images, without an alarm **{len(missed)}**"
+        + (f" ({', '.join(missed)})" if missed else "")
+        + ".",
+        limits=f"A report that is off by less than {share} may raise no alarm. One seed, small networks. The masks are "
+        "those that were thought of: an adaptive attack may find what none of the probes does.",
+    )

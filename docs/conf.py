@@ -1,8 +1,8 @@
-"""How Sphinx makes the site: ``make docs``.
+"""Configuration of Sphinx for ``make docs``.
 
-The pages are plain Markdown that reads well where it lies. Three things are added while the site is built, so that they
-can never lag behind: the menu, which follows the links of ``index.md``; under ``<!-- reference: MODULES -->`` the
-docstrings of these modules; under ``<!-- commands -->`` the help of every verb.
+The pages are plain Markdown that reads well in the repository. Three things are inserted during the build, so that
+they never lag behind the code: the menu, from the links of ``index.md``; docstrings, under
+``<!-- reference: MODULES -->``; the help of every command, under ``<!-- commands -->``.
 """
 
 import contextlib
@@ -14,7 +14,8 @@ import re
 from types import ModuleType
 
 import rivals
-from rivals import cli
+from rivals.cli.commands import COMMANDS
+from rivals.cli.main import main
 
 project = "Rivals"
 author = "The authors of Rivals"
@@ -31,7 +32,7 @@ html_show_sphinx = False
 html_show_copyright = False
 
 myst_heading_anchors = 4
-suppress_warnings = ["myst.header"]  # the decisions' titles are numbered, and so are not the same as their files' names
+suppress_warnings = ["myst.header"]  # titles of decisions are numbered, so they differ from their file names
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -47,7 +48,7 @@ LINK = re.compile(r"\]\(([\w./-]+)\.md\)")
 
 
 def menu(index: str) -> str:
-    """A table of contents for each section of the index, of the pages it links to."""
+    """A table of contents for each section of the index, with the pages it links to."""
     found = []
     for section in index.split("\n## ")[1:]:
         caption, _, text = section.partition("\n")
@@ -57,59 +58,59 @@ def menu(index: str) -> str:
 
 
 def reference(names: str) -> str:
-    """Every public name of some modules, one module after the other."""
-    return "\n\n".join(described(importlib.import_module(name.strip())) for name in names.split(","))
+    """Directives for every public name of some modules."""
+    return "\n\n".join(module_directives(importlib.import_module(name.strip())) for name in names.split(","))
 
 
-def described(module: ModuleType) -> str:
-    """The heading of a module, its docstring, and the docstrings of its names."""
+def module_directives(module: ModuleType) -> str:
+    """A heading and directives for one module and its public names."""
     lines = [f".. automodule:: {module.__name__}"]
-    elsewhere = []
+    documented_elsewhere = []
     if not hasattr(module, "__all__"):
         lines.append("   :members:")
-    for name in listed(module):
-        thing = getattr(module, name)
-        home = getattr(thing, "__module__", "")
-        if inspect.ismodule(thing):
+    for name in public_names(module):
+        member = getattr(module, name)
+        origin = getattr(member, "__module__", "")
+        if inspect.ismodule(member):
             continue
-        if module is rivals and not home.startswith(("rivals.api", "rivals.base", "rivals.recipes", "rivals.reports")):
-            elsewhere.append(f"- ``rivals.{name}`` of ``{rivals._HOME[name][0]}``")
-        elif inspect.isclass(thing):
+        if module is rivals and not origin.startswith(
+            ("rivals.api", "rivals.base", "rivals.recipes", "rivals.reports")
+        ):
+            documented_elsewhere.append(f"- ``rivals.{name}`` of ``{rivals._HOME[name][0]}``")
+        elif inspect.isclass(member):
             lines += ["", f".. autoclass:: {module.__name__}.{name}", "   :members:"]
-        elif inspect.isfunction(thing):
+        elif inspect.isfunction(member):
             lines += ["", f".. autofunction:: {module.__name__}.{name}"]
-    if elsewhere:
-        lines += ["", "The rest are told of with the modules they come from:", "", *elsewhere]
+    if documented_elsewhere:
+        lines += ["", "The others are documented with their modules:", "", *documented_elsewhere]
     return "\n".join([f"## `{module.__name__}`", "", "```{eval-rst}", *lines, "```"])
 
 
-def listed(module: ModuleType) -> list[str]:
-    """What a package offers, in the order in which it says so; nothing of a plain module, whose members follow."""
+def public_names(module: ModuleType) -> list[str]:
+    """The public names of a package, in its order; empty for a module, whose members autodoc lists."""
     return list(getattr(module, "_HOME", None) or getattr(module, "__all__", []))
 
 
 def commands() -> str:
-    """The help of every verb, as it would be printed."""
+    """The help of every command, as printed."""
     os.environ["COLUMNS"] = "88"
     parts = []
-    for verb, says in cli.VERBS.items():
-        kinds = {"data": [["data", "ls"], ["data", "pack"]], "score": [["score"], ["score", "--equilibrium"]]}
-        for words in kinds.get(verb, [[verb]]):
-            parts += [f"## `rivals {' '.join(words)}`", "", f"{says[0].upper()}{says[1:]}.", ""]
-            parts += ["```text", help_of(words), "```", ""]
+    for name, command in COMMANDS.items():
+        parts += [f"## `rivals {name}`", "", f"{command.summary[0].upper()}{command.summary[1:]}.", ""]
+        parts += ["```text", help_of(name.split()), "```", ""]
     return "\n".join(parts)
 
 
 def help_of(words: list[str]) -> str:
     """What ``rivals WORDS --help`` prints."""
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
-        cli.main([*words, "--help"])
-    return "\n".join(line.rstrip() for line in said.getvalue().splitlines())
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        main([*words, "--help"])
+    return "\n".join(line.rstrip() for line in printed.getvalue().splitlines())
 
 
 def complete(_app: object, page: str, source: list[str]) -> None:
-    """Adds to a page's text what is made from code."""
+    """Insert into a page what is made from code."""
     text = source[0]
     if page == root_doc:
         text += "\n\n" + menu(text)

@@ -1,8 +1,8 @@
-"""Runs the notebooks and keeps what they showed: ``make notebooks``, or ``make notebooks ONLY=3`` for some of them.
+"""Runs the notebooks and stores their outputs: ``make notebooks``, or ``make notebooks ONLY=3`` for some of them.
 
 The sources are Python files in jupytext's percent format, ``en/N-name.py`` and, with the same code and Chinese text,
-``zh/N-name.py``. The code of both is one, so it is run once, and both get its outputs: ``N-name.ipynb`` beside each.
-Nothing in those says when, where or in how much time they were made.
+``zh/N-name.py``. It is run once, and both get its outputs: ``N-name.ipynb`` next to each. The outputs do not show
+when, where or in how much time they were made.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 LANGUAGES = ("en", "zh")
-MOST = 1_500_000  # bytes of a notebook with its pictures: what a reader's browser and a repository take lightly
-LARGE = 100_000  # bytes of a picture as PNG, beyond which it is noise or a photograph, and smaller as JPEG
+MOST = 1_500_000  # bytes of a notebook with its images: small enough for a browser and a repository
+LARGE = 100_000  # bytes of an image as PNG, above which it is noise or a photograph, and smaller as JPEG
 ABSOLUTE = re.compile(
     r"(?<![\w.:/~<])/(?:bin|data|etc|home|mnt|opt|private|root|srv|tmp|usr|var|work|Users)/[^\s'\",)]*"
 )
 
 
 def names(only: str = "") -> list[str]:
-    """The notebooks without their suffix, in order; those alone whose numbers are in ``only``, as in ``1,3``."""
+    """The notebooks without their suffix, in order; only those whose numbers are in ``only``, as in ``1,3``."""
     found = sorted(path.stem for path in (HERE / "en").glob("*.py"))
     wanted = [number for number in re.split(r"[,\s]+", only) if number]
     unknown = [number for number in wanted if not any(name.startswith(f"{number}-") for name in found)]
@@ -53,12 +53,12 @@ def read(language: str, name: str) -> NotebookNode:
 
 
 def code(notebook: NotebookNode) -> list[str | None]:
-    """The text of each code cell; None stands for a text cell, so that both languages must alternate alike."""
+    """The text of each code cell; None for a text cell, so that both languages must have the same order of cells."""
     return [cell.source if cell.cell_type == "code" else None for cell in notebook.cells]
 
 
 def run(notebook: NotebookNode) -> None:
-    """Run the code in an empty folder, and leave in the outputs nothing of this machine."""
+    """Run the code in an empty folder, and remove paths of this machine from the outputs."""
     with tempfile.TemporaryDirectory() as folder:
         NotebookClient(
             notebook,
@@ -78,18 +78,18 @@ def run(notebook: NotebookNode) -> None:
                 if kind.startswith("text/") and isinstance(value, str):
                     output.data[kind] = ABSOLUTE.sub(shortened, value)
             if "image/png" in output.get("data", {}):
-                output.data.pop("image/jpeg", None)  # a picture of Pillow's tells itself in both
+                output.data.pop("image/jpeg", None)  # Pillow images come in both formats
                 if len(output.data["image/png"]) > LARGE:
                     output.data["image/jpeg"] = as_jpeg(output.data.pop("image/png"))
 
 
 def shortened(path: re.Match[str]) -> str:
-    """The last name of a path, which is all of it that means something elsewhere."""
+    """The last part of a path, the only one that means something elsewhere."""
     return path[0].rstrip("/").rpartition("/")[2]
 
 
 def as_jpeg(png: str) -> str:
-    """A picture in base64, packed as JPEG."""
+    """An image in base64, encoded as JPEG."""
     packed = io.BytesIO()
     Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").save(packed, "JPEG", quality=90, subsampling=0)
     return base64.b64encode(packed.getvalue()).decode()
@@ -106,7 +106,7 @@ def write(language: str, name: str, made: NotebookNode) -> Path:
     path = HERE / language / f"{name}.ipynb"
     path.write_text(text, encoding="utf-8")
     if len(text) > MOST:
-        sys.exit(f"{language}/{name}.ipynb has {len(text):,} bytes, {MOST:,} are allowed: draw less, or smaller")
+        sys.exit(f"{language}/{name}.ipynb has {len(text):,} bytes, {MOST:,} are allowed: show fewer or smaller images")
     return path
 
 

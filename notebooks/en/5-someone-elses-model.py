@@ -1,10 +1,10 @@
 # %% [markdown]
 # # 5. Attack someone else's model
 #
-# You are handed a model. How robust is it, and can you believe the number? Here the stranger is a plain PyTorch module
-# that we train ourselves, so that nothing has to be downloaded; what follows is the same for any other.
+# You are given a model. How robust is it, and can you trust the number? Here the model is a plain PyTorch module that
+# we train ourselves, so that nothing has to be downloaded; the rest works the same for any other model.
 #
-# It takes about half a minute of one processor core.
+# It takes about half a minute on one core.
 
 # %%
 import tempfile
@@ -23,17 +23,17 @@ BLUE, RED, GREEN = "#0072b2", "#d55e00", "#009e73"
 runs = Path(tempfile.mkdtemp())
 
 # %% [markdown]
-# ## The stranger
+# ## The model
 #
-# Its author normalises the images outside of the model, as many do: it wants them less the mean, divided by the
-# standard deviation. Nothing in it knows of Rivals.
+# Its author normalizes the images outside of the model, as many do: it expects images minus the mean, divided by the
+# standard deviation. It knows nothing about Rivals.
 
 # %%
 MEAN, STD = 0.13, 0.31
 
 
-class Stranger(nn.Module):
-    """Normalised images (n, 1, 28, 28) to logits (n, 10)."""
+class TheirModel(nn.Module):
+    """Maps normalized images (n, 1, 28, 28) to logits (n, 10)."""
 
     def __init__(self):
         super().__init__()
@@ -43,57 +43,57 @@ class Stranger(nn.Module):
             *(nn.Flatten(), nn.Linear(32 * 5 * 5, 64), nn.ReLU(), nn.Linear(64, 10)),
         )
 
-    def forward(self, normalised):
-        return self.body(normalised)
+    def forward(self, normalized):
+        return self.body(normalized)
 
 
 torch.manual_seed(0)
-stranger = Stranger()
+model = TheirModel()
 data = rivals.load_images("mnist5k")
 images, labels = torch.from_numpy(data.images) / 255, torch.from_numpy(data.labels)
-adam = torch.optim.Adam(stranger.parameters(), lr=2e-3)
+adam = torch.optim.Adam(model.parameters(), lr=2e-3)
 for _epoch in range(5):
     for batch in torch.randperm(len(images)).split(64):
-        loss = cross_entropy(stranger((images[batch] - MEAN) / STD), labels[batch])
+        loss = cross_entropy(model((images[batch] - MEAN) / STD), labels[batch])
         adam.zero_grad()
         loss.backward()
         adam.step()
-stranger.eval()
+model.eval()
 print(f"loss of the last batch: {loss.item():.3f} nats")
 
 # %% [markdown]
-# ## Put the normalisation inside
+# ## Put the normalization inside
 #
-# An attack must work on images as they are, from 0 to 1. Only then does eps mean what it says, and only then is "still
-# an image" the same as "between 0 and 1". So tell `evaluate` the mean and the deviation, and it wraps the model for
+# An attack must work on images in [0, 1]. Only then does eps mean what it says, and only then is clipping to [0, 1] the
+# same as staying a valid image. So pass the mean and the standard deviation to `evaluate`, which wraps the model for
 # you.
 #
-# What if you forget? The model still runs. Only the numbers are about something else.
+# What if you forget? The model still runs, but the numbers are meaningless.
 
 # %%
-forgot = rivals.evaluate(stranger, "mnist5k", Linf(0.1), attack="fgsm", n=200, alarms=False, quiet=True)
-told = rivals.evaluate(
-    stranger, "mnist5k", Linf(0.1), attack="fgsm", n=200, mean=[MEAN], std=[STD], alarms=False, quiet=True
+without = rivals.evaluate(model, "mnist5k", Linf(0.1), attack="fgsm", n=200, alarms=False, quiet=True)
+normalized = rivals.evaluate(
+    model, "mnist5k", Linf(0.1), attack="fgsm", n=200, mean=[MEAN], std=[STD], alarms=False, quiet=True
 )
-print("forgotten: clean", forgot.clean)
-print("told:      clean", told.clean)
+print("without normalization: clean", without.clean)
+print("with normalization:    clean", normalized.clean)
 
 # %% [markdown]
-# If the clean accuracy is not what the author promises, stop and look for the normalisation first, then for the order
-# of the channels and of the classes.
+# If the clean accuracy is not what the author reports, stop and check the normalization first, then the order of the
+# channels and of the classes.
 #
 # ## A proper evaluation
 #
-# **AutoAttack** is the standard: several attacks one after the other, each facing only the images that are left. What
-# you give is a model, data, a ball and how many images. Smaller radii on the way (`curve`) cost little: an image that
-# fell in a small ball has fallen in a larger one.
+# **AutoAttack** is the standard: several attacks in sequence, each run only on the images that are still robust. You
+# give a model, data, a threat model (the ball) and the number of images. Smaller radii (`curve`) cost little: an
+# adversarial example in a small ball is also one in a larger ball.
 #
-# `autoattack-swift` is a light version of it, with about an eighth of the passes; `autoattack` is the published one,
-# for numbers that others compare with.
+# `autoattack-swift` is a light version with about an eighth of the passes; `autoattack` is the published one, for
+# numbers to compare with others.
 
 # %%
 report = rivals.evaluate(
-    stranger,
+    model,
     "mnist5k",
     Linf(0.1),
     attack="autoattack-swift",
@@ -101,143 +101,145 @@ report = rivals.evaluate(
     n=100,
     mean=[MEAN],
     std=[STD],
-    out=runs / "stranger",
+    out=runs / "attack",
     quiet=True,
 )
 print("clean          ", report.clean)
 print("robust         ", report.robust)
-print("  in 8 bits    ", report.rounded)
+print("  in 8 bits    ", report.robust_8bit)
 print("verdict        ", report.verdict)
 
 # %% [markdown]
 # ## Reading the report
 #
-# - **robust**: the share that is classified rightly and that no attack has felled. In brackets the 95 % interval: from
-#   100 images it is wide.
-# - **in 8 bits**: some adversarial images lie so close to the border that saving them as a picture undoes them.
-# - **verdict**: whether there are signs that the *attack* failed rather than the model stood.
+# - **robust**: robust accuracy, the share classified correctly under every attack. The brackets hold the 95 %
+#   confidence interval, which is wide for 100 images.
+# - **in 8 bits**: some adversarial examples are so close to the decision boundary that rounding to 8 bits, as an image
+#   file does, undoes them.
+# - **verdict**: whether there are signs that the *attack* failed, rather than that the model is robust.
 #
-# Each part of the attack says what it contributed, and each class how it fares:
+# It also reports each attack's contribution and each class's robust accuracy:
 
 # %%
-for name, part in report.parts.items():
-    print(f"{name:12} felled {part.felled:3} of {part.attacked:3}, {part.backwards:6,} images passed backward")
+for name, stage in report.stages.items():
+    print(f"{name:12} fooled {stage.fooled:3} of {stage.attacked:3}, {stage.backwards:6,} backward passes (images)")
 
 _, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
 radii = [eps for eps, _ in report.curve]
 low, high = zip(*(share.interval for _, share in report.curve), strict=True)
 left.fill_between(radii, low, high, color=BLUE, alpha=0.2, linewidth=0)
 left.plot(radii, [share.value for _, share in report.curve], "o-", color=BLUE)
-left.set(xlabel="eps, share of the range from black to white", ylabel="share that stands", ylim=(0, 1))
+left.set(xlabel="eps (pixels in [0, 1])", ylabel="robust accuracy", ylim=(0, 1))
 right.bar([each.name for each in report.classes], [each.robust.value for each in report.classes], color=BLUE)
-right.set(xlabel="class", ylabel=f"share that stands, eps {radii[-1]}", ylim=(0, 1))
+right.set(xlabel="class", ylabel=f"robust accuracy, eps {radii[-1]}", ylim=(0, 1))
 for axis in (left, right):
     axis.grid(alpha=0.2)
 plt.show()
 
 # %% [markdown]
-# The run's folder keeps a page, `report.html`, and the images that fell. Here are some, before and after:
+# The run folder holds `report.html` and the adversarial examples. Here are some, before and after:
 
 # %%
-felled = np.load(runs / "stranger" / "adversarial.npz")
+adversarial = np.load(runs / "attack" / "adversarial.npz")
 test = rivals.load_images("mnist5k", split="test")
 _, axes = plt.subplots(2, 8, figsize=(10, 3), layout="constrained")
 for column in range(8):
-    number = len(felled["eps"]) * column // 8
-    original = test.images[felled["index"][number]][0]
-    for axis, image in ((axes[0, column], original), (axes[1, column], felled["x_adv"][number][0])):
+    number = len(adversarial["eps"]) * column // 8
+    original = test.images[adversarial["index"][number]][0]
+    for axis, image in ((axes[0, column], original), (axes[1, column], adversarial["x_adv"][number][0])):
         axis.imshow(image, cmap="gray", vmin=0, vmax=255 if image.dtype == np.uint8 else 1)
         axis.set(xticks=[], yticks=[])
-    axes[0, column].set_title(f"a {felled['label'][number]}")
-    axes[1, column].set_title(f"'{felled['said'][number]}' at {felled['eps'][number]:.2f}", color=RED)
+    axes[0, column].set_title(f"label {adversarial['label'][number]}")
+    title = f"'{adversarial['prediction'][number]}' at {adversarial['eps'][number]:.2f}"
+    axes[1, column].set_title(title, color=RED)
 plt.show()
 
 # %% [markdown]
-# ## A defence that is none
+# ## A defense that does not work
 #
-# The stranger comes back with a "defence": the images are rounded to five greys before the network sees them, so that
-# small changes vanish. Attacked by PGD, with twice the radius from before, it looks splendid.
+# The author comes back with a "defense": images are quantized to five gray levels before the network, so that small
+# perturbations vanish. Under PGD, with twice the radius from before, it looks excellent.
 
 
 # %%
-class Rounded(nn.Module):
-    """Images in [0, 1], rounded to five greys, then normalised and handed to the stranger."""
+class Quantized(nn.Module):
+    """Quantizes images in [0, 1] to five gray levels, normalizes them and applies the model."""
 
     def __init__(self, model):
         super().__init__()
         self.model = model
 
-    def grey(self, x):
+    def quantize(self, x):
         return (x * 4).round() / 4
 
     def forward(self, x):
-        return self.model((self.grey(x) - MEAN) / STD)
+        return self.model((self.quantize(x) - MEAN) / STD)
 
 
-defended = Rounded(stranger).eval()
+defended = Quantized(model).eval()
 ball = Linf(0.2)
 x, y = torch.from_numpy(test.images[::5]) / 255, torch.from_numpy(test.labels[::5])
 x_adv = rivals.attacks.pgd(defended, x, y, ball, steps=40, seed=0)
 with torch.no_grad():
-    naive = (defended(x_adv).argmax(1) == y).float().mean().item()
-print(f"{naive:.0%} of {len(x)} images stand, or so it seems")
+    pgd_accuracy = (defended(x_adv).argmax(1) == y).float().mean().item()
+print(f"accuracy under PGD: {pgd_accuracy:.0%} of {len(x)} images")
 
 # %% [markdown]
-# `evaluate` does not take such a number on trust. Before it attacks, it looks for signs that an attack would fail by
-# itself.
+# `evaluate` does not take such a number at face value. Before it attacks, it checks for signs that an attack would fail
+# for the wrong reason.
 
 # %%
-judged = rivals.evaluate(defended, "mnist5k", ball, attack="pgd(steps=40)", n=100, quiet=True)
-for alarm in judged.alarms:
-    print(f"alarm {alarm['alarm']}: {alarm['says']}\n  {alarm['remedy']}")
-for note in judged.notes:
+checked = rivals.evaluate(defended, "mnist5k", ball, attack="pgd(steps=40)", n=100, quiet=True)
+for alarm in checked.alarms:
+    print(f"alarm {alarm['alarm']}: {alarm['message']}\n  {alarm['remedy']}")
+for note in checked.notes:
     print("note:", note)
-print("robust", judged.robust, "- felled by", ", ".join(judged.parts))
+print("robust", checked.robust, "- attacked by", ", ".join(checked.stages))
 
 # %% [markdown]
-# A rounding is flat nearly everywhere: its gradient is zero, so attacks that follow gradients stand still. The images
-# are not hard to fool; the way to them is only hidden. This is **gradient masking** (Athalye et al. 2018). So
-# `evaluate` took **Square** instead, which asks for answers only, never for a gradient.
+# Quantization is flat nearly everywhere: its gradient is zero, so gradient-based attacks make no progress. The images
+# are not hard to attack; the gradient is only hidden. This is **gradient masking** (Athalye et al. 2018). So `evaluate`
+# used **Square** instead, a black-box attack that needs only the model's outputs.
 #
-# There is a second way round: **go through**. Where the rounding hides the gradient, pretend on the way back that it
-# was not there. An attack of your own is a function; `evaluate` judges what it makes by the model that was given.
+# There is a second way: approximate the gradient. In the backward pass, replace the quantization by the identity
+# (BPDA). A custom attack is a function; `evaluate` evaluates its images on the original model.
 
 
 # %%
-class SeenThrough(Rounded):
-    """The same answers; backward, the rounding counts as the identity (BPDA, Athalye et al. 2018)."""
+class StraightThrough(Quantized):
+    """The same outputs; in the backward pass quantization is the identity (BPDA, Athalye et al. 2018)."""
 
-    def grey(self, x):
-        return x + (super().grey(x) - x).detach()
-
-
-guide = SeenThrough(stranger).eval()
+    def quantize(self, x):
+        return x + (super().quantize(x) - x).detach()
 
 
-def through(model, x, y, ball, *, seed, batch_size, targets):
-    """PGD on the model that lets gradients pass; `evaluate` judges its images by the model that was given."""
-    return rivals.attacks.pgd(guide, x, y, ball, steps=40, restarts=2, seed=seed, batch_size=batch_size)
+surrogate = StraightThrough(model).eval()
 
 
-through_it = rivals.evaluate(defended, "mnist5k", ball, attack=through, n=100, alarms=False, quiet=True)
-print("robust", through_it.robust, "against PGD that sees through")
+def bpda(model, x, y, ball, *, seed, batch_size, targets):
+    """PGD with the surrogate's gradients; `evaluate` checks the images on the original model."""
+    return rivals.attacks.pgd(surrogate, x, y, ball, steps=40, restarts=2, seed=seed, batch_size=batch_size)
+
+
+adaptive = rivals.evaluate(defended, "mnist5k", ball, attack=bpda, n=100, alarms=False, quiet=True)
+print("robust", adaptive.robust, "under PGD with BPDA")
 
 _, axis = plt.subplots(figsize=(7, 2.2), layout="constrained")
-found = {"PGD, taken on trust": naive, "Square": judged.robust.value, "PGD, seeing through": through_it.robust.value}
-axis.barh(list(found), list(found.values()), color=[RED, BLUE, BLUE])
-axis.set(xlabel=f"share that stands at eps {ball.eps}", xlim=(0, 1))
+accuracies = {"PGD": pgd_accuracy, "Square": checked.robust.value, "PGD with BPDA": adaptive.robust.value}
+axis.barh(list(accuracies), list(accuracies.values()), color=[RED, BLUE, BLUE])
+axis.set(xlabel=f"robust accuracy at eps {ball.eps}", xlim=(0, 1))
 axis.invert_yaxis()
 axis.grid(alpha=0.2, axis="x")
 plt.show()
 
 # %% [markdown]
-# The defence was never there. A robust accuracy is an upper bound: it tells what the best of *your* attacks could not
-# fell. So look at the verdict before you look at the number.
+# The defense never worked. A robust accuracy is an upper bound: it reports what the best of *your* attacks could not
+# fool. So read the verdict before you read the number.
 #
-# ## Other strangers
+# ## Other models
 #
 # - `rivals attack torchvision:resnet50 my-photos/ --eps 4/255 -n 500` fetches the model, its weights and its
-#   normalisation.
+#   normalization.
 # - `rivals attack timm:vit_tiny_patch16_224 my-photos/ --eps 1/255`, if timm is installed.
-# - What is *proven* rather than not yet broken: [Certification](../../docs/certification.md).
+# - For what is *proven* rather than not yet broken: [Certification](../../docs/certification.md).
 # - All attacks and alarms: [Attacks](../../docs/attacks.md).

@@ -1,10 +1,10 @@
 # %% [markdown]
-# # 1. 从被骗的分类器到稳健的分类器
+# # 1. 从被骗的分类器到鲁棒的分类器
 #
-# 一个网络学会了认数字，几乎总是对的。然后我们有意把每个像素改动一点点，它就多半是错的。我们来看这是怎么做到的、
-# 为什么有效，以及什么办法管用：用这样的图像来训练。
+# 一个网络能以很高的准确率识别手写数字。我们有意把每个像素改动一点点，它就把大部分图像分错了。这个笔记本说明这样的
+# **对抗样本**怎样生成、为什么有效，以及什么办法管用：用对抗样本来训练。
 #
-# 只需要软件包自带的 5,000 个手写数字，大约需要一个处理器核心运行一分半钟。
+# 只需要软件包自带的 5,000 个手写数字，单核运行约一分半钟。
 
 # %%
 import tempfile
@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 import rivals
 from rivals import Linf
 from rivals.attacks import augment, fgsm, noise, pgd
-from rivals.reports.sheet import grid
+from rivals.reports.image_grid import make_grid
 
 BLUE, RED, GREEN, ORANGE = "#0072b2", "#d55e00", "#009e73", "#e69f00"
 runs = Path(tempfile.mkdtemp())
@@ -26,129 +26,129 @@ test = rivals.load_images("mnist5k", split="test")
 x = torch.from_numpy(test.images) / 255  # (500, 1, 28, 28), from 0 (black) to 1 (white)
 y = torch.from_numpy(test.labels)  # (500,)
 print("test images", tuple(x.shape), "labels", tuple(y.shape))
-grid(test.images[::25], columns=10)
+make_grid(test.images[::25], columns=10)
 
 # %% [markdown]
-# ## 一个普通的分类器
+# ## 普通的分类器
 #
-# 一个小卷积网络从 4,500 个数字中学习。用来测试的是另外 500 个。
+# 用 4,500 个数字训练一个小型卷积网络，另外 500 个作为测试集。
 
 # %%
 NET = {"widths": (8, 16), "seed": 0, "quiet": True}
 plain = rivals.classify("mnist5k", until="8 epochs", lr=2e-3, out=runs / "plain", **NET).classifier
 
 
-def right(model, images):
-    """The share of test images that a model classifies rightly."""
+def accuracy(model, images):
+    """The share of the test set that is classified correctly."""
     with torch.no_grad():
         return (model(images).argmax(1) == y).float().mean().item()
 
 
-print(f"right on {right(plain, x):.1%} of the test images")
+print(f"test accuracy {accuracy(plain, x):.1%}")
 
 # %% [markdown]
 # ## 快速梯度符号法
 #
-# 网络学习时问的是：*权重*该往哪个方向走，损失才会下降？同样的梯度也可以对*图像*来问：每个像素该往哪个方向走，
-# 损失才会**上升**？
+# 训练用的是损失对*权重*的梯度：朝哪个方向走，损失会下降？损失对*图像*的梯度回答相反的问题：每个像素朝哪个方向走，
+# 损失会**上升**？
 #
-# 快速梯度符号法（FGSM，Goodfellow 等，2015）取这个梯度的符号，把每个像素都向上或向下移动同样小的一步 eps。仅此而已。
+# 快速梯度符号法（FGSM，Goodfellow 等，2015）取这个梯度的符号，把每个像素向上或向下移动同样小的幅度 eps。
 
 # %%
 EPS = 0.2  # pixels run from 0 to 1
 
 
 def fgsm_by_hand(model, images, labels, eps):
-    """One step up the loss, in every pixel by eps; still an image, so from 0 to 1."""
+    """Images (n, C, H, W) in [0, 1], each pixel moved by eps along the sign of its gradient, then clipped to [0, 1]."""
     images = images.clone().requires_grad_()
     loss = cross_entropy(model(images), labels)
     (gradient,) = torch.autograd.grad(loss, images)
     return (images.detach() + eps * gradient.sign()).clamp(0, 1)
 
 
-stepped = fgsm_by_hand(plain, x, y, EPS)
-print(f"right before {right(plain, x):.1%}, after one step of {EPS}: {right(plain, stepped):.1%}")
-library = fgsm(plain, x, y, Linf(EPS))
-print(f"by rivals.attacks.fgsm: {right(plain, library):.1%}")
+x_by_hand = fgsm_by_hand(plain, x, y, EPS)
+print(f"accuracy {accuracy(plain, x):.1%}, under FGSM at eps {EPS}: {accuracy(plain, x_by_hand):.1%}")
+x_fgsm = fgsm(plain, x, y, Linf(EPS))
+print(f"under rivals.attacks.fgsm: {accuracy(plain, x_fgsm):.1%}")
 
 # %% [markdown]
-# 这些数字你仍然全都认得出，网络却认错了大半。
+# 这些数字人仍然全都认得出，网络却把大部分分错了。
 
 
 # %%
 def show(rows, titles, count=8):
-    """Rows of images; above each, what the plain network takes it for, red where that is wrong."""
+    """Rows of images, each with the plain network's prediction, red if wrong."""
     _, axes = plt.subplots(len(rows), count, figsize=(1.25 * count, 1.55 * len(rows)), layout="constrained")
-    for line, (images, title) in enumerate(zip(rows, titles, strict=True)):
+    for row, (images, title) in enumerate(zip(rows, titles, strict=True)):
         with torch.no_grad():
-            said = plain(images[::61]).argmax(1)
-        for axis, image, answer, label in zip(axes[line], images[::61], said, y[::61], strict=False):
+            predictions = plain(images[::61]).argmax(1)
+        for axis, image, prediction, label in zip(axes[row], images[::61], predictions, y[::61], strict=False):
             axis.imshow(image[0], cmap="gray", vmin=0, vmax=1)
-            axis.set_title(f"'{answer}'", color="black" if answer == label else RED, fontsize=11)
+            axis.set_title(f"'{prediction}'", color="black" if prediction == label else RED, fontsize=11)
             axis.set(xticks=[], yticks=[])
-        axes[line, 0].set_ylabel(title, fontsize=9)
+        axes[row, 0].set_ylabel(title, fontsize=9)
     plt.show()
 
 
-show([x, stepped], ["original", f"one step, eps {EPS}"])
+show([x, x_by_hand], ["original", f"FGSM, eps {EPS}"])
 
 # %% [markdown]
-# ## 随便什么改动都行吗？
+# ## 任何扰动都有效吗？
 #
-# 网络只是太敏感，所以同样大小的任何改动都有效吗？我们来试四种：
+# 网络是不是对同样大小的任何扰动都敏感？我们比较四种：
 #
 # - **噪声**：每个像素随机移动，幅度不超过 eps。
-# - **增广**：把整张图平移、旋转、裁剪、变亮或变暗，取十次中最坏的一次。它不受 eps 的限制。
-# - **FGSM**：就是上面的那一步。
-# - **PGD**：同样跟着梯度走，但分成许多小步，每一步都不超出 eps 的范围。
+# - **数据增强**：平移、旋转、裁剪、改变亮度，取十次中最坏的一次。它不受 eps 限制。
+# - **FGSM**：就是上面的一步。
+# - **PGD**（投影梯度下降）：沿梯度走许多小步，每步之后投影回 eps 球内。
 
 # %%
-ball = Linf(EPS)  # all images in which no pixel differs from the original by more than EPS
+ball = Linf(EPS)  # no pixel may change by more than EPS
 ATTACKS = {
-    "nothing": lambda model: x,
+    "none": lambda model: x,
     "noise": lambda model: noise(model, x, y, ball, seed=0),
     "augmentation": lambda model: augment(model, x, y, trials=10, seed=0),
     "FGSM": lambda model: fgsm(model, x, y, ball),
     "PGD, 10 steps": lambda model: pgd(model, x, y, ball, steps=10, seed=0),
 }
 for name, attack in ATTACKS.items():
-    print(f"{name:14} {right(plain, attack(plain)):6.1%} right")
+    print(f"{name:14} accuracy {accuracy(plain, attack(plain)):6.1%}")
 show([ATTACKS[name](plain) for name in ("noise", "augmentation", "FGSM")], ["noise", "augmentation", "FGSM"])
 
 # %% [markdown]
-# 噪声对它几乎毫无影响。十次平移和旋转中最坏的一次确实能骗过它：它只见过端正、居中的数字。这是无知，可以教会。
-# 梯度则是另一回事：改动并不比噪声大，却几乎击倒了一切。
+# 噪声几乎没有影响。十次数据增强中最坏的一次确实能骗过网络，因为它只见过端正、居中的数字；这可以靠训练数据来弥补。
+# 梯度则不同：扰动并不比噪声大，却能在几乎每一张图像上骗过网络。
 #
 # ## 梯度为什么比噪声强得多
 #
-# 沿着一个方向看，网络几乎是一条直线。如果 784 个像素都朝着*同一*个目的各贡献一点，加起来就很多：eps 乘以 784
-# 再乘以平均斜率。而随机的符号大多互相抵消。
+# 沿着一个方向看，网络近似线性。如果 784 个像素都把损失推向*同一个*方向，效果就会累加：eps × 784 × 平均梯度绝对值。
+# 而随机符号大多互相抵消。
 #
-# 下图就是证明：从测试图像出发，分别沿梯度的符号和随机的符号走，损失如何变化。
+# 下图是测试图像的损失，分别沿梯度符号和随机符号的方向变化。
 
 # %%
 signs = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).sign()
-slopes = (fgsm_by_hand(plain, x, y, 1e-6) - x).sign()
+gradient_signs = (fgsm_by_hand(plain, x, y, 1e-6) - x).sign()
 steps = torch.linspace(0, 0.3, 16)
 _, axis = plt.subplots(figsize=(6, 3.2), layout="constrained")
-for direction, colour, label in ((slopes, RED, "signs of the gradient"), (signs, BLUE, "random signs")):
+for direction, color, label in ((gradient_signs, RED, "signs of the gradient"), (signs, BLUE, "random signs")):
     with torch.no_grad():
         losses = [cross_entropy(plain(x + step * direction), y).item() for step in steps]
-    axis.plot(steps, losses, "o-", markersize=3, color=colour, label=label)
-axis.set(xlabel="distance eps, share of the range from black to white", ylabel="mean loss, nats")
+    axis.plot(steps, losses, "o-", markersize=3, color=color, label=label)
+axis.set(xlabel="eps (pixels in [0, 1])", ylabel="mean loss, nats")
 axis.legend()
 axis.grid(alpha=0.2)
 plt.show()
 
 # %% [markdown]
-# ## 一场博弈
+# ## 对抗训练
 #
-# 训练移动权重，让损失变小；攻击移动像素，让损失变大。让双方对弈：
+# 训练对权重求损失的最小值，攻击对像素求损失的最大值。合在一起就是一个极小极大博弈：
 #
-# > 对权重求最小：eps 以内的改动所能造成的**最大**损失的平均值
+# > 对权重求最小：eps 以内的扰动所造成的**最大**损失的平均值
 #
-# 这就是**对抗训练**（Madry 等，2018）：对每一批图像重新发起攻击，从被攻击的图像中学习。下面亲手写出它的整个循环，
-# 跑几批看看。
+# 这就是**对抗训练**（Madry 等，2018）：用当前的权重攻击每一批图像，再用得到的对抗样本训练。下面是完整的循环，
+# 先跑几批。
 
 # %%
 train = rivals.load_images("mnist5k", split="train")
@@ -159,62 +159,59 @@ order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
 for batch in order[:2560].split(128):
     images = torch.from_numpy(train.images)[batch] / 255
     labels = torch.from_numpy(train.labels)[batch]
-    attacked = fgsm_by_hand(net, images, labels, EPS)  # the attack's move
+    x_adv = fgsm_by_hand(net, images, labels, EPS)  # maximize over the pixels
     adam.zero_grad()
-    cross_entropy(net(attacked), labels).backward()  # the classifier's move
+    cross_entropy(net(x_adv), labels).backward()  # minimize over the weights
     adam.step()
 net.eval()
-print(
-    f"after 20 batches: {right(net, fgsm(net, x, y, ball)):.1%} stand against FGSM, before {right(plain, library):.1%}"
-)
+print(f"accuracy under FGSM: before {accuracy(plain, x_fgsm):.1%}, ", end="")
+print(f"after 20 batches {accuracy(net, fgsm(net, x, y, ball)):.1%}")
 
 # %% [markdown]
-# ## 该从什么学起
+# ## 用什么来训练
 #
-# `rivals.harden` 完整地进行这场博弈，并且一路监视。普通网络的三个副本继续学习，轮数相同：分别从噪声、从增广的图、
-# 从梯度的图中学。最后一种用 N-FGSM 生成：先加噪声，再走一步。没有这层噪声，分类器可能只学会抵挡这一步，
-# 别的什么都挡不住。
+# `rivals.harden` 完整地进行这场博弈，并监控训练过程。普通网络的三个副本各自再训练同样的轮数：分别用噪声图像、
+# 增强图像和对抗样本。对抗样本由 N-FGSM 生成：先加噪声，再走一步。如果没有噪声，单步对抗训练可能出现*灾难性过拟合*：
+# 网络只对这一步攻击鲁棒。
 
 # %%
 START = {"weights": str(runs / "plain"), "until": "5 epochs", "optimizer": "adam", "lr": 2e-3, **NET}
-noisy = rivals.harden("mnist5k", ball, method="noise", out=runs / "noise", **START).classifier
-moved = rivals.harden("mnist5k", ball, method="augment", out=runs / "augment", **START).classifier
-hard = rivals.harden(
-    "mnist5k", ball, method="fgsm", start="beyond", step=1.0, out=runs / "gradient", **START
+noise_trained = rivals.harden("mnist5k", ball, method="noise", out=runs / "noise", **START).classifier
+augment_trained = rivals.harden("mnist5k", ball, method="augment", out=runs / "augment", **START).classifier
+hardened = rivals.harden(
+    "mnist5k", ball, method="fgsm", start="nfgsm", step_size=1.0, out=runs / "gradient", **START
 ).classifier
 
-models = {"plain images": plain, "noise": noisy, "augmentation": moved, "the gradient": hard}
-standing = torch.tensor([[right(model, attack(model)) for attack in ATTACKS.values()] for model in models.values()])
+models = {"plain images": plain, "noise": noise_trained, "augmentation": augment_trained, "N-FGSM": hardened}
+table = torch.tensor([[accuracy(model, attack(model)) for attack in ATTACKS.values()] for model in models.values()])
 _, axis = plt.subplots(figsize=(7.5, 3.4), layout="constrained")
-axis.imshow(standing, cmap="cividis", vmin=0, vmax=1, aspect="auto")
-for (row, column), value in zip(
-    torch.cartesian_prod(torch.arange(4), torch.arange(5)), standing.flatten(), strict=True
-):
+axis.imshow(table, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+for (row, column), value in zip(torch.cartesian_prod(torch.arange(4), torch.arange(5)), table.flatten(), strict=True):
     axis.text(column, row, f"{value:.0%}", ha="center", va="center", color="black" if value > 0.5 else "white")
 axis.set_xticks(range(5), ATTACKS)
 axis.set_yticks(range(4), models)
-axis.set(xlabel="attacked by", ylabel="learnt from", title=f"right on so many of 500 test images, eps {EPS}")
+axis.set(xlabel="attack", ylabel="trained on", title=f"accuracy on 500 test images, eps {EPS}")
 plt.show()
 
 # %% [markdown]
-# 按列来看。噪声伤不了谁，从噪声中学习，也学不到多少别的。增广的图教会了它所包含的东西。要抵挡梯度，
-# 只有梯度自己的图像管用：其他图像展示的都不是危险所在的地方。
+# 按列来看。噪声对哪个模型都无害，用噪声训练也几乎不能提高其他方面的鲁棒性。用增强图像训练，只对数据增强有效。
+# 要抵抗梯度攻击，只有用梯度攻击来训练才有效：其他图像没有覆盖真正危险的方向。
 #
-# 在没有被攻击的图像上，这几乎不花什么代价。
+# 干净准确率的代价很小。
 #
-# ## 加固前后，各个 eps
+# ## 对抗训练前后，各个 eps
 
 # %%
 CURVE = (0.05, 0.1, 0.15)
 before = rivals.evaluate(plain, "mnist5k", ball, attack="pgd(steps=20)", curve=CURVE, n=200, quiet=True)
-after = rivals.evaluate(hard, "mnist5k", ball, attack="pgd(steps=20)", curve=CURVE, n=200, quiet=True)
+after = rivals.evaluate(hardened, "mnist5k", ball, attack="pgd(steps=20)", curve=CURVE, n=200, quiet=True)
 _, axis = plt.subplots(figsize=(6, 3.2), layout="constrained")
-for report, colour, label in ((before, RED, "plain"), (after, BLUE, "trained on the gradient's images")):
+for report, color, label in ((before, RED, "plain"), (after, BLUE, "adversarially trained")):
     radii = [eps for eps, _ in report.curve]
     low, high = zip(*(share.interval for _, share in report.curve), strict=True)
-    axis.fill_between(radii, low, high, color=colour, alpha=0.2, linewidth=0)
-    axis.plot(radii, [share.value for _, share in report.curve], "o-", color=colour, label=label)
-axis.set(xlabel="eps, share of the range from black to white", ylabel="share that stands", ylim=(0, 1))
+    axis.fill_between(radii, low, high, color=color, alpha=0.2, linewidth=0)
+    axis.plot(radii, [share.value for _, share in report.curve], "o-", color=color, label=label)
+axis.set(xlabel="eps (pixels in [0, 1])", ylabel="robust accuracy", ylim=(0, 1))
 axis.legend()
 axis.grid(alpha=0.2)
 plt.show()
@@ -222,37 +219,41 @@ print(f"at eps {EPS}: plain {before.robust}, hardened {after.robust}")
 print("hardened:", after.verdict)
 
 # %% [markdown]
-# 图中的色带是 95 % 区间：200 张图像只能说明这么多。
+# 图中的色带是 95 % 置信区间；只有 200 张图像，区间较宽。
 #
-# ## 它们各自在看什么
+# ## 输入梯度
 #
-# 损失对每个像素的梯度，显示了分类器的回答取决于哪里。普通网络的梯度是一些散落的斑点，有的在数字之外；加固后的网络，
-# 梯度沿着笔画：要改变它的回答，就得改变数字本身。
+# 损失对像素的梯度显示预测依赖于哪些像素。普通网络的梯度很分散，有的落在数字之外；对抗训练后的网络，梯度沿着笔画：
+# 要改变预测，就得改变数字本身。
 
 
 # %%
-def slopes_of(model, images, labels):
-    """The slope of the loss for each pixel, scaled to -1..1 an image."""
+def input_gradients(model, images, labels):
+    """The gradient of the loss with respect to the images, each scaled to [-1, 1]."""
     images = images.clone().requires_grad_()
-    (slopes,) = torch.autograd.grad(cross_entropy(model(images), labels, reduction="sum"), images)
-    return slopes / slopes.abs().amax((1, 2, 3), keepdim=True)
+    (gradients,) = torch.autograd.grad(cross_entropy(model(images), labels, reduction="sum"), images)
+    return gradients / gradients.abs().amax((1, 2, 3), keepdim=True)
 
 
-some, names = x[::61][:8], y[::61][:8]
+some, labels = x[::61][:8], y[::61][:8]
 _, axes = plt.subplots(3, 8, figsize=(10, 4.2), layout="constrained")
-rows = {"image": some, "plain": slopes_of(plain, some, names), "hardened": slopes_of(hard, some, names)}
-for line, (title, images) in zip(axes, rows.items(), strict=True):
-    for axis, image in zip(line, images, strict=True):
+rows = {
+    "image": some,
+    "plain": input_gradients(plain, some, labels),
+    "hardened": input_gradients(hardened, some, labels),
+}
+for row, (title, images) in zip(axes, rows.items(), strict=True):
+    for axis, image in zip(row, images, strict=True):
         scale = {"cmap": "gray", "vmin": 0} if title == "image" else {"cmap": "PuOr", "vmin": -1}
         axis.imshow(image[0], vmax=1, **scale)
         axis.set(xticks=[], yticks=[])
-    line[0].set_ylabel(title)
+    row[0].set_ylabel(title)
 plt.show()
 
 # %% [markdown]
-# ## 接下来
+# ## 下一步
 #
-# - 更强的加固：`rivals harden mnist --eps 0.3 --method pgd --until "20 epochs"`。
-#   [加固](../../docs/hardening.md)（英文）一页有全部方法，以及训练时监视什么。
-# - 一个数字的价值取决于背后的攻击：见第 5 个笔记本。
-# - 另一场两个网络的博弈，这一场会画图：见第 2 个笔记本。
+# - 更强的训练：`rivals harden mnist --eps 0.3 --method pgd --until "20 epochs"`。全部方法和监控内容见
+#   [对抗训练](../../docs/hardening.md)（英文）。
+# - 鲁棒准确率是否可信，取决于所用的攻击：见第 5 个笔记本。
+# - 另一场双网络博弈，用来生成图像：见第 2 个笔记本。

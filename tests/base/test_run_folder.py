@@ -72,3 +72,62 @@ def test_a_run_that_says_nothing_of_its_machine_is_refused(damage, tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"format": 1, **damage}))
     with pytest.raises(UserError, match=next(iter(damage))):
         Run.open(tmp_path)
+
+
+def written(run):
+    return run.metrics.read_bytes().splitlines()
+
+
+def a_log(folder, steps, pad=""):
+    run = Run.create(folder, {})
+    run.samples.mkdir()
+    for step in steps:
+        run.append([{"images": 8 * step, "step": step, "seconds": 0.1, "pad": pad}])
+        (run.samples / f"{8 * step:09d}.png").touch()
+    return run
+
+
+@pytest.mark.parametrize("block", [1, 7, 100, 1 << 16])
+@pytest.mark.parametrize("kept", [-1, 0, 3, 6, 9])
+def test_a_log_is_cut_after_the_last_record_that_stays(tmp_path, monkeypatch, block, kept):
+    monkeypatch.setattr("rivals.base.run_folder.BLOCK", block)
+    steps = [0, 1, 3, 3, 4, 6, 6]
+    run = a_log(tmp_path, steps)
+    before = written(run)
+    run.rewind(kept)
+    stay = sum(step <= kept for step in steps)
+    assert written(run) == before[:stay]
+    assert {int(path.stem) for path in run.samples.iterdir()} == {8 * step for step in steps[:stay]}
+    run.append([{"images": 80, "step": 10, "seconds": 0.1}])  # to the new file, not to the one that was open
+    assert [record["step"] for record in run.records()] == [*steps[:stay], 10]
+
+
+def test_damaged_lines_and_a_line_cut_short_are_dropped_with_the_records_around_them(tmp_path):
+    run = a_log(tmp_path, range(5), pad="x" * 50)
+    lines = run.metrics.read_bytes().splitlines(keepends=True)
+    lines[1] = b"{damaged\n"
+    lines[3] = b"\xff\xfe\n"
+    run.metrics.write_bytes(b"".join(lines) + lines[-1][:20])
+    run.rewind(3)
+    assert run.metrics.read_bytes() == b"".join(lines[:3])
+    assert [record["step"] for record in run.records()] == [0, 2]
+    assert run.n_damaged == 1
+
+
+def test_a_run_without_records_is_rewound_to_none(tmp_path):
+    run = Run.create(tmp_path, {})
+    run.rewind(-1)
+    assert not run.metrics.exists()
+    run.metrics.write_bytes(b"no end")
+    run.rewind(5)
+    assert run.metrics.read_bytes() == b""
+
+
+def test_records_go_to_a_log_that_was_merged_or_replaced_meanwhile(tmp_path):
+    run = a_log(tmp_path, [2, 1])
+    run.merge_logs(lambda record: True)
+    run.append([{"images": 24, "step": 3, "seconds": 0.1}])
+    assert [record["step"] for record in run.records()] == [1, 2, 3]
+    run.metrics.unlink()
+    run.append([{"images": 32, "step": 4, "seconds": 0.1}])
+    assert [record["step"] for record in run.records()] == [4]

@@ -14,6 +14,7 @@ from rivals.data.batches import Batches
 from rivals.data.imageset import ImageSet
 from rivals.game.callbacks import Every, OnLog
 from rivals.game.game import Game, Turn
+from rivals.game.callbacks import Progress
 from rivals.game.health_monitor import LONG, STRIDE, WINDOW, YOUNG, HealthMonitor
 from rivals.game.loop import play
 from rivals.game.player import Player, adam
@@ -172,7 +173,7 @@ def test_a_monitor_restored_from_the_log_equals_the_one_that_was_never_stopped()
         records += [record, *lived.on_record(record)]
     recalled = HealthMonitor(BCE)
     feed(recalled, records[: WINDOW * 2])  # what it saw of a part that a kill undid
-    recalled.on_restore(records)
+    recalled.on_restore(records, Progress(0, 0, 0, 0))
     assert recalled.active.keys() == lived.active.keys() == {"discriminator-wins"}
     more = [batch(i, 1.2, 0.8) for i in range(2 * WINDOW)]
     assert feed(lived, more) == feed(recalled, more)

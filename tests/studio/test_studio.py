@@ -354,10 +354,11 @@ def test_run_is_started_stopped_resumed_and_extended(tmp_path):
     until(lambda: not processes.is_running(folder))
     history = store.history("new")
     assert history.info["state"] == "interrupted" and not processes.failures()
-    processes.resume(folder, f"{history.step + 5} steps")
+    stopped = history.step
+    processes.resume(folder, f"{stopped + 5} steps")
     until(lambda: not processes.is_running(folder))
     assert store.history("new").info["state"] == "finished" and not processes.failures()
-    assert store.history("new").step == history.step + 5
+    assert store.history("new").step == stopped + 5
     processes.resume(folder, "1 steps")
     until(lambda: not processes.is_running(folder))
     assert "past" in tab_runs.run_list(store, processes) and store.history("new").info["state"] == "finished"

@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, Self, TypedDict, TypeVar
+from typing import Any, BinaryIO, Literal, Self, TypedDict, TypeVar
 
 from rivals.base.errors import UserError
 from rivals.base.files import explain_os_errors, make_folder, write_atomically
@@ -21,6 +21,8 @@ from rivals.base.typed_json import conforms, parse_json, read_json
 T = TypeVar("T")
 
 HALF = ".run.json.tmp"  # as write_atomically calls it
+
+BLOCK = 1 << 16  # bytes read at once of a log that is read from its end
 
 FIX = "restore it from a copy, or start a new run"
 Record = dict[str, Any]
@@ -70,14 +72,19 @@ class Run:
     """
 
     def __init__(self, folder: Path) -> None:
+        self._log: BinaryIO | None = None  # stays open from one record to the next
         self.folder = folder
         self.metrics = folder / "metrics.jsonl"
         self.samples = folder / "samples"
         self.checkpoints = folder / "checkpoints"
+        self.milestones = folder / "milestones"
         self.report = folder / "report.html"
         self._identity = _identity(folder)
         self.n_damaged = 0
         """Damaged lines that the last reading of the records has left out."""
+
+    def __del__(self) -> None:
+        self._close_log()
 
     @staticmethod
     def check_free(folder: Path) -> None:
@@ -215,8 +222,27 @@ class Run:
         """
         text = "".join(json.dumps(record) + "\n" for record in records)
         self._check_there()
-        with explain_os_errors(self.metrics), self.metrics.open("a") as file:
-            file.write(text)
+        with explain_os_errors(self.metrics):
+            try:
+                log = self._open_log()
+                log.write(text.encode())
+                log.flush()
+            except OSError:
+                self._close_log()
+                raise
+
+    def _open_log(self) -> BinaryIO:
+        if self._log is not None and (self._log.name != str(self.metrics) or not os.fstat(self._log.fileno()).st_nlink):
+            self._close_log()  # another file by now, or one that was replaced
+        if self._log is None:
+            self._log = self.metrics.open("ab")
+        return self._log
+
+    def _close_log(self) -> None:
+        if self._log is not None:
+            with contextlib.suppress(OSError):  # of what could not be written
+                self._log.close()
+            self._log = None
 
     def records(self) -> Iterator[Record]:
         """The records of ``metrics.jsonl``, in order; damaged lines are left out and counted in ``n_damaged``."""
@@ -244,6 +270,7 @@ class Run:
             records |= {record["step"]: record for record in self.records() if intact(record)}
         self.metrics = self.log_of(0)
         records = {step: records[step] for step in sorted(records)}
+        self._close_log()
         text = "".join(json.dumps(record) + "\n" for record in records.values())
         write_atomically(self.metrics, text.encode())
         for log in logs[1:]:
@@ -251,13 +278,43 @@ class Run:
         return records
 
     def rewind(self, step: int) -> None:
-        """Drop the records and sample grids after ``step``, which a run resumed there makes again."""
-        kept = [record for record in self.records() if record["step"] <= step]
-        write_atomically(self.metrics, "".join(json.dumps(record) + "\n" for record in kept).encode())
-        grids = {record["sample_grid"] for record in kept if "sample_grid" in record}
+        """Drop the records and sample grids after ``step``, which a run resumed there makes again.
+
+        The file is cut after the last record that stays: only the dropped ones are parsed. It is a new file then, by
+        which whoever follows the run notices.
+        """
+        last, end = {"images": -1}, 0
+        for line, after in _lines_backward(self.metrics):
+            record = parse_record(line)
+            if record is not None and record["step"] <= step:
+                last, end = record, after
+                break
+        if self.metrics.is_file() and end < self.metrics.stat().st_size:
+            self._close_log()
+            with self.metrics.open("rb") as file:
+                kept = file.read(end)
+            write_atomically(self.metrics, kept)
         for path in self.samples.glob("*.png"):
-            if f"samples/{path.name}" not in grids:
+            if path.stem.isdecimal() and int(path.stem) > last["images"]:
                 path.unlink()
+
+
+def _lines_backward(path: Path) -> Iterator[tuple[bytes, int]]:
+    """The complete lines of a file, the last one first, each with the offset of its end."""
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        rest, after = b"", end  # what is read of lines that begin earlier, and where it ends
+        while end:
+            start = max(0, end - BLOCK)
+            file.seek(start)
+            rest, end = file.read(end - start) + rest, start
+            while (newline := rest.rfind(b"\n", 0, -1)) >= 0 or (not end and rest):
+                line, rest = rest[newline + 1 :], rest[: newline + 1]
+                if line.endswith(b"\n"):  # else it was cut short by a kill
+                    yield line, after
+                after -= len(line)
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:

@@ -33,7 +33,7 @@ class BestCheckpoint(Callback):
             self.checkpoints.save_game(self.game, progress)
         return ()
 
-    def on_restore(self, past: Iterable[Record]) -> None:
+    def on_restore(self, past: Iterable[Record], progress: Progress) -> None:
         """Find the best score of the past; remove the checkpoints of later steps, which will be reached again."""
         self.score, self.step = math.inf, -1
         for record in past:

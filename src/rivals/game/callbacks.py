@@ -62,8 +62,13 @@ class Callback:
     def on_log(self, record: Record) -> None:
         """Called for every record after it was logged."""
 
-    def on_restore(self, past: Iterable[Record]) -> None:
-        """Called when the game was restored from a checkpoint: forget all records, then take those of the ``past``."""
+    def on_restore(self, past: Iterable[Record], progress: Progress) -> None:
+        """Called when the game was restored from a checkpoint: forget all records, then take those of the ``past``.
+
+        Args:
+            past: The records up to the checkpoint.
+            progress: Where the checkpoint is.
+        """
 
 
 class Every(Callback):

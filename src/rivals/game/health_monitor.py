@@ -84,7 +84,7 @@ class HealthMonitor(Callback):
         elif "loss/discriminator" in record and "loss/generator" in record and self._equilibrium_d:
             yield from self._on_losses(record, self._equilibrium_d)
 
-    def on_restore(self, past: Iterable[Record]) -> None:
+    def on_restore(self, past: Iterable[Record], progress: Progress) -> None:
         """Take the records of the past, which hold the alarms already."""
         for window in (self._losses, self._stride, self._leads, self._diversity, self._r_v, self.active):
             window.clear()

@@ -257,7 +257,7 @@ class _Run:
         if self.log is not None:
             self.log.rewind(self.step)
             for callback in self.callbacks:
-                callback.on_restore(self.log.records())
+                callback.on_restore(self.log.records(), self.progress())
         return True
 
     def roll_back(self, error: TrainingFailure) -> bool:

@@ -70,7 +70,7 @@ class RobustCheckpoint(Callback):
                 self.checkpoints,
             )
 
-    def on_restore(self, past: Iterable[Record]) -> None:
+    def on_restore(self, past: Iterable[Record], progress: Progress) -> None:
         """Find best and alarms of the past; remove the checkpoints of later steps, which will be reached again."""
         self.best, self.step = 0.0, 0
         self.active.clear()

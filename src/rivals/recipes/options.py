@@ -56,13 +56,15 @@ class RunOptions(Settings):
 
     checkpoint_every: str | None = None
     """Time between checkpoints, written like --until; 1 minute by default."""
+    keep_every: str | None = None
+    """Time between milestones, written like --until: networks that are kept in the run's milestones/."""
     time_limit: str | None = None
     """Save and stop after N minutes or hours of this process, as after SIGTERM; continue with --resume."""
     reduction: str = "tree"
     """How several processes average gradients: tree (the same bits for any number of them) or ring (faster)."""
 
     def __post_init__(self) -> None:
-        _check_durations(checkpoint_every=self.checkpoint_every)
+        _check_durations(checkpoint_every=self.checkpoint_every, keep_every=self.keep_every)
         if self.reduction not in REDUCTIONS:
             raise unknown("reduction", self.reduction, REDUCTIONS)
         if self.time_limit is not None:

@@ -123,9 +123,9 @@ def test_an_interrupted_best_is_forgotten_with_its_future(tmp_path):
         progress = Progress(step, step, 0.0, 0.0)
         assert list(best.on_record(progress.record(**{"score/x": score}), progress)) == []
     assert best.step == 10 and [path.stem for path in best.checkpoints.paths()] == [f"{5:012d}", f"{10:012d}"]
-    best.on_restore([{"step": 0, "score/x": 1.0}, {"step": 5, "score/x": 9.0}])
+    best.on_restore([{"step": 0, "score/x": 1.0}, {"step": 5, "score/x": 9.0}], Progress(0, 0, 0.0, 0.0))
     assert best.step == 5 and [path.stem for path in best.checkpoints.paths()] == [f"{5:012d}"]
-    best.on_restore([])
+    best.on_restore([], Progress(0, 0, 0.0, 0.0))
     assert best.score == math.inf and best.checkpoints.paths() == []
 
 
@@ -147,5 +147,5 @@ def test_the_best_state_at_a_checkpoint_outlives_better_ones_after_it(tmp_path):
         if step == 5:
             own.save(step, {"w": torch.ones(1)}, {})
     assert [int(path.stem) for path in best.checkpoints.paths()] == [5, 8, 9]
-    best.on_restore(past[:5])
+    best.on_restore(past[:5], Progress(0, 0, 0.0, 0.0))
     assert best.step == 5 and best.checkpoints.load()[1]["step"] == 5

@@ -1,13 +1,14 @@
-"""Callbacks of the training commands: sample grids, and accuracies of a classifier."""
+"""Callbacks of the training commands: sample grids, milestones, and accuracies of a classifier."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rivals.api.common.network_io import save_network
 from rivals.api.equilibrium.discriminator_eval import pixel_entropy
 from rivals.attacks import fgsm, pgd
 from rivals.attacks.frozen_model import freeze
@@ -67,6 +68,37 @@ class SampleGrid(Callback):
         image_grid.save_png(image_grid.make_grid(samples.numpy()), path)
         values = {"diversity": self.diversity(samples), "entropy/pixels": pixel_entropy(samples)}
         yield progress.record(sample_grid=f"samples/{path.name}", **values)
+
+
+class Milestones(Callback):
+    """Saves the network at intervals and keeps it, as ``milestones/IMAGES.safetensors`` with its ``.json``.
+
+    Args:
+        every: Time between two milestones.
+        run: Where they are saved.
+        player: Its evaluation network is saved.
+        facts: What else to write in the ``.json``, given the progress.
+    """
+
+    def __init__(self, every: Duration, run: Run, player: Player, facts: Callable[[Progress], Record]) -> None:
+        self.every = every
+        self.run = run
+        self.player = player
+        self.facts = facts
+
+    def measure(self, progress: Progress) -> Iterator[Record]:
+        """Save the network, once it has learned anything. Returns the record of the milestone."""
+        if progress.step:
+            make_folder(self.run.milestones)
+            path = self.run.milestones / f"{progress.images:09d}.safetensors"
+            save_network(self.player.eval_net, path, self.facts(progress))
+            yield progress.record(milestone=f"milestones/{path.name}")
+
+    def on_restore(self, past: Iterable[Record], progress: Progress) -> None:
+        """Remove the milestones that will be reached again."""
+        for path in self.run.milestones.glob("*"):
+            if path.stem.isdecimal() and int(path.stem) > progress.images:
+                path.unlink()
 
 
 class TestAccuracy(Callback):

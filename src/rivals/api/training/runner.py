@@ -85,7 +85,7 @@ def _begin(job: TrainingJob[Any], stack: contextlib.ExitStack) -> Sequence[Callb
     """Open or create the run folder, locked until the ``stack`` ends. Returns the callbacks."""
     name = f"{Path(job.source).stem}-{job.recipe}"
     job.folder = stack.enter_context(reserve_folder(job.request.out, name))
-    callbacks = job.make_callbacks()
+    callbacks = [*job.make_callbacks(), *_milestones(job)]
     if job.time_left <= 0:
         raise UserError(f"--time-limit '{job.run_options.time_limit}' was over before training began: give more")
     run = job.open_run()
@@ -103,6 +103,21 @@ def _begin(job: TrainingJob[Any], stack: contextlib.ExitStack) -> Sequence[Callb
         **job.changeable_facts(),
     )
     return callbacks
+
+
+def _milestones(job: TrainingJob[Any]) -> Sequence[Callback]:
+    from rivals.api.training.callbacks import Milestones
+
+    if job.run_options.keep_every is None:
+        return []
+    every, player = Duration.parse(job.run_options.keep_every), job.game.players[job.network]
+    return [Milestones(every, Run(job.folder), player, partial(_facts, job))]
+
+
+def _facts(job: TrainingJob[Any], progress: Progress) -> dict[str, Any]:
+    """What the .json beside a network of the run says of it."""
+    facts = {"data": job.loaded.name, "classes": list(job.loaded.classes), **job.network_facts()}
+    return facts | {"images": progress.images, "seed": job.seed, "white": job.data_options.white}
 
 
 def _play(job: TrainingJob[Any], run: Run, callbacks: Sequence[Callback], stop: Callable[[], bool]) -> Progress:
@@ -179,8 +194,7 @@ def _train(job: TrainingJob[Any], run: Run, callbacks: Sequence[Callback]) -> No
 
 def _save_network(job: TrainingJob[Any], end: Progress) -> nn.Module:
     """Save the network of the best state there is, or of the last one. Returns it."""
-    facts = {"data": job.loaded.name, "classes": list(job.loaded.classes), **job.network_facts()}
-    facts |= {"images": end.images, "seed": job.seed, "white": job.data_options.white}
+    facts = _facts(job, end)
     if job.best is not None and job.best.paths():
         tensors, stored = job.best.load()
         job.game.restore(tensors)

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers.commands import TINY, assert_refused
 
 import rivals
+from helpers.commands import TINY, assert_refused
 
 
 def milestones(run):
@@ -26,11 +26,17 @@ def test_milestones_are_networks_that_other_commands_take(run_rivals, photos, tm
     assert early.about["images"] == 5 * batch
     status, _, err = run_rivals("sample", f"r/milestones/{names[0]}.safetensors", "--n", "2", "--grid", "s.png")
     assert status == 0, err
-    logged = [record["milestone"] for line in Path("r/metrics.jsonl").read_text().splitlines() if "milestone" in (record := json.loads(line))]
+    logged = [
+        record["milestone"]
+        for line in Path("r/metrics.jsonl").read_text().splitlines()
+        if "milestone" in (record := json.loads(line))
+    ]
     assert logged == [f"milestones/{name}.safetensors" for name in names]
 
 
-def test_a_run_that_goes_back_forgets_later_milestones_and_makes_the_same_again(run_rivals, photos, tmp_path, monkeypatch):
+def test_a_run_that_goes_back_forgets_later_milestones_and_makes_the_same_again(
+    run_rivals, photos, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     words = ["--until", "9 steps", "--keep-every", "2 steps", "--checkpoint-every", "5 steps", "--quiet", *TINY]
     assert run_rivals("train", photos, "--out", "r", *words)[0] == 0

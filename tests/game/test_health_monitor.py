@@ -12,9 +12,8 @@ from rivals.api.equilibrium.discriminator_eval import equilibrium_probe
 from rivals.base.duration import Duration
 from rivals.data.batches import Batches
 from rivals.data.imageset import ImageSet
-from rivals.game.callbacks import Every, OnLog
+from rivals.game.callbacks import Every, OnLog, Progress
 from rivals.game.game import Game, Turn
-from rivals.game.callbacks import Progress
 from rivals.game.health_monitor import LONG, STRIDE, WINDOW, YOUNG, HealthMonitor
 from rivals.game.loop import play
 from rivals.game.player import Player, adam

@@ -171,7 +171,7 @@ class Masked(nn.Module):
         return self.net(x).masked_fill(self.masked, -torch.inf)
 
 
-@pytest.mark.parametrize("left", [2, 3, 4])
+@pytest.mark.parametrize("left", [2, 4])
 def test_masked_classes_are_never_aimed_at_and_nothing_becomes_nan(left):
     net, x, _ = conv_model(6)
     model = Masked(net, torch.arange(6) >= left)
@@ -184,9 +184,9 @@ def test_masked_classes_are_never_aimed_at_and_nothing_becomes_nan(left):
         assert found.isfinite().all()
         if loss != "dlr":  # whose ratio counts classes
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
-    x, y = x[:8], y[:8]
+    x, y = x[:4], y[:4]
     for attack in (fab, autoattack):
-        options = {"version": "swift"} if attack is autoattack else {"steps": 5}
+        options = {"stages": ["apgd-ce", "apgd-t", "fab-t"]} if attack is autoattack else {"steps": 5}
         found, expected = (attack(each, x, y, L2(0.4), **options) for each in (model, few))
         assert L2(0.4).contains(found, x).all()
         fooled, known = (model(each).argmax(1) != y for each in (found, expected))

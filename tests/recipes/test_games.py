@@ -25,7 +25,7 @@ PENALTIES = {
     "gp": {"gp": "1"},
     "cr lecam": {"cr": "10", "lecam": "0.1"},
 }
-STEPS = 6  # of which three have gradient penalties
+STEPS = 4  # of which two have gradient penalties
 
 
 def batches() -> Batches:
@@ -43,9 +43,12 @@ def game(**settings: object):
 
 @pytest.mark.parametrize("net", list(GAN_NETS))
 @pytest.mark.parametrize("loss", list(LOSSES))
-def test_every_combination_plays_and_is_finite(net: str, loss: str) -> None:
+def test_every_three_settings_play_together_and_are_finite(net: str, loss: str) -> None:
+    """A third of all combinations, in which any three of net, loss, penalty and augmentation meet."""
     stream = batches()  # a function of the index: nothing is left in it by an earlier game
-    for (name, penalty), augment in itertools.product(PENALTIES.items(), AUGMENTS):
+    first = list(GAN_NETS).index(net) + list(LOSSES).index(loss)
+    pairs = list(itertools.product(PENALTIES.items(), AUGMENTS))
+    for (name, penalty), augment in pairs[first % len(AUGMENTS) :: len(AUGMENTS)]:
         extra = {"augment_p": "0.5"} if augment == "ada" else {}
         played = game(net=net, loss=loss, augment=augment, conditional=augment == "diff", **penalty, **extra)
         for step in range(STEPS):

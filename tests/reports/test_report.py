@@ -334,7 +334,7 @@ def test_non_finite_values_are_not_shown(tmp_path: Path) -> None:
 
 
 def test_page_of_a_long_run_is_small(tmp_path: Path) -> None:
-    run = fake_run(tmp_path / "run", steps=20_000, grids=64, side=88)
+    run = fake_run(tmp_path / "run", steps=50_000, grids=64, side=88)
     assert sum(path.stat().st_size for path in run.samples.iterdir()) > 7_500_000
     path = write_report([run], tmp_path / "report.html")
     assert path.stat().st_size < 8_000_000
@@ -342,8 +342,8 @@ def test_page_of_a_long_run_is_small(tmp_path: Path) -> None:
     (entries,) = page.timelines
     assert [len(entries), entries[0]["at"][:14], entries[-1]["at"][:16]] == [
         MAX_FRAMES,
-        "19,968 images,",
-        "1,280,000 images",
+        "49,984 images,",
+        "3,200,000 images",
     ]
     assert "images seen, millions" in page.text
 

@@ -3,22 +3,22 @@
 import pytest
 
 from helpers.processes import run_in_processes
-from rivals.base import process_group
+from rivals.base import launcher
 from rivals.base.errors import UserError
 from rivals.base.process_group import ALONE
 
 
 @pytest.fixture(autouse=True)
 def forgotten():
-    process_group._started.cache_clear()
+    launcher._started.cache_clear()
     yield
-    process_group._started.cache_clear()
+    launcher._started.cache_clear()
 
 
 def test_without_a_launcher_a_process_is_alone(monkeypatch):
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    assert process_group.current() is ALONE
+    assert launcher.current() is ALONE
     assert (ALONE.rank, ALONE.size, ALONE.first) == (0, 1, True)
     assert ALONE.share({"a": 1}) == {"a": 1}
     assert ALONE.gather("x") == ["x"]
@@ -33,9 +33,9 @@ def test_a_timeout_that_is_no_time_is_refused(monkeypatch, seconds):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RIVALS_TIMEOUT", seconds)
     with pytest.raises(UserError, match="RIVALS_TIMEOUT is"):
-        process_group.current()
-    with process_group.alone():
-        assert process_group.current() is ALONE
+        launcher.current()
+    with launcher.alone():
+        assert launcher.current() is ALONE
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_processes_that_cannot_meet_are_refused(monkeypatch, name, value, messag
         else:
             monkeypatch.setenv(key, word)
     with pytest.raises(UserError, match=message):
-        process_group.current()
+        launcher.current()
 
 
 def test_messages_between_three_processes():

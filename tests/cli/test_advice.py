@@ -42,7 +42,7 @@ OTHERS = {  # flags that the message names with another command
     "api/common/provenance.py": {"--porcelain"},  # git's
     "api/equilibrium/game_context.py": {"--hold-out"},  # "or train with"
     "api/latent_space.py": {"--conditional"},  # "train it with"
-    "base/process_group.py": {"--standalone"},  # torchrun's
+    "base/launcher.py": {"--standalone"},  # torchrun's
     "extractors/efficientnet_lite0.py": {"--force-reinstall"},  # pip's
     "studio/tab_compare.py": {"--equilibrium"},
 }

@@ -8,6 +8,8 @@ import pytest
 from helpers.commands import TINY, CommandProcess, assert_refused, call_main
 from helpers.kill_and_resume import timeless_records
 from helpers.processes import free_port
+from helpers.small_networks import small_net
+from rivals.api.common.network_io import save_network
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 
@@ -32,6 +34,14 @@ def start(monkeypatch, tmp_path):
         return processes
 
     return start
+
+
+@pytest.fixture
+def eyes(tmp_path):
+    """A small extractor by its name."""
+    (tmp_path / "eyes").mkdir()
+    save_network(small_net(channels=3), tmp_path / "eyes" / "classifier.safetensors", {})
+    return f"classifier:{tmp_path / 'eyes'}"
 
 
 @pytest.mark.parametrize(
@@ -115,6 +125,32 @@ def test_two_processes_attack_as_one(start, tmp_path, photos):
     for name in ("examples.npz", "adversarial.npz"):
         assert (one / name).read_bytes() == (two / name).read_bytes()
     assert not list(two.glob("*-1.*"))
+
+
+def test_two_processes_sample_and_score_as_one(start, tmp_path, trained, eyes):
+    one, two = tmp_path / "one", tmp_path / "two"
+    words = ["sample", trained, "-n", 70]
+    assert call_main((*words, "--grid", one / "grid.png", "--folder", one / "images")) == 0
+    first, second = (
+        process.wait() for process in start(2, *words, "--grid", two / "grid.png", "--folder", two / "images")
+    )
+    assert (first.status, second.status) == (0, 0), first.err + second.err
+    assert str(two / "grid.png") in first.out
+    assert second.out == second.err == ""
+    files = sorted(path.relative_to(one) for path in one.rglob("*.png"))
+    assert len(files) == 71
+    assert [(one / name).read_bytes() for name in files] == [(two / name).read_bytes() for name in files]
+    first, second = (process.wait() for process in start(2, *words, "--grid", two / "grid.png"))
+    assert_refused(first, "exists already: remove it or choose another name")
+    assert (second.status, second.out, second.err) == (2, "", "")
+
+    words = ["score", trained, "--extractor", eyes, "-n", 300, "--metrics", "fd"]
+    assert call_main((*words, "--quiet", "--out", one)) == 0
+    first, second = (process.wait() for process in start(2, *words, "--out", two))
+    assert (first.status, second.status) == (0, 0), first.err + second.err
+    assert second.out == second.err == ""
+    for name in ("scores.json", "neighbors.png"):
+        assert (one / name).read_bytes() == (two / name).read_bytes()
 
 
 def test_two_processes_certify_as_one(start, tmp_path, photos):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from rivals.base.process_group import TorchProcessGroup
+from rivals.base.torch_process_group import TorchProcessGroup
 
 SECONDS = 60  # that a test waits at most
 

@@ -105,6 +105,7 @@ COMMANDS: Registry[Command] = Registry(
         "sample": Command(
             "generate images with a trained generator",
             lambda words: Flags(api.sample, {"sample": recipes.SampleConfig()}),
+            on_processes=True,
         ),
         "explore": Command(
             "interpolate in latent space, find directions, invert images",
@@ -113,6 +114,7 @@ COMMANDS: Registry[Command] = Registry(
         "score": Command(
             "measure how close generated images are to real ones, or a GAN to its equilibrium",
             lambda words: Flags(api.score, {"score": recipes.ScoreConfig(), "data": recipes.DataOptions()}),
+            on_processes=True,
         ),
         "score --equilibrium": Command(
             "measure how far a GAN is from its equilibrium",

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rivals.base.errors import Interrupted, ProcessLost, UserError, printable
-from rivals.base.process_group import environment_rank, environment_size
+from rivals.base.launcher import environment_rank, environment_size
 from rivals.base.signals import interrupt_on_signal
 
 if TYPE_CHECKING:

@@ -9,10 +9,11 @@ from functools import cached_property, reduce
 import torch
 from torch import Tensor
 
+from rivals.base.process_group import ALONE, ProcessGroup
 from rivals.metrics.frechet import Moments, frechet_distance
 
 FOLDS = 10  # parts of the generated images, for the jackknife
-_ROWS = 2560  # features that are added to the folds at a time
+_ROWS = 256  # features that are added to a part at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,41 +68,25 @@ def _merged(folds: Iterable[Moments]) -> Moments:
     return reduce(merge, folds, Moments())
 
 
-class FeatureCollector:
-    """Collects the features of images, a batch at a time.
+def feature_set(features: Tensor, logits: Tensor | None = None, processes: ProcessGroup = ALONE) -> FeatureSet:
+    """Features (n, d) and logits (n, K) with their moments in ``FOLDS`` parts.
 
-    Args:
-        folds: Into how many parts to divide the images; 1 is enough for real ones.
+    Image i is in part ``i mod FOLDS``. Several processes, which all hold the features, share the parts: sums of one
+    part are always made by one process, in one order, so any number of processes gets the same bits. Only the first
+    process has moments in the end.
     """
 
-    def __init__(self, folds: int = FOLDS) -> None:
-        self._folds = [Moments() for _ in range(folds)]
-        self._features: list[Tensor] = []
-        self._logits: list[Tensor] = []
-        self._folded = 0  # batches that the folds contain
+    def moments_of_fold(index: int) -> list[Tensor]:
+        fold = Moments()
+        for block in torch.split(features[index::FOLDS], _ROWS):
+            fold.add(block)
+        return [fold.mean, fold.scatter]
 
-    def add(self, features: Tensor, logits: Tensor | None = None) -> None:
-        """Add a batch: features (b, d) and logits (b, K)."""
-        self._features.append(features)
-        if sum(map(len, self._features[self._folded :])) >= _ROWS:
-            self._fold()
-        if logits is not None:
-            self._logits.append(logits)
-
-    def _fold(self) -> None:
-        """Deal the pending features to the folds in turn; many at once, as updating a (d, d) scatter is expensive."""
-        pending = self._features[self._folded :]
-        rows = torch.cat(pending) if pending else torch.zeros(0, 1)
-        self._folded = len(self._features)
-        for index, fold in enumerate(self._folds):
-            if len(part := rows[index :: len(self._folds)]):
-                fold.add(part)
-
-    def result(self) -> FeatureSet:
-        """The features of all batches."""
-        self._fold()
-        logits = torch.cat(self._logits) if self._logits else None
-        return FeatureSet(torch.cat(self._features), logits, tuple(self._folds))
+    present = min(FOLDS, len(features))  # a part without images has no moments
+    parts = processes.compute(present, moments_of_fold, everywhere=False)
+    counts = [len(range(index, len(features), FOLDS)) for index in range(present)]
+    moments = [Moments(n, mean, scatter) for n, (mean, scatter) in zip(counts, parts, strict=False)]
+    return FeatureSet(features, logits, tuple(moments + [Moments() for _ in range(FOLDS - present)]))
 
 
 def frechet_of_moments(real: Moments, fake: Moments) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -120,6 +121,20 @@ class Generator(nn.Module):
             UserError: n or batch_size below 1, both or neither of n and seeds, truncation outside [0, 2], or labels
                 that do not fit.
         """
+        passes = self.passes(n, seed=seed, seeds=seeds, truncation=truncation, labels=labels, batch_size=batch_size)
+        return torch.cat([each.images() for each in passes])
+
+    def passes(
+        self,
+        n: int | None = None,
+        *,
+        seed: int = 0,
+        seeds: Sequence[int] | None = None,
+        truncation: float = 1.0,
+        labels: int | Sequence[int] | Tensor | None = None,
+        batch_size: int = 256,
+    ) -> list[Pass]:
+        """The forward passes of :meth:`sample`, which takes and raises the same."""
         if (n is None) == (seeds is None):
             raise UserError(
                 "give the number of images, such as sample(16), or the seed of each, such as sample(seeds=[3, 17])"
@@ -132,15 +147,13 @@ class Generator(nn.Module):
         y = self._labels(n, labels)
         # The shape of a forward pass decides how floats are rounded in it. So the shape of an image's pass depends
         # on the image's index only: passes double from FIRST to batch_size, and the last is padded, then cut.
-        images, start = [], 0
+        passes, start = [], 0
         while start < n:
             end = start + min(max(start, FIRST), batch_size)
-            padded = z.new_zeros(end - start, self.latent_dim)
-            padded[: n - start] = z[start:end]
-            classes = None if y is None else torch.cat([y[start:end], y.new_zeros(max(0, end - n))])
-            images.append(self.generate(padded, classes)[: n - start])
+            classes = None if y is None else y[start:end]
+            passes.append(Pass(self, z[start:end], classes, end - start))
             start = end
-        return torch.cat(images)
+        return passes
 
     def _labels(self, n: int, labels: int | Sequence[int] | Tensor | None) -> Tensor | None:
         """The labels of n images, (n,) int64, or None for an unconditional generator."""
@@ -157,6 +170,30 @@ class Generator(nn.Module):
         if wrong.numel():
             raise UserError(f"label {wrong[0].item()} is out of range: take 0 to {self.classes - 1}")
         return y.long().expand(n)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A forward pass of a generator.
+
+    Attributes:
+        generator: The generator.
+        z: Latents (B, latent_dim).
+        labels: Classes (B,), or None.
+        size: Images in the pass, B or more.
+    """
+
+    generator: Generator
+    z: Tensor
+    labels: Tensor | None
+    size: int
+
+    def images(self) -> Tensor:
+        """The images of the latents, uint8 (B, C, H, W)."""
+        n = len(self.z)
+        padded = torch.cat([self.z, self.z.new_zeros(self.size - n, self.z.shape[1])])
+        labels = None if self.labels is None else torch.cat([self.labels, self.labels.new_zeros(self.size - n)])
+        return self.generator.generate(padded, labels)[:n]
 
 
 @contextlib.contextmanager

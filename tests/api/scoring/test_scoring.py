@@ -17,7 +17,7 @@ from rivals.cli import main as cli
 from rivals.data.imageset import ImageSet
 from rivals.extractors import weights
 from rivals.extractors.efficientnet_lite0 import PACKAGE
-from rivals.metrics.feature_set import FeatureCollector
+from rivals.metrics.feature_set import feature_set
 from rivals.metrics.generative import METRICS, MetricInput, display_name, parse_metrics
 from rivals.metrics.results import Scores, Value
 from rivals.nets.factory import build_generator
@@ -78,10 +78,7 @@ def test_the_standard_error_of_the_distance_is_the_deviation_over_samples():
     source = torch.Generator().manual_seed(0)
 
     def view(n, shift=0.0):
-        collector = FeatureCollector()
-        for block in torch.split(torch.randn(n, 4, generator=source) * 2 + shift, 50):
-            collector.add(block)
-        return collector.result()
+        return feature_set(torch.randn(n, 4, generator=source) * 2 + shift)
 
     real = view(5000)
     errors, found = [], []
@@ -171,16 +168,21 @@ def test_real_images_are_processed_once(eyes, tmp_path, monkeypatch):
     assert by_name(scored(fake, real, eyes)) == first
 
 
+def all_of(source):
+    """All images of a source."""
+    return torch.cat([source.block(number) for number in range(source.n_blocks)])
+
+
 def test_a_generated_image_does_not_depend_on_the_number_of_images():
     with torch.random.fork_rng():
         generator = build_generator("mlp", size=8, channels=1, classes=3, latent_dim=4, widths=(8,))
     real = ImageSet("real", "all", np.zeros((9, 1, 8, 8), np.uint8), np.arange(9) % 3, ("a", "b", "c"))
-    few, many = (torch.cat(list(feature_passes.of_generator(generator, n, 5, "g", real).blocks())) for n in (70, 300))
+    few, many = (all_of(feature_passes.of_generator(generator, n, 5, "g", real)) for n in (70, 300))
     assert len(few) == 70 and torch.equal(few, many[:70])
     torch.testing.assert_close(many, generator.sample(300, seed=5), rtol=0, atol=1)
     source = feature_passes.of_generator(generator, 70, 5, "g", real)
     assert source.about["classes"] == "as in the real images" and source.about["seed"] == 5
-    assert not torch.equal(torch.cat(list(feature_passes.of_generator(generator, 70, 6, "g", real).blocks())), few)
+    assert not torch.equal(all_of(feature_passes.of_generator(generator, 70, 6, "g", real)), few)
 
 
 def test_images_of_a_sorted_set_are_taken_from_all_of_it():

@@ -4,7 +4,7 @@ import pytest
 
 import rivals
 from helpers.small_games import noise_images
-from rivals.api.training.micro_batches import check_alike, check_share, fit_micro_batches
+from rivals.api.training.micro_batches import check_same_game, check_share, fit_micro_batches
 from rivals.base.process_group import ALONE, ProcessGroup
 from rivals.game.game import Game
 
@@ -17,7 +17,8 @@ class Several(ProcessGroup):
         self.others = others
 
     def gather(self, value):
-        return [value] * (self.size - 1) + [self.others.get(value, value)]
+        other = {what: self.others.get(each, each) for what, each in value.items()}
+        return [value] * (self.size - 1) + [other]
 
 
 @pytest.mark.parametrize(
@@ -70,9 +71,9 @@ def test_processes_that_cannot_share_a_step_are_refused(size, parts, fix):
 def test_processes_with_other_images_or_code_are_refused(what):
     images = noise_images()
     mine = {"images": images.hash, "version of rivals": rivals.__version__}[what]
-    check_alike(Several(2), Game({"net": _player()}, []), images)
+    check_same_game(Several(2), Game({"net": _player()}, []), images)
     with pytest.raises(rivals.UserError, match=f"process 1 has another {what} than process 0, other instead of {mine}"):
-        check_alike(Several(2, **{mine: "other"}), Game({"net": _player()}, []), images)
+        check_same_game(Several(2, **{mine: "other"}), Game({"net": _player()}, []), images)
 
 
 def _player():

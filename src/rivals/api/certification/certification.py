@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rivals.api.common.resume import reserve_folder, resolve_options, source_to_resume
 from rivals.api.robustness.target import Notes, Target
-from rivals.base import process_group
+from rivals.base import launcher
 from rivals.base.eps import parse_eps
 from rivals.base.errors import UserError
 from rivals.base.run_folder import Resume, Run, resumes
@@ -72,7 +72,7 @@ def certify(
 
     if not isinstance(settings.get("radii", ""), str):  # in Python also numbers
         settings["radii"] = ",".join(map(str, settings["radii"]))
-    processes = process_group.current()
+    processes = launcher.current()
     with processes.together():
         resume = resumes(resume, out)
         stored, (config, options) = resolve_options("certify", out, resume, settings, CertifyConfig(), DataOptions())

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
-from rivals.base import devices
+from rivals.base import devices, launcher
 from rivals.base.errors import UserError
 from rivals.base.files import make_folder, write_atomically
+from rivals.base.process_group import ALONE, ProcessGroup
 from rivals.base.registry import unknown
 from rivals.base.seeds import parse_seeds
 from rivals.base.tensor_files import DamagedFile, read_tensors, sign, verify
@@ -159,37 +160,60 @@ def sample(
     Raises:
         UserError: something the user can fix; no file is written over.
     """
+    import torch
+
+    from rivals.api.common.alike import check_alike
+    from rivals.base.hashing import weights_hash
     from rivals.reports import image_grid
 
+    processes = launcher.current()
+    processes.remedy = "start again"
     config, home = SampleConfig().changed(**settings), home_of(run)
     if grid is None and folder is None and gif is None:
         grid = home / f"sample-{config.seed if config.seeds is None else _file_name(config.seeds)}.png"
-    for path, formats in ((grid, image_grid.PICTURES), (gif, image_grid.ANIMATIONS)):
-        if path is not None:
-            image_grid.check_suffix(path, formats)
-        if path is not None and path.exists():
-            raise UserError(f"'{path}' exists already: remove it or choose another name")
-    generator = generator_of(run, device=device)
-    seeds = None if config.seeds is None else parse_seeds(config.seeds)
-    n = config.n if seeds is None else len(seeds)
-    labels = None if config.label is None else [class_of(generator, config.label)] * n
-    written: dict[str, Any] = {}
+    with processes.together():
+        if processes.first:
+            for path, formats in ((grid, image_grid.PICTURES), (gif, image_grid.ANIMATIONS)):
+                if path is not None:
+                    image_grid.check_suffix(path, formats)
+                if path is not None and path.exists():
+                    raise UserError(f"'{path}' exists already: remove it or choose another name")
+    with processes.together():
+        generator = generator_of(run, device=device)
+        seeds = None if config.seeds is None else parse_seeds(config.seeds)
+        n = config.n if seeds is None else len(seeds)
+        labels = None if config.label is None else [class_of(generator, config.label)] * n
+    check_alike(processes, {"generator": weights_hash(generator), "settings": str(config)})
+    which: dict[str, Any] = {"n": n, "seed": config.seed} if seeds is None else {"seeds": seeds}
+    images = frames = None
     if grid is not None or folder is not None:
-        which: dict[str, Any] = {"n": n, "seed": config.seed} if seeds is None else {"seeds": seeds}
-        images = generator.sample(**which, truncation=config.truncation, labels=labels).numpy()
-        if grid is not None:
-            make_folder(grid.parent, parents=True)
-            image_grid.save_picture(image_grid.make_grid(images), grid)
-            written["grid"] = str(grid)
-        if folder is not None:
-            image_grid.save_folder(images, folder, [f"seed-{seed:06d}" for seed in seeds or ()])
-            written["folder"] = str(folder)
+        with processes.together():
+            passes = generator.passes(**which, truncation=config.truncation, labels=labels)
+        parts = processes.compute(len(passes), lambda number: [passes[number].images()], everywhere=False)
+        images = torch.cat([part for [part] in parts]).numpy() if processes.first else None
     if gif is not None:
-        frames = interpolate(generator, config, labels)
-        make_folder(gif.parent, parents=True)
-        image_grid.save_animation([image_grid.make_grid(frame[None]) for frame in frames], gif)
-        written["gif"] = str(gif)
+        frames = interpolate(generator, config, labels, processes=processes)
+    with processes.outlast_first():
+        with processes.together(patient=True):
+            if images is not None:
+                _write_images(images, grid, folder, [f"seed-{seed:06d}" for seed in seeds or ()])
+            if gif is not None and frames is not None:
+                make_folder(gif.parent, parents=True)
+                image_grid.save_animation([image_grid.make_grid(frame[None]) for frame in frames], gif)
+        places = {"grid": grid, "folder": folder, "gif": gif}
+        written: dict[str, Any] = processes.share({what: str(place) for what, place in places.items() if place})
     return written
+
+
+def _write_images(images: Any, grid: Path | None, folder: Path | None, names: Sequence[str]) -> None:
+    """Write images, uint8 (n, C, H, W), as a grid, into a folder, or both."""
+    from rivals.reports import image_grid
+
+    if grid is not None:
+        make_folder(grid.parent, parents=True)
+        image_grid.save_picture(image_grid.make_grid(images), grid)
+    if folder is not None:
+        image_grid.save_folder(images, folder, names)
 
 
 def _file_name(seeds: str) -> str:
@@ -199,9 +223,16 @@ def _file_name(seeds: str) -> str:
 
 
 def interpolate(
-    generator: Generator, config: SampleConfig, labels: Sequence[int] | None, interpolation: str = "sphere"
+    generator: Generator,
+    config: SampleConfig,
+    labels: Sequence[int] | None,
+    interpolation: str = "sphere",
+    processes: ProcessGroup = ALONE,
 ) -> Any:
-    """Images (n * FRAMES, C, H, W) on a closed path through ``n`` latents of ``seed``, or one of each of ``seeds``."""
+    """Images (n * FRAMES, C, H, W) on a closed path through ``n`` latents of ``seed``, or one of each of ``seeds``.
+
+    Several processes share them, and only the first one gets any.
+    """
     from rivals.latent.interpolation import walk
 
     if config.seeds is None:
@@ -212,18 +243,22 @@ def interpolate(
         kinds = [0] * len(stops)
     kinds = kinds if labels is None else list(labels)
     path = walk(stops, FRAMES, interpolation)
-    return generate_blocks(generator, path, [kind for kind in kinds for _ in range(FRAMES)])
+    return generate_blocks(generator, path, [kind for kind in kinds for _ in range(FRAMES)], processes)
 
 
-def generate_blocks(generator: Generator, z: Tensor, kinds: Sequence[int]) -> Any:
-    """Images of latents (n, latent_dim) and class numbers, one block at a time: uint8 (n, C, H, W)."""
+def generate_blocks(generator: Generator, z: Tensor, kinds: Sequence[int], processes: ProcessGroup = ALONE) -> Any:
+    """Images of latents (n, latent_dim) and class numbers, one block at a time: uint8 (n, C, H, W).
+
+    Several processes share the blocks, and only the first one gets images.
+    """
     import torch
 
-    frames = []
-    for first in range(0, len(z), BLOCK):
-        kind = torch.tensor(kinds[first : first + BLOCK]) if generator.classes else None
-        frames.append(generator.generate(z[first : first + BLOCK], kind))
-    return torch.cat(frames).numpy()
+    def block(number: int) -> list[Tensor]:
+        part = slice(number * BLOCK, (number + 1) * BLOCK)
+        return [generator.generate(z[part], torch.tensor(kinds[part]) if generator.classes else None)]
+
+    blocks = processes.compute(-(-len(z) // BLOCK), block, everywhere=False)
+    return torch.cat([images for [images] in blocks]).numpy() if processes.first else None
 
 
 def class_of(generator: Generator, label: str) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rivals.api.common.resume import reserve_folder, resolve_options, source_to_resume
 from rivals.api.robustness.attack_spec import named_stages, read_attack, read_radii, write_radii
 from rivals.api.robustness.target import Notes, Target
-from rivals.base import process_group
+from rivals.base import launcher
 from rivals.base.errors import UserError
 from rivals.base.run_folder import Resume, Run, resumes
 from rivals.recipes.options import AttackConfig, DataOptions
@@ -56,7 +56,7 @@ def attack(
 
     if "eps" in settings:
         settings["eps"] = write_radii(read_radii(settings["eps"]))
-    processes = process_group.current()
+    processes = launcher.current()
     with processes.together():
         resume = resumes(resume, out)
         stored, (config, options) = resolve_options("attack", out, resume, settings, AttackConfig(), DataOptions())
@@ -138,7 +138,7 @@ def evaluate(
     if settings.get("target") is not None:
         settings["target"] = str(settings["target"])
     given = {**settings, "norm": type(ball).__name__.lower(), "eps": write_radii(radii), "attack": name}
-    processes = process_group.current()
+    processes = launcher.current()
     with processes.together():
         resume = resumes(resume, out)
         _, (config, options) = resolve_options("attack", out, resume, given, AttackConfig(n=None), DataOptions())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from rivals.api.scoring.class_shares import class_counts, classes_by_share
 from rivals.base.errors import UserError
 from rivals.base.files import expand_user, make_folder
 from rivals.base.hashing import arrays_hash, weights_hash
+from rivals.base.process_group import ALONE, ProcessGroup
 from rivals.base.registry import unknown
 from rivals.base.rng import generator as seeded
 from rivals.base.tensor_files import DamagedFile, load_tensors, save_tensors
@@ -26,7 +27,7 @@ from rivals.extractors.classifier_features import open_classifier
 from rivals.extractors.inception import PUBLISHED
 from rivals.extractors.registry import EXTRACTORS
 from rivals.extractors.weights import MissingWeights
-from rivals.metrics.feature_set import FOLDS, FeatureCollector, FeatureSet
+from rivals.metrics.feature_set import FeatureSet, feature_set
 
 if TYPE_CHECKING:
     from rivals.nets.generator import Generator
@@ -45,14 +46,19 @@ class Source:
     Attributes:
         about: Their entries in a protocol: name, split, hash of content or weights, n, size, and a seed if generated.
         n: How many there are.
-        blocks: Yields them, uint8 (B, C, H, W), with B = ``BLOCK`` but for the last.
+        block: Those from ``BLOCK`` times its argument on, uint8 (B, C, H, W), with B = ``BLOCK`` but for the last.
         indices: Which image of its set each is (n,); None for generated ones.
     """
 
     about: dict[str, Any]
     n: int
-    blocks: Callable[[], Iterator[Tensor]]
+    block: Callable[[int], Tensor]
     indices: npt.NDArray[np.int64] | None = None
+
+    @property
+    def n_blocks(self) -> int:
+        """How many blocks there are."""
+        return -(-self.n // BLOCK)
 
 
 def of_set(images: ImageSet, n: int | None) -> Source:
@@ -64,12 +70,12 @@ def of_set(images: ImageSet, n: int | None) -> Source:
     order = torch.randperm(len(images), generator=seeded("score", len(images)))[:count]
     indices = order.sort().values.numpy()  # in the order of the disk: a large set is a memory map
 
-    def blocks() -> Iterator[Tensor]:
-        for first in range(0, count, BLOCK):
-            yield torch.from_numpy(np.ascontiguousarray(images.images[indices[first : first + BLOCK]]))
+    def block(number: int) -> Tensor:
+        first = number * BLOCK
+        return torch.from_numpy(np.ascontiguousarray(images.images[indices[first : first + BLOCK]]))
 
     about = {"name": images.name, "split": images.split, "hash": images.hash, "n": count, "of": len(images)}
-    return Source(about | {"size": images.size, "channels": images.channels}, count, blocks, indices)
+    return Source(about | {"size": images.size, "channels": images.channels}, count, block, indices)
 
 
 def of_generator(generator: Generator, n: int, seed: int, name: str, real: ImageSet) -> Source:
@@ -85,17 +91,16 @@ def of_generator(generator: Generator, n: int, seed: int, name: str, real: Image
         even = np.ones(generator.classes, np.int64)
         classes = torch.from_numpy(classes_by_share(len(filled), even if counts is None else counts))
 
-    def blocks() -> Iterator[Tensor]:
-        for first in range(0, n, BLOCK):
-            parts = []
-            for start in range(first, min(first + BLOCK, len(filled)), GENERATED):
-                labels = None if classes is None else classes[start : start + GENERATED]
-                parts.append(generator.generate(filled[start : start + GENERATED], labels))
-            yield torch.cat(parts)[: n - first]
+    def block(number: int) -> Tensor:
+        first, parts = number * BLOCK, []
+        for start in range(first, min(first + BLOCK, len(filled)), GENERATED):
+            labels = None if classes is None else classes[start : start + GENERATED]
+            parts.append(generator.generate(filled[start : start + GENERATED], labels))
+        return torch.cat(parts)[: n - first]
 
     about = {"name": name, "split": "generated", "hash": weights_hash(generator), "n": n, "of": n, "seed": seed}
     about["classes"] = how
-    return Source(about | {"size": generator.size, "channels": generator.channels}, n, blocks)
+    return Source(about | {"size": generator.size, "channels": generator.channels}, n, block)
 
 
 def of_tensor(images: Tensor, name: str = "tensor") -> Source:
@@ -118,7 +123,7 @@ def of_tensor(images: Tensor, name: str = "tensor") -> Source:
         "of": len(plain),
     }
     about |= {"size": plain.shape[3], "channels": plain.shape[1]}
-    return Source(about, len(plain), lambda: iter(torch.split(plain, BLOCK)))
+    return Source(about, len(plain), lambda number: plain[number * BLOCK : (number + 1) * BLOCK])
 
 
 def resolve_extractor(name: str) -> str:
@@ -157,35 +162,50 @@ def find_extractor(text: str, device: torch.device) -> Extractor:
 
 
 def extract_features(
-    extractor: Extractor, source: Source, *, logits: bool, what: str, show: Show, folds: int = FOLDS
+    extractor: Extractor,
+    source: Source,
+    *,
+    logits: bool,
+    what: str,
+    show: Show,
+    processes: ProcessGroup = ALONE,
 ) -> FeatureSet:
     """One pass of an extractor over images: their features, moments and, with ``logits``, logits.
+
+    Several processes share the blocks of images; only the first one gets the moments.
 
     Raises:
         UserError: the images do not fit the extractor.
     """
-    collector, done = FeatureCollector(folds), 0
+
+    def extract(number: int) -> list[Tensor]:
+        output = extractor.extract(source.block(number))
+        show(what, min((number + 1) * BLOCK, source.n), source.n)
+        return [output.features] if output.logits is None or not logits else [output.features, output.logits]
+
     show(what, 0, source.n)
-    for block in source.blocks():
-        output = extractor.extract(block)
-        collector.add(output.features, output.logits if logits else None)
-        done += len(block)
-        show(what, done, source.n)
-    return collector.result()
+    features, *more = (torch.cat(parts) for parts in zip(*processes.compute(source.n_blocks, extract), strict=True))
+    return feature_set(features, more[0] if more else None, processes)
 
 
-def cached_real_features(extractor: Extractor, source: Source, *, what: str, show: Show) -> FeatureSet:
+def cached_real_features(
+    extractor: Extractor, source: Source, *, what: str, show: Show, processes: ProcessGroup = ALONE
+) -> FeatureSet:
     """As :func:`extract_features`, without logits, cached by the images, the extractor and its resize rule.
 
-    If the cache cannot be written, nothing is cached.
+    If the cache cannot be written, nothing is cached. Of several processes the first one reads and writes it; what the
+    others get has no moments, and no features if they were cached.
     """
     identity = (FORMAT, source.about["hash"], source.n, extractor.name, extractor.hash, extractor.resize)
     name = decode_cache.key(f"{source.about['name']}-{extractor.name}", *identity)
     path = folder() / f"{name}.safetensors"
-    cached = _read(path)
-    if cached is not None and cached.n == source.n:
-        return cached
-    computed = extract_features(extractor, source, logits=False, what=what, show=show, folds=1)
+    cached = _read(path) if processes.first else None
+    if processes.share(cached is not None and cached.n == source.n):
+        return FeatureSet(torch.zeros(0, extractor.dim), None, ()) if cached is None else cached
+    passed = extract_features(extractor, source, logits=False, what=what, show=show, processes=processes)
+    if not processes.first:
+        return passed
+    computed = FeatureSet.of(passed.tensors())  # in one part
     try:
         make_folder(path.parent, parents=True)
         save_tensors(path, computed.tensors(), {"about": source.about})

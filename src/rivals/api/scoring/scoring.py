@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rivals.api.common.alike import check_alike
 from rivals.api.common.network_io import load
-from rivals.base import devices
+from rivals.api.scoring.score_file import GroupResult, finish, shared
+from rivals.base import devices, launcher
 from rivals.base.errors import UserError
-from rivals.base.files import expand_user, make_folder, write_atomically
+from rivals.base.files import expand_user
 from rivals.base.run_folder import Record, Run
-from rivals.base.typed_json import read_json
 from rivals.metrics.results import Scores, Value
 from rivals.recipes.base import distribute
 from rivals.recipes.options import DataOptions, ScoreConfig
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     import torch
 
     from rivals.api.scoring.feature_passes import Show, Source
+    from rivals.base.process_group import ProcessGroup
     from rivals.console.bars import PassProgress
     from rivals.data.imageset import ImageSet
     from rivals.extractors.base import Extractor
     from rivals.metrics.feature_set import FeatureSet
 
-NUMBERS, GRID = "scores.json", "neighbors.png"
 SHOWN, NEAREST = 10, 5  # generated images on the grid, and the nearest training images next to each
 
 
@@ -63,28 +63,32 @@ def score(
     from rivals.console.bars import PassProgress
     from rivals.metrics.generative import parse_metrics
 
+    processes = launcher.current()
+    processes.remedy = "start again"
     config, options = distribute(settings, ScoreConfig(), DataOptions())
     wanted = parse_metrics(config.metrics)
-    place, run = devices.pick(device), _run(subject)
-    with PassProgress(quiet=quiet) as progress:
-        generator = _generator(subject, run, place)
-        options = options.with_default_white(getattr(generator, "about", {}).get("white"))
-        generated = _generated_images(subject, generator, config, options, progress)
-        real = _real_images(data, run, options, config.split, progress)
-        fake = generated if isinstance(generated, Source) else generated(real)
-        context = ScoreContext(fake, real, config.n_real or config.n, config.seed, place, progress)
-        _compare_sizes(context)
+    place = devices.pick(device)
+    with PassProgress(quiet=quiet or not processes.first) as progress:
+        with processes.one_per_node_first():
+            run = _run(subject)
+            generator = _generator(subject, run, place)
+            options = options.with_default_white(getattr(generator, "about", {}).get("white"))
+            generated = _generated_images(subject, generator, config, options, progress)
+            real = _real_images(data, run, options, config.split, progress)
+            fake = generated if isinstance(generated, Source) else generated(real)
+        check_alike(processes, {"generated images": fake.about["hash"], "images": real.hash, "settings": str(config)})
+        context = ScoreContext(fake, real, config.n_real or config.n, config.seed, place, progress, processes)
+        if processes.first:
+            _compare_sizes(context)
         groups: Sequence[MetricGroup] = [lambda context: feature_metrics(context, wanted, config.extractor)]
         results = [group(context) for group in groups]
-    values = [value for each in results for value in each.values]
-    missing = [line for each in results for line in each.missing]
-    if not values:
-        raise UserError(missing[0])
     folder = Path(out) if out is not None else run.folder if run is not None else None
-    if folder is None:
-        return Scores(values, missing)
-    grids = [each.grid for each in results if each.grid is not None]
-    return _save(folder, run, values, missing, grids)
+    with processes.outlast_first():
+        scores = None
+        with processes.together(patient=True):  # the first computes the values
+            if processes.first:
+                scores = finish(results, folder, run)
+        return shared(scores, processes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +102,7 @@ class ScoreContext:
         seed: Of everything random.
         device: Where to work.
         progress: The progress bar.
+        processes: Those that share the images. The first one computes the values.
     """
 
     fake: Source
@@ -106,15 +111,7 @@ class ScoreContext:
     seed: int
     device: torch.device
     progress: PassProgress
-
-
-@dataclass(frozen=True, eq=False)
-class GroupResult:
-    """The result of a group of metrics: values, what could not be computed, and a grid of nearest training images."""
-
-    values: Sequence[Value]
-    missing: Sequence[str]
-    grid: Any = None
+    processes: ProcessGroup
 
 
 MetricGroup = Callable[[ScoreContext], GroupResult]
@@ -136,6 +133,7 @@ def feature_metrics(context: ScoreContext, wanted: Sequence[str], chosen: str) -
     )
     from rivals.metrics.generative import METRICS, MetricInput, display_name
 
+    processes = context.processes
     values: dict[str, Value] = {}
     missing: list[str] = []
     grid = None
@@ -143,17 +141,23 @@ def feature_metrics(context: ScoreContext, wanted: Sequence[str], chosen: str) -
     show: Show = context.progress
     for name, names in _by_extractor(wanted, resolve_extractor(chosen)).items():
         try:
-            extractor = find_extractor(name, context.device)
+            with processes.together(patient=True):  # the first may still compute values of another extractor
+                extractor = find_extractor(name, context.device)
+            check_alike(processes, {"extractor": extractor.hash})
             logits = any(METRICS[metric].logits for metric in names) and extractor.classes > 0
-            real = cached_real_features(extractor, source, what=f"{extractor.name} on real images", show=show)
+            what = f"{extractor.name} on real images"
+            real = cached_real_features(extractor, source, what=what, show=show, processes=processes)
             what = f"{extractor.name} on generated images"
-            fake = extract_features(extractor, context.fake, logits=logits, what=what, show=show)
+            fake = extract_features(extractor, context.fake, logits=logits, what=what, show=show, processes=processes)
         except UserError as error:
             missing.append(f"{', '.join(names)}: {error}")
+            continue
+        if not processes.first:
             continue
         images = MetricInput(real, fake, extractor, context.seed)
         protocol = _protocol(extractor, source, context)
         for metric in names:
+            processes.beat()
             try:
                 value = METRICS[metric].measure(images)
             except UserError as error:
@@ -318,55 +322,7 @@ def _nearest_grid(
     assert source.indices is not None
     shown = min(SHOWN, fake.n)
     indices, _ = nearest(real.features, fake.features[:shown], min(NEAREST, real.n))
-    generated = next(context.fake.blocks())[:shown].numpy()
+    generated = context.fake.block(0)[:shown].numpy()
     indices_of_real = source.indices[indices.cpu().flatten().numpy()]
     nearest_images = context.images.images[indices_of_real].reshape(*indices.shape, *context.images.images.shape[1:])
     return neighbor_grid(generated, torch.from_numpy(nearest_images).numpy())
-
-
-def _save(
-    folder: Path, run: Run | None, values: Sequence[Value], missing: Sequence[str], grids: Sequence[Any]
-) -> Scores:
-    """Write the values and the grid into a folder, keeping what earlier scores of the same images left there.
-
-    Raises:
-        UserError: they cannot be written.
-    """
-    from rivals.reports import image_grid
-    from rivals.reports.report import write_report
-
-    make_folder(folder, parents=True)
-    if grids:
-        image_grid.save_png(grids[0], folder / GRID)
-    path = folder / NUMBERS
-    fresh = [value.as_dict() for value in values]
-    before = [each for each in _read(path) if not any(_same(each, value) for value in fresh)]
-    hashes = {value["fake_hash"] for value in fresh}
-    rest = [each for each in before if each.get("fake_hash") in hashes]
-    content = {
-        "format": 1,
-        "values": [*rest, *fresh],
-        "missing": list(missing),
-        "nearest_grid": GRID if grids else None,
-    }
-    write_atomically(path, json.dumps(content, indent=2).encode() + b"\n")
-    if run is not None:
-        write_report([run], run.report)
-    return Scores(values, missing, str(folder / GRID) if grids else None)
-
-
-def _read(path: Path) -> list[Record]:
-    from rivals.reports.history import FIX
-    from rivals.reports.sections.scores import ScoresFile
-
-    try:
-        return [{**value} for value in read_json(path, ScoresFile, FIX)["values"]]
-    except (FileNotFoundError, UserError):  # a damaged file is replaced
-        return []
-
-
-def _same(one: Record, other: Record) -> bool:
-    """Whether two records are of one metric by one protocol, whatever their values."""
-    loose = {"value", "error", "notes", "description"}
-    keys = (one.keys() | other.keys()) - loose
-    return all(one.get(key) == other.get(key) for key in keys)

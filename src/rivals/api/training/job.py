@@ -22,7 +22,7 @@ from rivals.api.common.resume import (
     resolve_source,
     source_to_resume,
 )
-from rivals.base import devices, process_group
+from rivals.base import devices, launcher
 from rivals.base.duration import Duration
 from rivals.base.errors import UserError
 from rivals.base.run_folder import Record, Resume, Run, resumes
@@ -100,7 +100,7 @@ class TrainingJob(ABC, Generic[C]):
     """Checkpoints of the best state, with which the run ends; without, it ends with the last state."""
 
     def __init__(self, request: Request) -> None:
-        self.processes = process_group.current()
+        self.processes = launcher.current()
         self.request = replace(request, quiet=request.quiet or not self.processes.first)
         self.resuming, self.stored = False, {}
         with self.processes.together():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from rivals.api.common.alike import check_alike
 from rivals.base.devices import is_out_of_memory
 from rivals.base.errors import UserError
 from rivals.base.process_group import ProcessGroup
@@ -55,7 +56,7 @@ def check_share(processes: ProcessGroup, micro_batches: int) -> None:
         )
 
 
-def check_alike(processes: ProcessGroup, game: Game, images: ImageSet) -> None:
+def check_same_game(processes: ProcessGroup, game: Game, images: ImageSet) -> None:
     """Check that all processes play the same game.
 
     Raises:
@@ -63,22 +64,7 @@ def check_alike(processes: ProcessGroup, game: Game, images: ImageSet) -> None:
     """
     if processes.size == 1:
         return
-    import torch
-
-    from rivals import __version__
     from rivals.base.hashing import weights_hash
 
-    about = {
-        "version of rivals": __version__,
-        "version of torch": torch.__version__,
-        "images": images.hash,
-        "weights": " ".join(weights_hash(player.net) for player in game.players.values()),
-    }
-    for what, value in about.items():
-        values = processes.gather(value)
-        for rank, other in enumerate(values):
-            if other != values[0]:
-                raise UserError(
-                    f"process {rank} has another {what} than process 0, {other} instead of {values[0]}: start all "
-                    "processes with the same"
-                )
+    weights = " ".join(weights_hash(player.net) for player in game.players.values())
+    check_alike(processes, {"images": images.hash, "weights": weights})

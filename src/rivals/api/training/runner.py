@@ -12,8 +12,8 @@ from rivals.api.common import provenance
 from rivals.api.common.network_io import save_network
 from rivals.api.common.resume import note_printer, reserve_folder, resolve_source
 from rivals.api.training.job import TrainingJob
-from rivals.api.training.micro_batches import check_alike, check_share, fit_micro_batches
-from rivals.base import devices, process_group, rng
+from rivals.api.training.micro_batches import check_same_game, check_share, fit_micro_batches
+from rivals.base import devices, launcher, rng
 from rivals.base.duration import Duration
 from rivals.base.errors import Interrupted, UserError
 from rivals.base.run_folder import Run
@@ -49,7 +49,7 @@ def run_job(job: TrainingJob[Any]) -> Run:
     with processes.together():
         job.game = job.build_game()
         job.batches = job.make_batches()
-    check_alike(processes, job.game, job.loaded)
+    check_same_game(processes, job.game, job.loaded)
     processes.reduction = job.run_options.reduction
     with contextlib.ExitStack() as stack:
         with processes.together():
@@ -207,7 +207,7 @@ def _save_network(job: TrainingJob[Any], end: Progress) -> nn.Module:
 def _evaluate(job: TrainingJob[Any], bar: TrainingProgress, end: Progress) -> bool:
     """Evaluate the saved network; False if the user interrupted it."""
     try:
-        with process_group.alone():
+        with launcher.alone():
             message = job.final_evaluation(job.game.players[job.network].eval_net)
     except KeyboardInterrupt:  # the evaluation handles signals itself
         return False

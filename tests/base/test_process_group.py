@@ -1,10 +1,13 @@
 """The group of a process alone, and how processes find each other; games on several are in ``tests/game``."""
 
+import time
+
 import pytest
+import torch
 
 from helpers.processes import run_in_processes
 from rivals.base import launcher
-from rivals.base.errors import UserError
+from rivals.base.errors import ProcessLost, UserError
 from rivals.base.process_group import ALONE
 
 
@@ -116,3 +119,60 @@ def test_others_wait_for_the_first_to_prepare_and_to_end(tmp_path):
         return seen, (tmp_path / "done").exists()
 
     assert run_in_processes(2, function) == [(False, True), (True, True)]
+
+
+def test_a_process_is_waited_for_as_long_as_it_beats():
+    def function(processes):
+        if processes.rank == 1:
+            for _ in range(20):
+                time.sleep(0.05)
+                processes.beat()
+        return processes.gather(processes.rank)
+
+    assert run_in_processes(2, function, timeout=0.4) == [[0, 1], [0, 1]]
+
+
+@pytest.mark.parametrize("hung", [0, 1])
+def test_a_process_that_stops_beating_is_given_up(hung):
+    def function(processes):
+        processes.remedy = "do this"
+        processes.beat()
+        if processes.rank == hung:
+            time.sleep(1)
+            raise ProcessLost("too late")
+        if processes.rank == 2:
+            return None
+        return processes.share(1) if hung == 0 else processes.gather(processes.rank)
+
+    line = run_in_processes(3, function, timeout=0.3)[1 - hung]
+    assert line.startswith(f"ProcessLost: process {hung} of 3 made no progress for 0.3 seconds (RIVALS_TIMEOUT)")
+    assert line.endswith(": do this")
+
+
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_pieces_are_computed_once_and_come_in_order(everywhere):
+    def piece(number):
+        return [torch.full((number, 2), number / 3, dtype=torch.float64), torch.tensor([number], dtype=torch.uint8)]
+
+    def function(processes):
+        made = []
+        found = processes.compute(7, lambda number: made.append(number) or piece(number), everywhere=everywhere)
+        return made, [[tensor.tolist() for tensor in tensors] for tensors in found]
+
+    results = run_in_processes(3, function)
+    expected = [[tensor.tolist() for tensor in piece(number)] for number in range(7)]
+    assert [found for _, found in results] == ([expected] * 3 if everywhere else [expected, [], []])
+    assert sorted(number for made, _ in results for number in made) == [*range(7)]
+
+
+def test_an_error_in_a_piece_is_one_of_all():
+    def function(processes):
+        def make(number):
+            if number == 3:
+                raise UserError("damaged")
+            return []
+
+        return processes.compute(5, make)
+
+    assert sorted(run_in_processes(2, function))[0] == "UserError: damaged"
+    assert all(line.endswith("damaged") for line in run_in_processes(2, function))

@@ -89,6 +89,7 @@ def certify(
     ball = L2(radii[-1])
     with processes.one_per_node_first():
         target = Target.load(model, data, ball.bounds, config, options, device=device, notes=notes)
+    target.check_alike(processes, config)
     _warn(target.named, config.sigma, math.prod(target.data.shape), notes)
     largest = certified_radius(config.samples, config.samples, config.sigma, config.alpha)
     if radii[-1] > largest:
@@ -104,7 +105,7 @@ def certify(
                     out = stack.enter_context(reserve_folder(None, f"{Path(data).stem}-certify"))
                 run = target.open_run("certify", out, resume, config, options, notes)
         run = Run.shared(run, processes)
-        with processes.outlast_first():
+        with processes.outlast_first(patient=False):
             return SmoothingLoop(target, ball, radii, config, notes, run, processes).run()
 
 

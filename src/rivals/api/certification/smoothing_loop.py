@@ -10,13 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rivals.api.robustness.attack_loop import MEMORY
+from rivals.api.robustness.beats import beat_on_forward, remedy
 from rivals.api.robustness.target import Notes, Target
 from rivals.attacks.frozen_model import FrozenModel, freeze
 from rivals.attacks.input_checks import ONE_LOGIT, NoGradientError
 from rivals.attacks.model_rng import own_randomness
 from rivals.attacks.pgd import pgd
 from rivals.base import devices
-from rivals.base.errors import Interrupted
+from rivals.base.errors import Interrupted, ProcessLost
 from rivals.base.norm_balls import Ball
 from rivals.base.process_group import ProcessGroup
 from rivals.base.rng import streams
@@ -72,7 +74,8 @@ class SmoothingLoop:
         with contextlib.ExitStack() as stack:
             if self.folder is not None and self.processes.first:
                 stack.enter_context(self.folder.lock())
-            stack.enter_context(devices.explain_out_of_memory("lower --batch-size"))
+            stack.enter_context(devices.explain_out_of_memory(MEMORY))
+            self.processes.remedy = remedy(self.folder)
             exact, smoothed = self._freeze(stack)
             return self._images(exact, smoothed, stack.enter_context(self._live(exact, smoothed)))
 
@@ -88,7 +91,11 @@ class SmoothingLoop:
         begun = time.perf_counter() - max((record["seconds"] for record in records), default=0.0)
         n_fooled = sum(record["adversarial_radius"] is not None for record in records)
         try:
-            with interrupt_on_signal():
+            with (
+                interrupt_on_signal(),
+                self.processes.together(patient=True),
+                devices.explain_out_of_memory(MEMORY),
+            ):
                 for i in map(left.__getitem__, self.processes.hand_out(len(left))):
                     x = self.target.images(i, i + 1)
                     found = self._image(exact, smoothed, x, int(self.target.data.labels[i]))
@@ -100,6 +107,10 @@ class SmoothingLoop:
                     n_fooled += record["adversarial_radius"] is not None
                     certificate = f"radius {record['radius']:.3f}" if record["radius"] else "abstained"
                     live({**record, "n_fooled": n_fooled, "stage": certificate, "eps": 0})
+        except ProcessLost:
+            if folder is not None and self.processes.first:
+                self._finish(self._merged_records(), "interrupted")
+            raise
         except KeyboardInterrupt:
             if folder is None:
                 raise
@@ -122,6 +133,7 @@ class SmoothingLoop:
         inner = stack.enter_context(freeze(self.target.model, sample, warn=False))
         smooth = SmoothedClassifier(inner.run, config.sigma, config.draws, config.seed)
         smoothed = stack.enter_context(freeze(smooth, sample, fold=False, warn=False))
+        stack.enter_context(beat_on_forward(self.processes, exact.run, inner.run))
         if exact.one_logit:
             self.notes(ONE_LOGIT)
         self.target.check_classes(exact.classes, self.notes)

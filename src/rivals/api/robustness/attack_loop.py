@@ -22,6 +22,7 @@ from rivals.api.robustness.target import Target
 from rivals.attacks.ensemble import Ensemble, Outcome, Stage
 from rivals.attacks.frozen_model import FrozenModel
 from rivals.attacks.model_rng import own_randomness
+from rivals.base import devices
 from rivals.base.norm_balls import Ball
 from rivals.base.process_group import ProcessGroup
 from rivals.base.rng import derive
@@ -32,6 +33,7 @@ from rivals.recipes.options import AttackConfig
 
 Indices = npt.NDArray[np.int64]
 
+MEMORY = "lower --batch-size"  # what to do without enough of it
 BATCHES = 4  # in a chunk: few enough for memory, enough to keep the active batch full as images leave it
 
 
@@ -118,8 +120,9 @@ class AttackLoop:
             show({**record, "n_fooled": int(np.sum(state.fooled_at >= 0))})
 
         total = len(self.target.data)
-        for number in self.processes.hand_out(-(-total // self.chunk_size)):
-            self._attack_chunk(number, state, done, keep)
+        with self.processes.together(patient=True), devices.explain_out_of_memory(MEMORY):
+            for number in self.processes.hand_out(-(-total // self.chunk_size)):
+                self._attack_chunk(number, state, done, keep)
         if self.processes.size > 1:
             parts = self.processes.gather(made)
             state.restart(done | {record["step"]: record for part in parts for record in part})

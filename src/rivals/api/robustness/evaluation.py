@@ -77,6 +77,7 @@ def attack(
     with processes.one_per_node_first():
         target = Target.load(model, data, ball.bounds, config, options, device=device, notes=notes)
         _check_fit(config, ball, target)
+    target.check_alike(processes, config)
     with contextlib.ExitStack() as stack:
         run = None
         with processes.together():
@@ -84,7 +85,7 @@ def attack(
                 folder = stack.enter_context(reserve_folder(out, f"{Path(data).stem}-attack"))
                 run = target.open_run("attack", folder, resume, config, options, notes)
         run = Run.shared(run, processes)
-        with processes.outlast_first():
+        with processes.outlast_first(patient=False):
             return Evaluator(target, ball, radii, stages, config, notes, run, processes).run()
 
 
@@ -146,10 +147,11 @@ def evaluate(
     with processes.one_per_node_first():
         target = Target.load(model, data, ball.bounds, config, options, device=device, notes=notes)
         _check_fit(config, ball, target)
+    target.check_alike(processes, config)
     with processes.together():
         run = target.open_run("attack", out, resume, config, options, notes) if processes.first else None
     run = Run.shared(run, processes)
-    with processes.outlast_first():
+    with processes.outlast_first(patient=False):
         return Evaluator(target, ball, radii, stages, config, notes, run, processes).run()
 
 

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from rivals.api.robustness.adv_store import AdvStore
-from rivals.api.robustness.attack_loop import AttackLoop, EvalModels
+from rivals.api.robustness.attack_loop import MEMORY, AttackLoop, EvalModels
 from rivals.api.robustness.attack_records import CleanRecord, ProbeRecord, StageRecord
 from rivals.api.robustness.attack_spec import is_gradient_free
+from rivals.api.robustness.beats import beat_on_forward, remedy
 from rivals.api.robustness.masking_probe import probe_masking, stages_for
 from rivals.api.robustness.target import Notes, Target
 from rivals.attacks.ensemble import Stage
@@ -19,7 +20,7 @@ from rivals.attacks.frozen_model import FrozenModel, freeze
 from rivals.attacks.input_checks import ONE_LOGIT
 from rivals.attacks.model_rng import own_randomness
 from rivals.base import devices
-from rivals.base.errors import Interrupted
+from rivals.base.errors import Interrupted, ProcessLost
 from rivals.base.norm_balls import Ball
 from rivals.base.process_group import ProcessGroup
 from rivals.base.rng import derive
@@ -82,12 +83,17 @@ class Evaluator:
         with contextlib.ExitStack() as stack:
             if folder is not None and self.processes.first:
                 stack.enter_context(folder.lock())
-            stack.enter_context(devices.explain_out_of_memory("lower --batch-size"))
+            stack.enter_context(devices.explain_out_of_memory(MEMORY))
+            self.processes.remedy = remedy(folder)
             begun: _Begun | None = None
             try:
                 with interrupt_on_signal():
                     begun = self._begin(stack)
                     begun.loop.run(state, begun.done, begun.seconds, begun.bar)
+            except ProcessLost:
+                if folder is not None and self.processes.first:
+                    folder.update(state="interrupted")
+                raise
             except KeyboardInterrupt:
                 if folder is None:
                     raise
@@ -106,6 +112,7 @@ class Evaluator:
         """All that precedes the attack: the frozen model, the records to resume, and the signs of gradient masking."""
         target, folder = self.target, self.folder
         models, warned = self._freeze(stack)
+        stack.enter_context(beat_on_forward(self.processes, models.exact.run, models.attacked.run))
         target.check_classes(models.exact.classes, self.notes)
         store = AdvStore(
             None if folder is None else folder.folder,
@@ -128,7 +135,7 @@ class Evaluator:
         )
         probe = done.pop(0, None)
         if probe is None:
-            with self.processes.together():
+            with self.processes.together(patient=True):
                 if self.processes.first:
                     probe = probe_masking(loop, self.notes, warned)
                     if folder is not None:

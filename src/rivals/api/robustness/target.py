@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rivals.api.common import provenance
+from rivals.api.common.alike import check_alike
 from rivals.api.common.model_zoo import NamedModel, find_model
 from rivals.api.common.resume import resolve_source
 from rivals.api.robustness.eval_data import EvalData, load_eval_data
@@ -24,6 +25,8 @@ from rivals.recipes.options import AttackConfig, DataOptions, EvalConfig
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+    from rivals.base.process_group import ProcessGroup
 
 
 @dataclass
@@ -156,6 +159,16 @@ class Target:
             "dtype": str(self.dtype).removeprefix("torch."),
             "versions": provenance.versions(),
         }
+
+    def check_alike(self, processes: ProcessGroup, config: EvalConfig) -> None:
+        """Check that all processes evaluate the same model on the same images in the same way.
+
+        Raises:
+            UserError: their code, versions, weights, images or settings differ.
+        """
+        if processes.size > 1:
+            facts = {"model": weights_hash(self.model), "images": self.data.about["hash"], "settings": str(config)}
+            check_alike(processes, facts)
 
     def open_run(
         self, command: str, out: str | Path | None, resume: bool, config: EvalConfig, options: DataOptions, notes: Notes

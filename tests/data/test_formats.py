@@ -11,9 +11,9 @@ from PIL import Image, features
 
 from helpers.refusals import named
 from rivals.data import decode
+from rivals.data.listing import suffixes
 from rivals.data.load import load
 from rivals.data.pixel_modes import bits_of
-from rivals.data.readers import suffixes
 
 
 @pytest.fixture(autouse=True)

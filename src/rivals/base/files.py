@@ -70,6 +70,16 @@ def stat_key(path: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
+def stat_stamp(path: Path) -> tuple[int, ...]:
+    """What the file system changes whenever a file's content does, even where size and modification time are put back:
+    size, time of modification, time of the last change of any kind, inode. Zeros if there is no file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0, 0, 0
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+
+
 @contextlib.contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A new folder to write into, which becomes ``folder`` at the end, or is removed if that is not reached.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from rivals.base.rng import generator
 from rivals.data.imageset import ImageSet
+from rivals.data.selection import select
+
+_LARGE = 1 << 13  # bytes of an image from which flips are made one by one
 
 
 class Batches:
@@ -41,9 +43,7 @@ class Batches:
         self._part_size = batch_size // micro_batches
         self.flip, self.shift = flip, shift
         self._shape = images.images.shape[1:]
-        pixels = images.images
-        # Of an array, rows are selected several times faster by torch; mapped images verify what numpy selects.
-        self._rows = torch.from_numpy(pixels.reshape(self.n, -1)) if isinstance(pixels, np.ndarray) else pixels
+        self._pixels = images.images
         self._labels = None if images.labels is None else torch.from_numpy(images.labels)
         self._orders: dict[int, dict[int, torch.Tensor]] = {}
 
@@ -55,20 +55,13 @@ class Batches:
         """
         size = self._part_size
         indices = self._indices(index * self.batch_size + part * size, stream)
-        images = self._select(indices).view(size, *self._shape)
+        images = select(self._pixels, indices)
         if self.flip:
             coins = torch.rand(size, generator=generator(self.seed, "flip", part, index, stream)) < 0.5
-            # Indexing images followed by their flips is several times faster than torch.where.
-            both = torch.cat([images, images.flip(3)]).flatten(1)
-            images = both.index_select(0, torch.arange(size) + size * coins).view_as(images)
+            images = _flip(images, coins)
         if self.shift:
             images = self._translate(images, generator(self.seed, "shift", part, index, stream))
         return images, None if self._labels is None else self._labels.index_select(0, indices)
-
-    def _select(self, indices: torch.Tensor) -> torch.Tensor:
-        if isinstance(self._rows, torch.Tensor):
-            return self._rows.index_select(0, indices)
-        return torch.from_numpy(self._rows[indices.numpy()])
 
     def _translate(self, images: torch.Tensor, source: torch.Generator) -> torch.Tensor:
         n, (channels, height, width) = len(images), self._shape
@@ -91,3 +84,16 @@ class Batches:
         return torch.cat(
             [order[max(start - epoch * self.n, 0) : stop - epoch * self.n] for epoch, order in orders.items()]
         )
+
+
+def _flip(images: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """Images (n, C, H, W) of which the chosen ones, bool (n,), are flipped horizontally; may overwrite them."""
+    n = len(images)
+    if images[0].numel() < _LARGE:
+        # For small images, to index them followed by their flips is the fastest.
+        both = torch.cat([images, images.flip(3)]).flatten(1)
+        return both.index_select(0, torch.arange(n) + n * chosen).view_as(images)
+    for index in chosen.nonzero()[:, 0].tolist():  # one at a time stays in the processor's cache
+        image = images[index]
+        image.copy_(image.flip(2))
+    return images

@@ -22,7 +22,8 @@ from rivals.base.files import expand_user
 from rivals.base.registry import Registry, unknown
 from rivals.base.rng import derive
 from rivals.data.imageset import Labels, Pixels
-from rivals.data.readers import Listing, from_arrays, from_path
+from rivals.data.listing import Listing, from_arrays
+from rivals.data.readers import from_path
 
 _DIGITS = tuple("0123456789")
 _CLOTHES = (

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from rivals.base.errors import UserError
 from rivals.data.imageset import Pixels
+from rivals.data.listing import Listing
+from rivals.data.parallel import parallel_map
 from rivals.data.pixel_modes import AboveWhiteError, Peak, to_chw, to_standard_mode, white_of
-from rivals.data.readers import Listing
 
 SMALLEST, LARGEST = 8, 1024
 MOST_PIXELS = 250_000_000  # of one image: above the 200 megapixels of phones
@@ -25,9 +23,6 @@ LARGE_PIXELS = 1 << 25  # of an image that is decoded alone, as each takes 100 M
 _CHUNK = 32  # images per task: enough to hide the overhead of threads, few enough for large images
 
 _one_large = threading.Lock()
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 class UnreadableImage(NamedTuple):
@@ -45,6 +40,22 @@ class Chunk(NamedTuple):
 
     pixels: Pixels
     bad: list[UnreadableImage]
+    peak: int = 0
+
+
+class Done(NamedTuple):
+    """What an earlier process has decoded of a listing: its first images.
+
+    Attributes:
+        images: Their number, with those that cannot be read.
+        first: Position of the first that can be read, None if none can.
+        side: Height and width of that.
+        peak: As of :class:`Chunk`.
+    """
+
+    images: int = 0
+    first: int | None = None
+    side: int = 0
     peak: int = 0
 
 
@@ -66,22 +77,6 @@ def to_channels(pixels: Pixels, channels: int) -> Pixels:
     if pixels.shape[1] == 3 and channels == 4:
         pixels = np.concatenate([pixels, np.full_like(pixels[:, :1], 255)], axis=1)
     return pixels
-
-
-def parallel_map(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """``map`` in order, in a few threads that run only a little ahead of the consumer, so that memory is bounded."""
-    workers = min(8, os.cpu_count() or 1)
-    pending: deque[Future[R]] = deque()
-    pool = ThreadPoolExecutor(workers)
-    try:
-        for item in items:
-            pending.append(pool.submit(work, item))
-            if len(pending) > 2 * workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 class _Limits:
@@ -119,8 +114,11 @@ def strict_limits() -> Iterator[None]:
         _limits.leave()
 
 
+_NOTHING = Done()
+
+
 def decode(
-    listing: Listing, *, size: int | None, crop: bool, skip_bad: bool, white: int | None = None
+    listing: Listing, *, size: int | None, crop: bool, skip_bad: bool, white: int | None = None, done: Done = _NOTHING
 ) -> Iterator[Chunk]:
     """Decode a listing in order; each chunk has the largest number of channels of its images.
 
@@ -133,6 +131,7 @@ def decode(
         crop: Crop images that are not square to their center.
         skip_bad: Skip unreadable images.
         white: The value of white in gray images of more than 8 bits; by their largest value if None.
+        done: The images before those to decode.
 
     Raises:
         UserError: an image cannot be read and ``skip_bad`` is false, or none of them can; an image is not square and
@@ -141,14 +140,15 @@ def decode(
     """
 
     peak = Peak(listing, white)
+    peak.value = done.peak
 
     def work(indices: range) -> list[tuple[int, Pixels | UnreadableImage]]:
         return [(index, _decode_one(listing, index, size, crop, peak)) for index in indices]
 
     count = len(listing.names)
-    first: tuple[str, int] | None = None
+    first = None if done.first is None else (listing.names[done.first], done.side)
     bad: UnreadableImage | None = None
-    for results in parallel_map(work, (range(at, min(at + _CHUNK, count)) for at in range(0, count, _CHUNK))):
+    for results in parallel_map(work, (range(at, min(at + _CHUNK, count)) for at in range(done.images, count, _CHUNK))):
         chunk = Chunk(np.empty(0, np.uint8), [])
         images: list[Pixels] = []
         for index, result in results:

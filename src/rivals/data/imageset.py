@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from rivals.base.errors import UserError
-from rivals.base.hashing import arrays_hash
-from rivals.data.mapped_pixels import MappedPixels
+from rivals.data.mapped_pixels import MappedPixels, digests
+from rivals.data.selection import Selection
 
 Pixels = npt.NDArray[np.uint8]
-Images = Pixels | MappedPixels
+Images = Pixels | MappedPixels | Selection
 Labels = npt.NDArray[np.int64]
 
 
@@ -23,7 +24,7 @@ class ImageSet:
 
     Attributes:
         images: uint8 (N, C, H, W), H = W, C 1 (gray), 3 (color) or 4 (color and alpha); in memory, or read
-            from a file where they are indexed.
+            from a file or from other images where they are indexed.
         labels: int64 (N,), indices into ``classes``; None without classes.
         white: The value that was read as white in gray image files of more than 8 bits; None if there were none.
 
@@ -69,8 +70,17 @@ class ImageSet:
 
 
 def content_hash(images: Images, labels: Labels | None = None) -> str:
-    """16 hexadecimal digits (BLAKE2b) of images (N, C, H, W) and labels (N,)."""
-    return arrays_hash(images.shape, images, *([] if labels is None else [labels.astype("<i8")]))
+    """16 hexadecimal digits (BLAKE2b) of images (N, C, H, W) and labels (N,).
+
+    Those of a file have the digests of their blocks: they need not be read, and will not be used if they differ.
+    """
+    blocks = images.digests if isinstance(images, MappedPixels) else digests(images)
+    whole = hashlib.blake2b(repr(tuple(images.shape)).encode(), digest_size=8)
+    for block in blocks:
+        whole.update(block.encode())
+    if labels is not None:
+        whole.update(labels.astype("<i8").tobytes())
+    return whole.hexdigest()
 
 
 def require_classes(images: ImageSet) -> int:

@@ -15,10 +15,12 @@ from rivals.base.files import expand_user
 from rivals.base.registry import unknown
 from rivals.data import decode_cache
 from rivals.data.builtin import DATASETS, list_builtin
-from rivals.data.decode import Chunk, UnreadableImage, check_size, decode, strict_limits
-from rivals.data.imageset import ImageSet, content_hash
+from rivals.data.contents import content_of, digest_of_files
+from rivals.data.decode import Chunk, Done, UnreadableImage, check_size, decode, strict_limits
+from rivals.data.imageset import ImageSet
+from rivals.data.listing import Listing
 from rivals.data.pixel_modes import bits_of, white_of
-from rivals.data.readers import Listing, from_path
+from rivals.data.readers import from_path
 
 
 def to_stderr(note: str) -> None:
@@ -68,18 +70,21 @@ def load(
         pixels, labels = listing.pixels, listing.labels
         if pixels is not None and pixels.shape[2] == pixels.shape[3] == (size or pixels.shape[2]):
             return ImageSet(name, split, pixels, labels, listing.classes)
-        identity = listing.identity if pixels is None else content_hash(pixels)
-        key = decode_cache.key(f"{name}-{split}", identity, size, crop, skip_bad, white)
+        content = content_of(listing, on_note)
 
-        def decode_source() -> Iterator[Chunk]:
+        def decode_source(done: Done) -> Iterator[Chunk]:
             # Not from the listing above: it may be closed by the time that a damaged part of the cache is read.
             with _listing(source, split, lambda note: None) as current, strict_limits():
-                now = current.identity if current.pixels is None else content_hash(current.pixels)
-                if now != identity:
+                if current.stamp != listing.stamp:
                     raise UserError(f"{listing.title} has changed since this command began: run it again")
-                yield from decode(current, size=size, crop=crop, skip_bad=skip_bad, white=white)
+                yield from decode(current, size=size, crop=crop, skip_bad=skip_bad, white=white, done=done)
 
-        images, bad, peak = decode_cache.fetch(key, decode_source, on_note)
+        name_of_entry = decode_cache.key(content, size, crop, skip_bad, white)
+        count = len(listing.names)
+        # If the white level is given, no image depends on another one.
+        whole = (lambda: "") if white else lambda: digest_of_files(listing.whole)
+        work = decode_cache.Work(name_of_entry, listing.title, count, decode_source, whole, on_note)
+        images, bad, peak = decode_cache.fetch(work)
         level = (white or white_of(peak)) if peak else None
         if level is not None and (bits_of(peak), level) != (16, 2**16 - 1):
             on_note(

@@ -1,18 +1,31 @@
-"""Images in a file, larger than memory: read where they are indexed, and verified."""
+"""Images in a file: read where they are indexed, and verified."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from rivals.base.errors import UserError
 
+if TYPE_CHECKING:
+    import torch
+
 Index = int | slice | npt.NDArray[Any]
+
+
+class Indexed(Protocol):
+    """An array, or what is read like one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: slice, /) -> npt.NDArray[np.uint8]: ...
+
 
 BLOCK = 1 << 20  # bytes that have a digest, at least those of one image
 
@@ -22,7 +35,7 @@ def block_rows(shape: Sequence[int]) -> int:
     return max(1, BLOCK // int(np.prod(shape[1:])))
 
 
-def digests(pixels: npt.NDArray[np.uint8]) -> Iterator[str]:
+def digests(pixels: Indexed) -> Iterator[str]:
     """The SHA-256 of each block of images, uint8 (N, C, H, W)."""
     rows = block_rows(pixels.shape)
     for start in range(0, len(pixels), rows):
@@ -65,7 +78,13 @@ class MappedPixels:
         self._expected = expected
         self._restore = restore
         self._verified = np.zeros(len(expected), bool)
+        self._all_verified = False
         self._rows = block_rows(shape)
+
+    @property
+    def digests(self) -> Sequence[str]:
+        """The digest of each block: what is read has it."""
+        return self._expected
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -82,14 +101,28 @@ class MappedPixels:
             UserError: they are damaged and cannot be restored.
         """
         rows = np.arange(*index.indices(len(self))) if isinstance(index, slice) else np.asarray(index)
-        self._verify(np.unique(rows % len(self) // self._rows))
+        self._verify(rows)
         return np.asarray(self._pixels[index])
+
+    def select(self, rows: torch.Tensor) -> torch.Tensor:
+        """Images by their numbers, int64 (n,), as a new tensor: several times faster than by indexing.
+
+        Raises:
+            UserError: they are damaged and cannot be restored.
+        """
+        import torch
+
+        self._verify(rows.numpy())
+        return torch.from_numpy(self._pixels.reshape(len(self), -1)).index_select(0, rows).view(-1, *self.shape[1:])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         """All images, for numpy."""
         return np.array(self[:], dtype, copy=copy)
 
-    def _verify(self, blocks: npt.NDArray[np.int64]) -> None:
+    def _verify(self, rows: npt.NDArray[np.int64]) -> None:
+        if self._all_verified:
+            return
+        blocks = np.unique(rows % len(self) // self._rows)
         for block in blocks[~self._verified[blocks]]:
             if not self._is_right(block):
                 restored = self._restore()
@@ -98,6 +131,7 @@ class MappedPixels:
                 if not self._is_right(block):
                     raise UserError("decoded images were damaged again: check the disk and the memory of this machine")
             self._verified[block] = True
+        self._all_verified = bool(self._verified.all())
 
     def _is_right(self, block: int) -> bool:
         start = block * self._rows

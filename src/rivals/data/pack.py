@@ -13,9 +13,9 @@ from typing import Any
 from rivals.base.errors import UserError
 from rivals.base.files import explain_os_errors
 from rivals.base.images import to_pil
-from rivals.data.decode import parallel_map
 from rivals.data.imageset import ImageSet
 from rivals.data.load import load, to_stderr
+from rivals.data.parallel import parallel_map
 
 
 def pack(

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from rivals.data.imageset import Pixels
-from rivals.data.readers import Listing
+from rivals.data.listing import Listing, opened
 
 
 def bits_of(peak: int) -> int:
@@ -63,9 +63,9 @@ class Peak:
 
     def _scan(self) -> int:
         peak = 0
-        for open_image in self.listing.whole:
+        for read in self.listing.whole:
             with contextlib.suppress(Exception):  # what cannot be read is reported when it is decoded
-                image = open_image()
+                image = opened(read())
                 if _is_deep(image):
                     peak = max(peak, int(np.asarray(image).max()))
             if 2**15 <= peak < 2**16:

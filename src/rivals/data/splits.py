@@ -16,6 +16,7 @@ from rivals.base.rng import derive
 from rivals.base.typed_json import Between, parse_json
 from rivals.data.classes import class_order
 from rivals.data.imageset import ImageSet, Labels
+from rivals.data.selection import Selection
 
 MOST_CLASSES = 100_000
 MOST_DESCRIPTION = 1 << 28  # bytes of a dataset.json, which has about 40 an image
@@ -191,13 +192,13 @@ def hold_out(images: ImageSet, count: int, seed: int) -> tuple[ImageSet, ImageSe
         seed: Of the selection.
 
     Returns:
-        The remaining images, in their order, and the held-out ones, in a random order.
+        The remaining images, in their order, and the held-out ones, in a random order; neither is a copy.
     """
     order = np.random.default_rng(derive(seed, "hold out")).permutation(len(images))
     return subset(images, np.sort(order[count:])), subset(images, order[:count])
 
 
 def subset(images: ImageSet, indices: np.ndarray) -> ImageSet:
-    """The images at ``indices``, int64 (n,), in that order, copied into memory."""
+    """The images at ``indices``, int64 (n,), in that order, as a view."""
     labels = None if images.labels is None else images.labels[indices]
-    return dataclasses.replace(images, images=images.images[indices], labels=labels)
+    return dataclasses.replace(images, images=Selection(images.images, indices), labels=labels)

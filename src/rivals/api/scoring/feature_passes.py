@@ -21,6 +21,7 @@ from rivals.base.registry import unknown
 from rivals.base.rng import generator as seeded
 from rivals.base.tensor_files import DamagedFile, load_tensors, save_tensors
 from rivals.data import decode_cache
+from rivals.data.cache_folder import cache_folder
 from rivals.data.imageset import ImageSet
 from rivals.extractors.base import Extractor
 from rivals.extractors.classifier_features import open_classifier
@@ -197,8 +198,7 @@ def cached_real_features(
     others get has no moments, and no features if they were cached.
     """
     identity = (FORMAT, source.about["hash"], source.n, extractor.name, extractor.hash, extractor.resize)
-    name = decode_cache.key(f"{source.about['name']}-{extractor.name}", *identity)
-    path = folder() / f"{name}.safetensors"
+    path = folder() / f"{decode_cache.key(*identity)}.safetensors"
     cached = _read(path) if processes.first else None
     if processes.share(cached is not None and cached.n == source.n):
         return FeatureSet(torch.zeros(0, extractor.dim), None, ()) if cached is None else cached
@@ -216,7 +216,7 @@ def cached_real_features(
 
 def folder() -> Path:
     """The cache of real features, next to the decoded images. It may be deleted at any time."""
-    return decode_cache.folder().parent / "features"
+    return cache_folder() / "features"
 
 
 def _read(path: Path) -> FeatureSet | None:

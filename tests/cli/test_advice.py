@@ -28,6 +28,7 @@ SAID_BY = {  # which commands print the messages of a file or a folder; the firs
     "api/training/preflight.py": ["train"],
     "api/training/job.py": TRAINING,
     "attacks/": ["attack"],
+    "data/prune.py": ["data prune"],
     "data/": READERS,
     "game/health_monitor.py": ["train"],
     "game/robust_checkpoint.py": ["harden"],

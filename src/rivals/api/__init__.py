@@ -2,7 +2,7 @@
 
 from rivals.api.certification.certification import certify
 from rivals.api.common.network_io import load, sample
-from rivals.api.dataset_tools import data_ls, data_pack
+from rivals.api.dataset_tools import data_ls, data_pack, data_prune
 from rivals.api.demo_run import demo
 from rivals.api.diagnostics import doctor
 from rivals.api.equilibrium.evaluation import equilibrium
@@ -24,6 +24,7 @@ __all__ = [
     "classify",
     "data_ls",
     "data_pack",
+    "data_prune",
     "demo",
     "doctor",
     "equilibrium",

@@ -136,6 +136,7 @@ COMMANDS: Registry[Command] = Registry(
             "pack a data set, a folder or a zip into one zip for any command",
             lambda words: Flags(api.data_pack, {"data": recipes.DataOptions()}),
         ),
+        "data prune": Command("list the cache of decoded images, and remove what is old", _plain("data_prune")),
     },
 )
 

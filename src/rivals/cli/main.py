@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rivals.base.errors import Interrupted, ProcessLost, UserError, printable
@@ -73,13 +75,33 @@ def _run(words: Sequence[str]) -> None:
     call = parse(COMMANDS[name].flags(rest), name, rest)
     if environment_size() > 1 and not COMMANDS[name].on_processes:
         raise UserError(f"rivals {name} runs in one process, and {environment_size()} were started: call it by itself")
-    result = call.function(*call.arguments, **call.settings)
+    with _cached_in(call.cache):
+        result = call.function(*call.arguments, **call.settings)
     if environment_rank():
         return
     if call.as_json:
         print(as_json(result))
     elif result is not None:
         print(as_text(result))
+
+
+@contextlib.contextmanager
+def _cached_in(folder: Path | None) -> Iterator[None]:
+    """Within it decoded images are kept in ``folder``, if there is one."""
+    if folder is None:
+        yield
+        return
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--cache '{folder}' is a file: name a folder")
+    before = os.environ.get("RIVALS_CACHE")
+    os.environ["RIVALS_CACHE"] = str(folder.resolve())
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["RIVALS_CACHE"]
+        else:
+            os.environ["RIVALS_CACHE"] = before
 
 
 def _exit(message: str, status: int) -> None:
@@ -99,6 +121,6 @@ def _overview(commands: Mapping[str, Command]) -> str:
             *lines,
             "",
             "rivals COMMAND --help shows the flags of a command. All take --config FILE, for settings from a TOML or",
-            "JSON file, and --json, for the result as one JSON object.",
+            "JSON file, --json, for the result as one JSON object, and --cache DIR, for where decoded images are kept.",
         ]
     )

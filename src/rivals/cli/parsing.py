@@ -23,6 +23,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import tyro
 
 from rivals.base.errors import UserError
+from rivals.base.files import expand_user
 from rivals.base.run_folder import Resume
 from rivals.base.schedules import Schedule
 from rivals.cli.config_file import read_config
@@ -82,17 +83,20 @@ class RunFlags:
 
     config: Path | None = None
     """Take settings from this TOML or JSON file, or from a run.json; flags take precedence."""
+    cache: Path | None = None
+    """Keep decoded images in this folder; by default RIVALS_CACHE, or ~/.cache/rivals."""
     json: bool = False
     """Print the result as one JSON object."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """A command ready to run: a function, its arguments, and how to print what it returns."""
+    """A command ready to run: a function, its arguments, where images are cached, how to print what it returns."""
 
     function: Callable[..., Any]
     arguments: Sequence[Any]
     settings: Mapping[str, Any]
+    cache: Path | None
     as_json: bool
 
 
@@ -124,7 +128,10 @@ def parse(flags: Flags, command: str, words: Sequence[str]) -> Call:
         for name, value in settings.items():
             _check_text(value, f"{name} in '{config}'")
         given = settings | given
-    return Call(flags.function, arguments, given, as_json)
+    cache = given.pop("cache", None)
+    if not isinstance(cache, Path | str | None):
+        raise UserError(f"cache {cache!r} in '{config}' is of the wrong type: give the path of a folder")
+    return Call(flags.function, arguments, given, None if cache is None else expand_user(cache), as_json)
 
 
 def _resume_last(words: Sequence[str]) -> list[str]:

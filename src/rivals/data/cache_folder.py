@@ -47,3 +47,17 @@ def exclusive(locks: Path, name: str) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         os.close(file)
+
+
+def is_held(locks: Path, name: str) -> bool:
+    """Whether a process holds the lock of this name."""
+    try:
+        import fcntl
+
+        with (locks / name).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (ImportError, OSError):
+        return False
+    return False

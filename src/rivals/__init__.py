@@ -28,7 +28,7 @@ _HOMES = {
         "sample",
         "score",
     ),
-    "rivals.base.norm_balls": ("L1", "L2", "Linf"),
+    "rivals.base.norm_balls": ("L0", "L1", "L2", "Linf"),
     "rivals.base.errors": ("UserError", "Interrupted"),
     "rivals.base.schedules": ("Schedule",),
     "rivals.base.duration": ("Duration",),

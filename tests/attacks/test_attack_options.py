@@ -4,6 +4,7 @@ import inspect
 
 import pytest
 
+from helpers.attack_norms import ball_of
 from helpers.models import conv_model
 from rivals import L1, L2, Linf, UserError
 from rivals.attacks import ATTACKS, augment, freeze, run_ensemble
@@ -15,7 +16,7 @@ CALLS = {name: attack for name, attack in ATTACKS.items() if name != "autoattack
 @pytest.mark.parametrize(("typo", "meant"), [("sede", "seed"), ("batchsize", "batch_size"), ("target", "targets")])
 def test_an_unknown_option_names_the_nearest(name, typo, meant):
     model, x, y = conv_model(n=2)
-    around = () if name == "augment" else (L2(0.1),)
+    around = () if name == "augment" else (ball_of(name),)
     with pytest.raises(UserError, match=rf"^unknown option of {name} '{typo}': did you mean .*\b{meant}\b.*\?$"):
         CALLS[name](model, x, y, *around, **{typo: 1})
 

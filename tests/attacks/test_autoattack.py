@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from helpers.attack_norms import SHORT, ball_of
 from helpers.models import conv_model, uniform
 from rivals.attacks import (
     ATTACKS,
@@ -302,10 +303,11 @@ def test_a_start_must_lie_in_the_ball():
 def test_every_attack_has_a_name():
     model, x, y = conv_model()
     assert set(ATTACKS) >= {"noise", "fgsm", "bim", "pgd", "mifgsm", "apgd", "fab", "square", "autoattack"}
-    quick = {"square": {"queries": 20}, "relay": {"turns": 1}, "autoattack": {"stages": ["apgd-ce"]}}
+    quick = SHORT | {"autoattack": {"stages": ["apgd-ce"]}}
     for name, attack in ATTACKS.items():
-        x_adv = attack(model, x, y, L2(0.3), seed=1, batch_size=8, targets=None, **quick.get(name, {}))
-        assert L2(0.3).contains(x_adv, x).all()
+        ball = ball_of(name)
+        x_adv = attack(model, x, y, ball, seed=1, batch_size=8, targets=None, **quick.get(name, {}))
+        assert ball.contains(x_adv, x).all()
     with pytest.raises(UserError, match="unknown attack 'sqare': did you mean square"):
         ATTACKS["sqare"]
 

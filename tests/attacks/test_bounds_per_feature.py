@@ -5,21 +5,13 @@ import torch
 from torch import nn
 
 import rivals
+from helpers.attack_norms import SHORT, norms_of, short
 from helpers.models import linear_model, uniform
 from helpers.refusals import named
-from rivals import L1, L2, Linf, evaluate
+from rivals import L0, L1, L2, Linf, evaluate
 from rivals.attacks import ATTACKS, freeze
 from rivals.reports.formatting import format_eps
 
-SHORT = {
-    "square": {"queries": 30},
-    "square_pgd": {"turns": 2, "queries": 5, "steps": 2},
-    "autoattack": {"version": "swift"},
-    "carlini_wagner": {"steps": 10, "searches": 2},
-    "fgsm": {},
-    "noise": {"trials": 3},
-}
-L2_ONLY = ("deepfool", "carlini_wagner", "ddn")
 SHAPES = {"table": (6,), "images": (3, 4, 4)}
 
 
@@ -52,21 +44,20 @@ def setting(shape):
 def test_bounds_per_feature_are_kept_in_every_norm(name, shape):
     _, model, x, y, low, high = setting(shape)
     x = low + x * (high - low)
-    for norm in (Linf, L2, L1):
-        if norm is L2 or name not in L2_ONLY:
-            ball = norm(0.4, bounds=(low, high))
-            x_adv = ATTACKS[name](model, x, y, ball, **SHORT.get(name, {"steps": 4}))
-            assert ball.contains(x_adv, x).all()
-            assert ((x_adv >= low) & (x_adv <= high)).all()
+    for norm in norms_of(name):
+        ball = norm(2 if norm is L0 else 0.4, bounds=(low, high))
+        x_adv = ATTACKS[name](model, x, y, ball, **short(name))
+        assert ball.contains(x_adv, x).all()
+        assert ((x_adv >= low) & (x_adv <= high)).all()
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", [name for name in ATTACKS if name not in L2_ONLY])
+@pytest.mark.parametrize("name", [name for name in ATTACKS if Linf in norms_of(name)])
 def test_a_radius_per_feature_is_kept_and_a_feature_without_one_stays(name, shape):
     model, x, y = linear_model(4, SHAPES[shape], n=10)
     eps = 0.3 * uniform(1, SHAPES[shape][0], *[1] * (len(SHAPES[shape]) - 1), seed="radii")
     eps[:, 1] = 0
-    x_adv = ATTACKS[name](model, x, y, Linf(eps), **SHORT.get(name, {"steps": 4}))
+    x_adv = ATTACKS[name](model, x, y, Linf(eps), **short(name))
     assert Linf(eps).contains(x_adv, x).all()
     assert ((x_adv - x).abs() <= eps + 1e-9).all()
     assert torch.equal(x_adv[:, 1], x[:, 1])
@@ -76,7 +67,7 @@ def test_a_radius_per_feature_is_kept_and_a_feature_without_one_stays(name, shap
 def test_radii_that_follow_the_bounds_are_those_of_rescaled_features(name):
     """An eps of 0.3 of each feature's range is an eps of 0.3 where all range from 0 to 1."""
     model, rescaled, x, y, low, high = setting("table")
-    options = SHORT.get(name, {"steps": 10})
+    options = dict(SHORT.get(name, {"steps": 10}))
     if name in ("bim", "pgd", "mifgsm"):
         options = {**options, "step_size": 0.3}
     if name == "pgd":

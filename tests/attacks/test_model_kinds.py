@@ -9,21 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from helpers.attack_norms import ball_of, norms_of, short
 from helpers.models import conv_model
-from rivals import L1, L2, Linf, UserError, certify, evaluate
+from rivals import L0, L1, L2, Linf, UserError, certify, evaluate
 from rivals.attacks import ATTACKS, apgd, autoattack, fab, freeze, pgd, square
 from rivals.attacks.autoattack import GRADIENT_FREE
 from rivals.attacks.input_checks import OneLogitWarning
-
-SHORT = {
-    "square": {"queries": 10},
-    "square_pgd": {"turns": 2, "queries": 5, "steps": 2},
-    "autoattack": {"version": "swift", "stages": ["pgd", "apgd-t"]},
-    "carlini_wagner": {"steps": 10, "searches": 2},
-    "fgsm": {},
-    "noise": {},
-}
-L2_ONLY = ("deepfool", "carlini_wagner", "ddn")
 
 
 def small_net(classes=5, dtype=torch.float32):
@@ -57,13 +48,13 @@ def test_compiled_kinds_of_a_model_are_attacked_as_the_model(kind):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("norm", [Linf(0.05), L2(0.5), L1(2.0)], ids=str)
+@pytest.mark.parametrize("norm", [Linf(0.05), L2(0.5), L1(2.0), L0(5)], ids=str)
 def test_half_precision_stays_in_ball_and_box(norm, dtype):
     net, x = small_net(dtype=dtype)
     y = net(x).argmax(1)
     for name, attack in ATTACKS.items():
-        if isinstance(norm, L2) or name not in L2_ONLY:
-            x_adv = attack(net, x, y, norm, **SHORT.get(name, {"steps": 3}))
+        if isinstance(norm, norms_of(name)):
+            x_adv = attack(net, x, y, norm, **short(name))
             assert x_adv.dtype == dtype, name
             assert norm.contains(x_adv, x).all(), name
 
@@ -75,7 +66,7 @@ def test_the_attacks_listed_as_gradient_free_are_those_that_take_no_gradient():
     with freeze(net, x) as frozen:
         for name, attack in ATTACKS.items():
             before = frozen.backwards
-            attack(frozen, x, y, L2(0.01), **SHORT.get(name, {"steps": 3}))
+            attack(frozen, x, y, ball_of(name, 0.01), **short(name))
             if frozen.backwards == before:
                 without.add(name)
     assert without == set(GRADIENT_FREE)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import rivals
+from helpers.attack_norms import ball_of, norms_of
 from helpers.models import BALLS, uniform
 from rivals import L2, Linf, evaluate
 from rivals.attacks import ATTACKS, AugmentRanges, augment
@@ -48,6 +49,7 @@ OPTIONS = {
     "square_pgd": {"turns": 1, "queries": 2, "steps": 2},
     "carlini_wagner": {"steps": 4, "searches": 1},
     "autoattack": {"version": "swift", "stages": ["apgd-t"]},
+    "sparse_rs": {"queries": 4},
     "fgsm": {},
     "noise": {},
 }
@@ -80,7 +82,7 @@ def test_every_attack_finds_what_it_finds_without_writing(name, pair):
     if name == "augment":
         attack = lambda model: augment(model, x, y, AugmentRanges(), trials=2)  # noqa: E731
     else:
-        ball = BALLS["L2"] if name in ("carlini_wagner", "ddn") else BALLS["Linf"]
+        ball = BALLS["Linf"] if Linf in norms_of(name) else ball_of(name)
         attack = lambda model: ATTACKS[name](model, x, y, ball, **OPTIONS.get(name, {"steps": 3}))  # noqa: E731
     found, expected = attack(writing), attack(plain)
     assert torch.equal(x, kept)

@@ -24,8 +24,11 @@ from rivals.attacks.fmn import fmn
 from rivals.attacks.frozen_model import FrozenModel, freeze
 from rivals.attacks.mifgsm import mifgsm
 from rivals.attacks.min_norm import MinNormOptions
+from rivals.attacks.pdpgd import pdpgd
 from rivals.attacks.pgd import pgd
 from rivals.attacks.random_baselines import AugmentRanges, augment, noise
+from rivals.attacks.sigma_zero import sigma_zero
+from rivals.attacks.sparse_rs import sparse_rs
 from rivals.attacks.square import square
 from rivals.attacks.square_pgd import square_pgd
 from rivals.base.registry import Registry
@@ -53,8 +56,11 @@ __all__ = [
     "freeze",
     "mifgsm",
     "noise",
+    "pdpgd",
     "pgd",
     "run_ensemble",
+    "sigma_zero",
+    "sparse_rs",
     "square",
     "square_pgd",
 ]

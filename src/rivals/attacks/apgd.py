@@ -11,9 +11,9 @@ from torch import Tensor
 from rivals.attacks.active_batch import ActiveBatch, Rows
 from rivals.attacks.apgd_l1 import APGDL1
 from rivals.attacks.attack_losses import strongest_others
-from rivals.attacks.attack_state import AttackState, CommonOptions, Model, check_at_least, prepare
+from rivals.attacks.attack_state import AttackState, CommonOptions, Model, check_at_least, check_norm, prepare
 from rivals.base.errors import UserError
-from rivals.base.norm_balls import L1, Ball
+from rivals.base.norm_balls import L1, L2, Ball, Linf
 from rivals.base.tensors import batch_view
 
 RHO = 0.75  # Condition 1: more than this share of the steps between two checkpoints must increase the loss
@@ -60,6 +60,7 @@ def apgd(
     Raises:
         UserError: bad input, in one line.
     """
+    check_norm(ball, "apgd", (Linf, L2, L1))
     check_at_least(steps, 1, "steps")
     check_at_least(restarts, 1, "restarts")
     check_at_least(n_targets, 0, "n_targets")

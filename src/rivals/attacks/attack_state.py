@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypedDict
 
@@ -16,7 +16,7 @@ from rivals.attacks.frozen_model import FrozenModel, freeze
 from rivals.attacks.input_checks import check_classes, check_images, check_labels
 from rivals.attacks.model_rng import own_randomness
 from rivals.base.errors import UserError
-from rivals.base.norm_balls import Ball
+from rivals.base.norm_balls import L0, Ball
 from rivals.base.rng import streams
 
 Model = nn.Module | FrozenModel
@@ -211,7 +211,23 @@ def prepare(
         check_classes(y, frozen.classes)
         if targets is not None:
             check_classes(targets, frozen.classes, "targets")
-        yield AttackState(frozen, x, y, targets, loss_fn, batch_size, stop_when_fooled, seed)
+        with frozen.masked(None if ball is None else ball.mask):
+            yield AttackState(frozen, x, y, targets, loss_fn, batch_size, stop_when_fooled, seed)
+
+
+def check_norm(ball: Ball, attack: str, norms: Sequence[type[Ball]]) -> None:
+    """Refuse a ball in a norm that an attack has no algorithm for.
+
+    Raises:
+        UserError: the ball is in none of ``norms``.
+    """
+    if not isinstance(ball, Ball) or isinstance(ball, tuple(norms)):
+        return
+    *most, last = [norm.__name__ for norm in norms]
+    named = f"{', '.join(most)} or {last}" if most else last
+    flags = " or ".join(f"--norm {norm.__name__.lower()}" for norm in norms)
+    others = "sigma_zero, fmn, sparse_rs or pgd" if isinstance(ball, L0) else "fmn or fab"
+    raise UserError(f"{attack} is an attack in {named}, the ball is {ball}: take one in {named} ({flags}), or {others}")
 
 
 def check_at_least(value: float, least: float, name: str) -> None:

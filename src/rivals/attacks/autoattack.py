@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rivals.attacks.apgd import apgd
 from rivals.attacks.attack_losses import margin
-from rivals.attacks.attack_state import Model, prepare
+from rivals.attacks.attack_state import Model, check_norm, prepare
 from rivals.attacks.bim import bim
 from rivals.attacks.carlini_wagner import carlini_wagner
 from rivals.attacks.ddn import ddn
@@ -22,12 +22,15 @@ from rivals.attacks.fgsm import fgsm
 from rivals.attacks.fmn import fmn
 from rivals.attacks.frozen_model import FrozenModel
 from rivals.attacks.mifgsm import mifgsm
+from rivals.attacks.pdpgd import pdpgd
 from rivals.attacks.pgd import pgd
 from rivals.attacks.random_baselines import noise
+from rivals.attacks.sigma_zero import sigma_zero
+from rivals.attacks.sparse_rs import sparse_rs
 from rivals.attacks.square import square
 from rivals.attacks.square_pgd import square_pgd
 from rivals.base.errors import UserError
-from rivals.base.norm_balls import L1, Ball
+from rivals.base.norm_balls import L1, L2, Ball, Linf
 from rivals.base.registry import Registry, unknown
 from rivals.base.rng import derive
 
@@ -55,6 +58,7 @@ def autoattack_stages(version: str, ball: Ball) -> tuple[Stage, ...]:
         raise unknown("version of autoattack", version, VERSIONS)
     if not isinstance(ball, Ball):
         raise UserError(f"the ball is a {type(ball).__name__}: give Linf(8 / 255), L2(0.5) or L1(12.0)")
+    check_norm(ball, "autoattack", (Linf, L2, L1))
     return VERSIONS[version](ball)
 
 
@@ -165,9 +169,12 @@ ATTACKS: Registry[Attack] = Registry(
         "carlini_wagner": carlini_wagner,
         "ddn": ddn,
         "fmn": fmn,
+        "sigma_zero": sigma_zero,
+        "pdpgd": pdpgd,
         "square": square,
         "square_pgd": square_pgd,
+        "sparse_rs": sparse_rs,
         "autoattack": autoattack,
     },
 )
-GRADIENT_FREE = ("noise", "square")  # of these, the attacks that need no gradient
+GRADIENT_FREE = ("noise", "square", "sparse_rs")  # of these, the attacks that need no gradient

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from rivals.attacks.active_batch import Rows
-from rivals.attacks.attack_state import Model, check_at_least
+from rivals.attacks.attack_state import Model, check_at_least, check_norm
 from rivals.attacks.linear_boundary import numerical_margin
-from rivals.attacks.min_norm import MinNormOptions, MinNormSearch, check_norm, min_norm_search
+from rivals.attacks.min_norm import MinNormOptions, MinNormSearch, min_norm_search
 from rivals.base.errors import UserError
-from rivals.base.norm_balls import Ball
+from rivals.base.norm_balls import L2, Ball
 from rivals.base.tensors import batch_view
 
 _INSIDE = 0.99  # the bounds are scaled by this: no finite w reaches them, and near them tanh hardly moves
@@ -59,7 +59,7 @@ def carlini_wagner(
     Raises:
         UserError: bad input, in one line.
     """
-    check_norm(ball, "carlini_wagner")
+    check_norm(ball, "carlini_wagner", (L2,))
     check_at_least(steps, 1, "steps")
     check_at_least(searches, 1, "searches")
     if not (step_size > 0 and weight > 0):
@@ -127,6 +127,7 @@ class _CarliniWagner:
         state, x = self.search.state, rows.x
         tanh = rows.w.tanh()
         rows.x_adv = (self.middle + self.half * tanh).clamp_(*self.search.ball.bounds)
+        rows.x_adv = self.search.ball.keep_mask(rows.x_adv, x)
         leaf, logits = state.frozen.trace(rows.x_adv)
         margins = state.loss(logits, rows)
         rows.fooled = rows.fooled | self.search.keep_best(rows.index, rows.x_adv, logits)

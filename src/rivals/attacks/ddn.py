@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from rivals.attacks.active_batch import Rows
-from rivals.attacks.attack_state import Model, check_at_least
+from rivals.attacks.attack_state import Model, check_at_least, check_norm
 from rivals.attacks.min_norm import (
     MinNormOptions,
     MinNormSearch,
     check_gamma,
-    check_norm,
     cosine_schedule,
     min_norm_search,
 )
@@ -58,7 +57,7 @@ def ddn(
     Raises:
         UserError: bad input, in one line.
     """
-    check_norm(ball, "ddn")
+    check_norm(ball, "ddn", (L2,))
     check_at_least(steps, 1, "steps")
     check_at_least(radius, 0, "a radius")
     check_gamma(gamma)

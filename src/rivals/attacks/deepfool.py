@@ -10,11 +10,11 @@ from torch import Tensor
 
 from rivals.attacks.active_batch import Rows
 from rivals.attacks.attack_losses import strongest_others
-from rivals.attacks.attack_state import Model, check_at_least
+from rivals.attacks.attack_state import Model, check_at_least, check_norm
 from rivals.attacks.linear_boundary import min_norm_step, nearest_boundary
 from rivals.attacks.min_norm import MinNormOptions, MinNormSearch, min_norm_search
 from rivals.base.errors import UserError
-from rivals.base.norm_balls import Ball
+from rivals.base.norm_balls import L1, L2, Ball, Linf
 
 
 def deepfool(
@@ -52,6 +52,7 @@ def deepfool(
     Raises:
         UserError: bad input, in one line.
     """
+    check_norm(ball, "deepfool", (Linf, L2, L1))
     check_at_least(steps, 1, "steps")
     check_at_least(overshoot, 0, "an overshoot")
     check_at_least(classes, 2, "classes")

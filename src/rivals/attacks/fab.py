@@ -11,11 +11,11 @@ from torch import Tensor
 
 from rivals.attacks.active_batch import Rows
 from rivals.attacks.attack_losses import strongest_others
-from rivals.attacks.attack_state import Model, check_at_least
+from rivals.attacks.attack_state import Model, check_at_least, check_norm
 from rivals.attacks.linear_boundary import class_pair, min_norm_step, nearest_boundary
 from rivals.attacks.min_norm import MinNormOptions, MinNormSearch, min_norm_search
 from rivals.base.errors import UserError
-from rivals.base.norm_balls import Ball
+from rivals.base.norm_balls import L1, L2, Ball, Linf
 from rivals.base.tensors import batch_view
 
 
@@ -65,6 +65,7 @@ def fab(
     Raises:
         UserError: bad input, in one line.
     """
+    check_norm(ball, "fab", (Linf, L2, L1))
     check_at_least(steps, 1, "steps")
     check_at_least(restarts, 1, "restarts")
     check_at_least(n_targets, 0, "n_targets")
@@ -147,7 +148,7 @@ class _FAB:
         sizes = (_norm(ball, d_i), _norm(ball, d_x))
         alpha = batch_view((sizes[0] / (sizes[0] + sizes[1])).clamp_max(self.alpha_max), x)
         x_next = (1 - alpha) * (rows.x_adv + self.eta * d_i) + alpha * (x + self.eta * d_x)
-        x_next = x_next.clamp_(*ball.bounds)
+        x_next = ball.keep_mask(x_next.clamp_(*ball.bounds), x)
 
         # The backward step from an adversarial iterate toward x (eq. 11)
         adversarial = self.search.keep_best(rows.index, x_next, frozen.logits(x_next))

@@ -1,4 +1,4 @@
-"""FMN, the fast minimum-norm attack in Linf, L2 and L1 (Pintor et al. 2021, Alg. 1)."""
+"""FMN, the fast minimum-norm attack in Linf, L2, L1 and L0 (Pintor et al. 2021, Alg. 1)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rivals.attacks.active_batch import Rows
 from rivals.attacks.attack_state import Model, check_at_least
 from rivals.attacks.linear_boundary import numerical_margin
 from rivals.attacks.min_norm import MinNormOptions, MinNormSearch, check_gamma, cosine_schedule, min_norm_search
-from rivals.base.norm_balls import L2, Ball
+from rivals.base.norm_balls import L0, L2, Ball
 from rivals.base.tensors import batch_view
 
 # Where the first radius ends, in shares of the way to the linearized boundary: exactly on it, rounding would decide.
@@ -31,13 +31,13 @@ def fmn(
     gamma: float = 0.05,
     **options: Unpack[MinNormOptions],
 ) -> Tensor:
-    """Fast minimum-norm attack (Pintor et al. 2021, Alg. 1): a nearest adversarial example in Linf, L2 or L1.
+    """Fast minimum-norm attack (Pintor et al. 2021, Alg. 1): a nearest adversarial example in any norm.
 
     The perturbation takes a step along the gradient of the margin and is projected onto a ball (and, here, the box:
     exactly). Until an iterate is adversarial, the ball reaches to where the linearized margin is 0. From then on its
     radius is cut by a share if the iterate before was adversarial, but to no more than the best distance, and else
     raised by it. The share falls from ``gamma`` to 0 and the step size from ``step_size`` to a hundredth of it along
-    half a cosine.
+    half a cosine. In L0 the radius starts at 1 and changes by 1 at least.
 
     Args:
         model: An ``nn.Module`` from images (n, ...) to logits (n, K), or a :class:`FrozenModel`.
@@ -94,19 +94,25 @@ class _FMN:
         if bool(over.all()):  # the last gradient would go unused
             return over
         gradient, margins = search.state.frozen.gradient(margins, leaf), margins.detach() - numerical_margin(logits)
-        # Alg. 1, lines 6 to 12: the radius. Not adversarial yet: |delta| + |margin| / |gradient|_q
-        scaled = gradient if ball.scale is None else gradient * ball.scale
-        gradient_norm = torch.linalg.vector_norm(scaled.flatten(1), self.dual_p, dim=1)
-        best, gamma = search.distances[rows.index], self.gamma[rows.k]
-        linear = ball.distance(rows.x_adv, rows.x) - margins / gradient_norm.clamp_min(torch.finfo(margins.dtype).tiny)
-        linear = (linear * OVERSHOOT).clamp_max(_box_diameter(ball, leaf))
-        raised = torch.where(best.isinf(), linear, rows.eps * (1 + gamma))
-        rows.eps = torch.where(adversarial, torch.minimum(rows.eps * (1 - gamma), best), raised)
+        rows.eps = self._radius(rows, gradient, margins, adversarial)
         # Alg. 1, lines 13 to 15: the step alpha * g / |g|_2 and the projection
         moved = rows.x_adv + batch_view(self.alpha[rows.k], leaf) * L2(0.0).steepest_direction(gradient)
         rows.x_adv = ball.with_eps(rows.eps).project(moved, rows.x)
         rows.k = rows.k + 1
         return over
+
+    def _radius(self, rows: _FMNRows, gradient: Tensor, margins: Tensor, adversarial: Tensor) -> Tensor:
+        """Alg. 1, lines 6 to 12. Not adversarial yet: |delta| + |margin| / |gradient|_q."""
+        ball, best, gamma = self.search.ball, self.search.distances[rows.index], self.gamma[rows.k]
+        if isinstance(ball, L0):
+            cut = torch.minimum(torch.minimum(rows.eps - 1, (rows.eps * (1 - gamma)).floor()), best).clamp_min(0)
+            return torch.where(adversarial, cut, torch.maximum(rows.eps + 1, (rows.eps * (1 + gamma)).floor()))
+        scaled = gradient if ball.scale is None else gradient * ball.scale
+        gradient_norm = torch.linalg.vector_norm(scaled.flatten(1), self.dual_p, dim=1)
+        linear = ball.distance(rows.x_adv, rows.x) - margins / gradient_norm.clamp_min(torch.finfo(margins.dtype).tiny)
+        linear = (linear * OVERSHOOT).clamp_max(_box_diameter(ball, rows.x))
+        raised = torch.where(best.isinf(), linear, rows.eps * (1 + gamma))
+        return torch.where(adversarial, torch.minimum(rows.eps * (1 - gamma), best), raised)
 
 
 def _box_diameter(ball: Ball, x: Tensor) -> float:

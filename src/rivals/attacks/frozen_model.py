@@ -53,6 +53,7 @@ class FrozenModel:
         self.forwards = 0
         self.backwards = 0
         self.passes = 1
+        self._mask: Tensor | None = None
         self._traced: tuple[Tensor | None, list[Tensor]] = (None, [])
 
     def logits(self, x: Tensor) -> Tensor:
@@ -99,7 +100,16 @@ class FrozenModel:
         (gradient,) = torch.autograd.grad(values, leaf, ones, retain_graph=retain_graph, allow_unused=True)
         if gradient is None:
             raise _no_gradient()
-        return gradient
+        return gradient if self._mask is None else gradient * self._mask
+
+    @contextlib.contextmanager
+    def masked(self, mask: Tensor | None) -> Iterator[None]:
+        """Inside, gradients are 0 outside the mask, which broadcasts with one image, so that attacks stay inside."""
+        self._mask, before = mask, self._mask
+        try:
+            yield
+        finally:
+            self._mask = before
 
     def _to_memory_format(self, x: Tensor) -> Tensor:
         return x.contiguous(memory_format=torch.channels_last) if self.channels_last else x

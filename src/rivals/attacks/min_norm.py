@@ -22,8 +22,9 @@ from rivals.attacks.active_batch import ActiveBatch, Rows
 from rivals.attacks.attack_losses import margin, strongest_others
 from rivals.attacks.attack_state import AttackState, Model, check_at_least, prepare
 from rivals.attacks.linear_boundary import class_pair, min_norm_step, nearest_boundary, numerical_margin
+from rivals.attacks.sparse_refinement import SparseRefinement
 from rivals.base.errors import UserError
-from rivals.base.norm_balls import L2, Ball
+from rivals.base.norm_balls import L0, Ball
 from rivals.base.tensors import batch_view
 
 R = TypeVar("R", bound=Rows)
@@ -123,12 +124,18 @@ class MinNormSearch:
             stop_within: Do not refine those that lie within the ball already.
         """
         indices = ((self.distances > 0) & self.distances.isfinite()).nonzero()[:, 0]
+        if isinstance(self.ball, L0):
+            SparseRefinement(self, self.ball).run(indices, stop_within=stop_within)
+            return self._those_within()
         self._refine(indices, stop_within)
         if stop_within:
             indices = indices[~self.within(indices)]
         if self.refine_steps and self.state.targets is None and len(indices):
             batches = torch.split(indices, self.state.batch_size)
             self._refine(torch.cat([some[self._probe_boundaries(some)] for some in batches]), stop_within)
+        return self._those_within()
+
+    def _those_within(self) -> Tensor:
         counts = batch_view(self.distances <= self.radii, self.best)
         return torch.where(counts, self.best, self.state.x)
 
@@ -295,13 +302,3 @@ def check_gamma(gamma: float) -> None:
     """
     if not 0 <= gamma < 1:
         raise UserError(f"a gamma of {gamma:g} is not a share of the radius: take 0 or more, below 1")
-
-
-def check_norm(ball: Ball, attack: str) -> None:
-    """Refuse another norm than L2.
-
-    Raises:
-        UserError: the ball is not L2.
-    """
-    if isinstance(ball, Ball) and not isinstance(ball, L2):
-        raise UserError(f"{attack} is an attack in L2, the ball is {ball}: take one in L2 (--norm l2), or fmn or fab")

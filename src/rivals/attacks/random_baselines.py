@@ -20,6 +20,7 @@ from rivals.base.errors import UserError
 from rivals.base.norm_balls import Ball
 from rivals.base.registry import unknown
 from rivals.base.rng import draw_per_image
+from rivals.base.tensors import batch_view
 
 _Sampler = Callable[[Tensor, Sequence[Generator]], Tensor]
 
@@ -42,7 +43,7 @@ def noise(
         y: Labels (n,).
         ball: The threat model.
         kind: ``uniform`` in the ball, or ``gaussian`` with a standard deviation of ``eps / D^(1/p)`` for images of D
-            values (eps in Linf, about the length eps in L2), projected to ball and box.
+            values (eps in Linf, about the length eps in L2; 1 in L0), projected to ball and box.
         trials: Samples for an image that is still classified correctly.
         options: See :class:`CommonOptions`.
 
@@ -57,13 +58,14 @@ def noise(
         raise unknown("kind of noise", kind, ("uniform", "gaussian"))
     with prepare(model, x, y, ball, **options) as state:
         radii = ball.radii(state.x)
-        spread = math.prod(x.shape[1:]) ** (-1 / ball.p)
+        # In L0 the box alone bounds the values.
+        spread = radii * math.prod(x.shape[1:]) ** (-1 / ball.p) if ball.p else torch.ones_like(radii)
 
         def sample(indices: Tensor, generators: Sequence[Generator]) -> Tensor:
             original, own = state.x[indices], ball.with_eps(radii[indices])
             if kind == "uniform":
                 return own.sample(original, generators)
-            deviation = (radii[indices] * spread).view(-1, *[1] * (original.ndim - 1))
+            deviation = batch_view(spread[indices], original)
             return own.project(original + deviation * draw_per_image(torch.randn, original, generators), original)
 
         return _best_of(state, trials, f"noise {kind}", sample)

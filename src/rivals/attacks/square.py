@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from rivals.attacks.active_batch import ActiveBatch, Rows
-from rivals.attacks.attack_state import AttackState, CommonOptions, Model, check_at_least, prepare
-from rivals.base.norm_balls import L1, Ball, Linf
+from rivals.attacks.attack_state import AttackState, CommonOptions, Model, check_at_least, check_norm, prepare
+from rivals.base.norm_balls import L1, L2, Ball, Linf
 from rivals.base.rng import draw_per_image
 
 _QUERIES = 5000  # AutoAttack's, which cuts the paper's schedule for 10,000 there instead of compressing it
@@ -61,6 +61,7 @@ def square(
     Raises:
         UserError: bad input, in one line.
     """
+    check_norm(ball, "square", (Linf, L2, L1))
     check_at_least(queries, 1, "queries")
     options.setdefault("loss", "margin")
     with prepare(model, x, y, ball, **options) as state:
@@ -78,6 +79,25 @@ def as_images(x: Tensor) -> Tensor:
     if x.ndim == 3:
         return x[:, :, None]
     return x if x.ndim == 4 else x.flatten(1)[:, None, None]
+
+
+class RandomRows(Protocol):
+    """Rows with uniform numbers in [0, 1) for a block of proposals (b, block, n_random)."""
+
+    index: Tensor
+    x: Tensor
+    u: Tensor
+
+
+def random_block(state: AttackState, rows: RandomRows, made: Tensor, attack: str) -> Tensor:
+    """The numbers (b, n_random) for the proposals by number (b,), after a new block is drawn where one begins."""
+    position = made % rows.u.shape[1]
+    exhausted = (position == 0).nonzero()[:, 0]
+    if len(exhausted):
+        # The block's number stands in for the trial, so that its random numbers depend on the image and k alone.
+        generators = state.generators(rows.index[exhausted], made[exhausted] // rows.u.shape[1], attack)
+        rows.u[exhausted] = draw_per_image(torch.rand, rows.x[exhausted], generators, size=tuple(rows.u.shape[1:]))
+    return rows.u[torch.arange(len(position), device=position.device), position]
 
 
 def cover(queries: int) -> Tensor:
@@ -156,14 +176,8 @@ class _Square:
         over = (rows.k == self.queries) | (adversarial & state.stop)
         if bool(over.all()):  # the last proposals would go unused
             return over
-        position = rows.k % _BLOCK
-        exhausted = (position == 0).nonzero()[:, 0]
-        if len(exhausted):
-            # The block's number stands in for the trial, so that its random numbers depend on the image and k alone.
-            generators = state.generators(rows.index[exhausted], rows.k[exhausted] // _BLOCK, "square")
-            rows.u[exhausted] = draw_per_image(torch.rand, rows.x[exhausted], generators, size=tuple(rows.u.shape[1:]))
         # Alg. 1, lines 3 to 5: the next proposal, in ball and box
-        u = rows.u[torch.arange(len(rows), device=position.device), position]
+        u = random_block(state, rows, rows.k, "square")
         rows.proposal = self.windows.propose(rows, self.ball.with_eps(rows.eps), u)
         rows.k = rows.k + 1
         return over

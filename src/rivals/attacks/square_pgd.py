@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from rivals.attacks.attack_losses import margin
-from rivals.attacks.attack_state import AttackState, CommonOptions, Model, check_at_least, prepare
+from rivals.attacks.attack_state import AttackState, CommonOptions, Model, check_at_least, check_norm, prepare
 from rivals.attacks.pgd import pgd
 from rivals.attacks.square import square
-from rivals.base.norm_balls import Ball
+from rivals.base.norm_balls import L1, L2, Ball, Linf
 from rivals.base.rng import derive
 
 NEAR, NEARER = 0.5, 0.2  # another turn pays if the margin is down to this share of the clean one, early and late,
@@ -59,6 +59,7 @@ def square_pgd(
     Raises:
         UserError: bad input, in one line.
     """
+    check_norm(ball, "square_pgd", (Linf, L2, L1))
     for value, name in ((turns, "turns"), (queries, "queries"), (steps, "steps")):
         check_at_least(value, 1, name)
     options["loss"] = "margin"

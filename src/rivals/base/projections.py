@@ -95,6 +95,32 @@ def project_l1(v: Tensor, x: Tensor, eps: Tensor, bounds: Bounds) -> Tensor:
     return torch.where(batch_view(inside, x), clipped, (x + change.sign() * shrunk).clamp_(*bounds))
 
 
+def project_l0(v: Tensor, x: Tensor, k: Tensor, bounds: Bounds, *, pixels: bool) -> Tensor:
+    """``clip(v)`` in the k components, or pixels, that gain most by it, and x elsewhere.
+
+    A component that may change goes to ``c = clip(v)``, which takes ``(v - x)^2 - (v - c)^2`` off the squared distance;
+    components do not interact, so the largest k of these gains are the best choice.
+    """
+    clipped = v.clamp(*bounds)
+    gain = (v - x).square() - (v - clipped).square()
+    return torch.where(largest_components(gain, k, pixels=pixels), clipped, x)
+
+
+def largest_components(scores: Tensor, k: Tensor, *, pixels: bool) -> Tensor:
+    """Where the k (n,) largest positive scores of each image are, a bool tensor like ``scores`` (n, ...).
+
+    With ``pixels`` those of the k positions with the largest sum over channels, in all channels.
+    """
+    summed = scores.sum(1, keepdim=True) if pixels else scores
+    flat = summed.flatten(1)
+    k = k.round().long().clamp(0, flat.shape[1])
+    count = int(k.max()) if len(k) else 0
+    top = flat.topk(count, dim=1)
+    wanted = (torch.arange(count, device=flat.device) < k[:, None]) & (top.values > 0)
+    chosen = torch.zeros_like(flat, dtype=torch.bool).scatter_(1, top.indices, wanted)
+    return chosen.view_as(summed).expand_as(scores)
+
+
 def headroom(x: Tensor, direction: Tensor, bounds: Bounds) -> Tensor:
     """How far each coordinate can move along the sign of ``direction`` before it leaves the box, (n, D)."""
     # high - x where the sign is 1, x - low where it is -1; selection by a mask takes ten times as long.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rivals.base.eps import describe_eps
-from rivals.base.norm_balls import L1, L2, Ball
+from rivals.base.norm_balls import L0, L1, L2, Ball
 
 Targets = Tensor | None  # the classes to be predicted in a targeted attack (n,), or None for an untargeted one
 Attack = Callable[[Tensor, Tensor, Ball, Targets], Tensor]  # images, labels, ball, targets -> adversarial examples
@@ -254,10 +254,13 @@ def significantly_more(one: Tensor, other: Tensor) -> bool:
 def full_range(ball: Ball, x: Tensor) -> float:
     """The radius at which the ball around any image contains the whole range of images."""
     low, high = ball.bounds
+    if isinstance(ball, L0):
+        return float(ball.dimensions(x))
     if ball.per_feature:
         side = torch.as_tensor(high - low).to(x).expand(1, *x.shape[1:])
         if ball.scale is not None:  # features that must not change do not count
             side = side * (ball.scale > 0)
+        side = ball.on_mask(side)
         return float(ball.distance(side, torch.zeros_like(side)))
     size = math.prod(x.shape[1:])
     return float(high - low) * (size if isinstance(ball, L1) else math.sqrt(size) if isinstance(ball, L2) else 1.0)

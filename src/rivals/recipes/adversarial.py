@@ -13,7 +13,7 @@ from rivals.base.registry import Registry, unknown
 from rivals.base.schedules import Schedule
 from rivals.recipes.base import check_range, flag
 from rivals.recipes.classifiers import ClassifierConfig
-from rivals.recipes.options import NORMS
+from rivals.recipes.options import DENSE_NORMS
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ class HardenConfig(ClassifierConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         METHODS[self.method]
-        if self.norm not in NORMS:
-            raise unknown("norm", self.norm, NORMS)
+        if self.norm not in DENSE_NORMS:
+            raise unknown("norm", self.norm, DENSE_NORMS)
         for name, least, most in (
             ("eps_warmup", 0, 1),
             ("adversarial_weight", 0.01, 1),

@@ -11,7 +11,8 @@ from rivals.base.registry import unknown
 from rivals.base.seeds import parse_seeds
 from rivals.recipes.base import Settings, check_range, flag
 
-NORMS = ("linf", "l2", "l1")
+DENSE_NORMS = ("linf", "l2", "l1")
+NORMS = (*DENSE_NORMS, "l0")
 EOT_AVERAGES = ("logits", "losses")
 SAVE_FORMATS = ("npz", "png", "none")
 REDUCTIONS = ("tree", "ring")
@@ -121,7 +122,9 @@ class AttackConfig(EvalConfig):
     """How a classifier is attacked."""
 
     norm: str = "linf"
-    """Norm of the ball around each image: linf, l2 or l1."""
+    """Norm of the ball around each image: linf, l2, l1 or l0 (how many values change, as --eps 10)."""
+    pixels: bool = False
+    """In l0, count changed pixels instead of values: all channels of a pixel change at the price of one."""
     eps: str = "8/255"
     """Radius of the ball, for images in [0, 1], such as 8/255; several, such as 0,1/255,2/255, give a curve."""
     attack: str = "autoattack"
@@ -152,8 +155,14 @@ class AttackConfig(EvalConfig):
             raise unknown("average of --eot", self.eot_average, EOT_AVERAGES)
         if self.eot == 1 and self.eot_average != "logits":
             raise UserError(f"--eot-average {self.eot_average} averages nothing over one forward pass: add --eot 20")
+        if self.pixels and self.norm != "l0":
+            raise UserError(f"--pixels counts in l0, and the norm is {self.norm}: leave --pixels out, or add --norm l0")
         for word in self.eps.split(","):
-            parse_eps(word)
+            eps = parse_eps(word)
+            if self.norm == "l0" and eps != round(eps):
+                raise UserError(
+                    f"an l0 eps of {word.strip()} is no whole number: say how many may change, such as --eps 10"
+                )
 
 
 @dataclass(frozen=True)

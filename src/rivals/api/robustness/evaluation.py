@@ -72,7 +72,7 @@ def attack(
     if data is None:
         raise UserError("no data were named: give a data set's name, a folder or a zip")
     radii = read_radii(config.eps)
-    ball, notes = ball_for(config.norm, radii[-1]), Notes(quiet or not processes.first)
+    ball, notes = ball_for(config.norm, radii[-1], pixels=config.pixels), Notes(quiet or not processes.first)
     stages = read_attack(config.attack, ball)
     with processes.one_per_node_first():
         target = Target.load(model, data, ball.bounds, config, options, device=device, notes=notes)
@@ -113,7 +113,7 @@ def evaluate(
         data: A name, folder or zip; a :class:`rivals.ImageSet`; a ``Dataset`` or ``DataLoader`` of PyTorch, which is
             read into memory, of pairs or of dictionaries (see :mod:`rivals.api.robustness.torch_data`); or tensors
             (images, labels), with a third for targets (n,).
-        ball: The norm and the largest radius: ``Linf(8 / 255)``, ``L2(0.5)``, ``L1(12.0)``.
+        ball: The norm and the largest radius: ``Linf(8 / 255)``, ``L2(0.5)``, ``L1(12.0)``, ``L0(10)``.
         attack: Names in order, as ``"autoattack"`` or ``"pgd(steps=100),square"``, or a function
             ``(model, x, y, ball, *, seed, batch_size, targets)``.
         curve: Smaller radii to report as well.
@@ -133,12 +133,14 @@ def evaluate(
         Interrupted: stopped after saving; only with ``out``.
     """
     from rivals.api.robustness.evaluator import Evaluator
+    from rivals.base.norm_balls import L0
 
     radii = _radii(ball, curve)
     name, stages = named_stages(attack, ball)
     if settings.get("target") is not None:
         settings["target"] = str(settings["target"])
     given = {**settings, "norm": type(ball).__name__.lower(), "eps": write_radii(radii), "attack": name}
+    given |= {"pixels": True} if isinstance(ball, L0) and ball.pixels else {}
     processes = launcher.current()
     with processes.together():
         resume = resumes(resume, out)
@@ -188,7 +190,8 @@ def _check_fit(config: AttackConfig, ball: Ball, target: Target) -> None:
     eps = float(ball.eps)
     full = full_range(ball, one)
     if eps > full * (1 + 1e-6):
-        hint = f": did you mean {eps:g}/255?" if eps / 255 <= full else f": take less than {full:.4g}"
+        shown = eps / 255 <= full and ball.p > 0
+        hint = f": did you mean {eps:g}/255?" if shown else f": take less than {full:.4g}"
         size = " x ".join(map(str, shape))
         norm = type(ball).__name__
         text = describe_eps(f"{eps:g}", ball.scale is not None)

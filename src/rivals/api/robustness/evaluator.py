@@ -21,7 +21,7 @@ from rivals.attacks.input_checks import ONE_LOGIT
 from rivals.attacks.model_rng import own_randomness
 from rivals.base import devices
 from rivals.base.errors import Interrupted, ProcessLost
-from rivals.base.norm_balls import Ball
+from rivals.base.norm_balls import L0, Ball
 from rivals.base.process_group import ProcessGroup
 from rivals.base.rng import derive
 from rivals.base.run_folder import Record, Run
@@ -144,7 +144,7 @@ class Evaluator:
         else:
             for text in probe["notes"]:
                 self.notes(text)
-        loop.stages = stages_for(probe["gradient"], self.stages)
+        loop.stages = stages_for(probe["gradient"], self.stages, self.ball)
         for alarm in probe["alarms"]:
             bar.print(f"{alarm['message']}: {alarm['remedy']}")
         if folder is not None and self.processes.first:
@@ -264,6 +264,7 @@ class Evaluator:
             "target": self.config.target if self.target.data.targets is not None else None,
             "stages": [stage.name for stage in loop.stages],
             "norm": type(self.ball).__name__,
+            "pixels": isinstance(self.ball, L0) and self.ball.pixels,
             "eps": self.radii,
             "bounds": [torch.as_tensor(bound).tolist() for bound in self.ball.bounds],
             "eps_scale": None if self.ball.scale is None else self.ball.scale.tolist(),

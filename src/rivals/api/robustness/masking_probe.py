@@ -20,7 +20,7 @@ from rivals.attacks.input_checks import NoGradientError
 from rivals.attacks.model_rng import own_randomness
 from rivals.base.devices import is_out_of_memory
 from rivals.base.errors import UserError
-from rivals.base.norm_balls import Ball
+from rivals.base.norm_balls import L0, Ball
 from rivals.base.rng import derive, draw_per_image, streams
 from rivals.base.run_folder import Record
 from rivals.metrics import gradient_masking
@@ -64,7 +64,7 @@ def probe_masking(loop: AttackLoop, notes: Notes, probabilities: bool) -> Record
         record["gradient"] = "none"
     elif bool(gradient_masking.zero_gradient(gradient).all()):
         record["gradient"] = "zero"
-    stages = stages_for(record["gradient"], loop.stages)
+    stages = stages_for(record["gradient"], loop.stages, loop.ball)
     names = ", ".join(stage.name for stage in stages if is_gradient_free(stage))
     if record["gradient"] == "none":
         notes(f"no image has a gradient to follow, so only gradient-free attacks are used: {names}")
@@ -86,19 +86,26 @@ def probe_masking(loop: AttackLoop, notes: Notes, probabilities: bool) -> Record
     return record
 
 
-def stages_for(gradient: str, stages: Sequence[Stage]) -> tuple[Stage, ...]:
+def stages_for(gradient: str, stages: Sequence[Stage], ball: Ball) -> tuple[Stage, ...]:
     """The stages of an ensemble that suit the model's gradient.
 
     Args:
         gradient: ``usable``; ``zero`` where attacks begin, which says nothing of where they pass: a gradient-free stage
             is added, if there is none; or ``none`` anywhere: only gradient-free stages are of use.
         stages: As asked for.
+        ball: Its norm says which gradient-free attack there is.
     """
     free = tuple(stage for stage in stages if is_gradient_free(stage))
     if gradient == "usable" or (gradient == "zero" and free):
         return tuple(stages)
-    added = Stage("square", ATTACKS["square"])
+    name = _gradient_free(ball)
+    added = Stage(name, ATTACKS[name])
     return (*stages, added) if gradient == "zero" else free or (added,)
+
+
+def _gradient_free(ball: Ball) -> str:
+    """The gradient-free attack in a norm."""
+    return "sparse_rs" if isinstance(ball, L0) else "square"
 
 
 def _input_gradient(loop: AttackLoop, x: Tensor, y: Tensor, targets: Tensor | None) -> Tensor | None:
@@ -153,20 +160,24 @@ def _probe(loop: AttackLoop, x: Tensor, y: Tensor, targets: Tensor | None, gradi
     seed, size, models = loop.config.seed, loop.config.batch_size, loop.models
     eps = torch.tensor(loop.radii[-1], dtype=x.dtype, device=x.device)
     ball = loop.ball.with_eps(eps)
-    # Of the length of SMOOTHING eps in L2 and L1, of that deviation in Linf.
-    deviation = SMOOTHING * float(eps) * x[0].numel() ** (-1 / ball.p)
+    # Of the length of SMOOTHING eps in L2, L1 and, as if values changed by the full range, in L0; of that deviation in
+    # Linf.
+    sparse = isinstance(ball, L0)
+    deviation = SMOOTHING * float(eps) * x[0].numel() ** (-1 / (ball.p or 1))
     frozen = models.attacked
     smoothed = FrozenModel(
         _Smoothed(frozen.run, deviation, ball.bounds), frozen.classes, folded=False, channels_last=frozen.channels_last
     )
-    dlr = {"steps": STEPS, "loss": "dlr", "n_targets": TARGETS if targets is None else 0}
+    dlr: dict[str, Any] = {"steps": STEPS, "loss": "dlr"}
+    if not sparse:
+        dlr["n_targets"] = TARGETS if targets is None else 0
     budgets: dict[str, tuple[str, FrozenModel, dict[str, Any]]] = {
         gradient_masking.MULTI_STEP: ("pgd", frozen, {"steps": STEPS}),
         gradient_masking.ONE_STEP: ("fgsm", frozen, {}),
         gradient_masking.NOISE: ("noise", frozen, {"trials": TRIALS}),
-        gradient_masking.GRADIENT_FREE: ("square", frozen, {"queries": QUERIES}),
+        gradient_masking.GRADIENT_FREE: (_gradient_free(ball), frozen, {"queries": QUERIES}),
         gradient_masking.MARGIN: ("pgd", frozen, {"steps": STEPS, "loss": "margin"}),
-        gradient_masking.DLR: ("apgd", frozen, dlr),
+        gradient_masking.DLR: ("pgd" if sparse else "apgd", frozen, dlr),
         gradient_masking.SMOOTHED: (
             "pgd",
             smoothed,

@@ -205,11 +205,12 @@ def comparison(histories: Sequence[History], names: Sequence[str]) -> Html:
 
 def _ball_name(history: History) -> str:
     config = history.section("config")
-    norm = {"linf": "Linf", "l2": "L2", "l1": "L1"}.get(str(config.get("norm")), "")
+    norm = {"linf": "Linf", "l2": "L2", "l1": "L1", "l0": "L0"}.get(str(config.get("norm")), "")
+    unit = " pixels" if config.get("pixels") is True else ""
     radii = get_object(history.section("results"), "protocol").get("eps")
     largest = finite(radii[-1]) if isinstance(radii, list) and radii else None
     eps = str(config.get("eps", "")).rpartition(",")[2] if largest is None else format_eps(largest)
-    return f"{norm} {describe_eps(eps, _per_feature(history))}".strip()
+    return f"{norm} {describe_eps(eps, _per_feature(history))}{unit}".strip()
 
 
 def _per_feature(history: History) -> bool:

@@ -200,3 +200,32 @@ def test_a_target_is_a_class_by_name_or_number(run_rivals, place):
     by_number = json.loads(run_rivals(*words, "--target", "0").out)
     assert by_number["robust"] == by_name["robust"]
     assert "unknown target class 'cows'" in assert_refused(run_rivals(*words, "--target", "cows"))
+
+
+def test_l0_counts_values_or_pixels_and_says_so(run_rivals, place):
+    words = ("attack", place / "classifier.safetensors", place / "photos", "--norm", "l0", "-n", "12", "--quiet")
+    status, out, err = run_rivals(
+        *words, "--eps", "2,6", "--pixels", "--attack", "sigma_zero(steps=5),sparse_rs(queries=20)", "--json"
+    )
+    assert status == 0, err
+    result = json.loads(out)
+    assert (result["protocol"]["norm"], result["protocol"]["pixels"], result["protocol"]["eps"]) == ("L0", True, [2, 6])
+    saved = np.load(Path(result["run"]) / "adversarial.npz")
+    x = np.stack([np.asarray(Image.open(path)) for path in sorted((place / "photos").rglob("*.png"))])
+    changed = (saved["x_adv"] != x.transpose(0, 3, 1, 2)[saved["index"]].astype(np.float32) / 255).any(1)
+    assert len(changed)
+    assert (changed.sum((1, 2)) <= saved["eps"]).all()
+    assert "L0 6 pixels" in (Path(result["run"]) / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (("--norm", "l0", "--eps", "2.5"), ("eps of 2.5 is no whole number", "--eps 10")),
+        (("--norm", "l0", "--eps", "5"), ("autoattack is an attack in Linf, L2 or L1", "sigma_zero")),
+        (("--pixels",), ("--pixels counts in l0", "the norm is linf")),
+        (("--norm", "l0", "--eps", "9999", "--attack", "fgsm"), ("wider than all images", "768", "take less")),
+    ],
+)
+def test_l0_refuses_in_one_line(run_rivals, place, words, parts):
+    assert_refused(run_rivals("attack", place / "classifier.safetensors", place / "photos", *words), *parts)

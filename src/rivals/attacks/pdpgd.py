@@ -152,11 +152,13 @@ def _l2(r: Tensor, root: Tensor, mu: Tensor) -> Tensor:
     Where it is not 0, ``z_i = a_i t / (root_i t + mu)`` with ``a_i = root_i r_i`` and the t = |z| for which
     ``w = a / (root t + mu)`` has norm 1. ``1 / |w|`` is nearly linear in t, so Newton's method on it takes few steps.
     """
-    a, h, weight = (root * r).flatten(1), root.flatten(1), mu.flatten(1)
-    t, largest = torch.zeros_like(weight), math.sqrt(torch.finfo(r.dtype).max)
+    # In single precision at least: in half precision, quotients overflow.
+    precise = torch.promote_types(r.dtype, torch.float32)
+    a, h, weight = (values.to(precise).flatten(1) for values in (root * r, root, mu))
+    t, largest = torch.zeros_like(weight), math.sqrt(torch.finfo(precise).max)
     for _ in range(NEWTON_STEPS):
         w = a / (h * t + weight)
-        size = w.norm(dim=1, keepdim=True).clamp_min(torch.finfo(r.dtype).tiny)
+        size = w.norm(dim=1, keepdim=True).clamp_min(torch.finfo(precise).tiny)
         slope = (w.square() * h / (h * t + weight)).sum(1, keepdim=True) / size**3
-        t = (t + (1 - 1 / size) / slope.clamp_min(torch.finfo(r.dtype).tiny)).clamp_(0, largest)
-    return (a * t / (h * t + weight)).view_as(r)
+        t = (t + (1 - 1 / size) / slope.clamp_min(torch.finfo(precise).tiny)).clamp_(0, largest)
+    return (a * t / (h * t + weight)).view_as(r).to(r.dtype)

@@ -135,4 +135,5 @@ class _SigmaZero:
         """The gradient of the approximation of the L0 norm, ``sum s / (s + sigma)`` with ``s = d^2``, over d."""
         squares = delta.square()
         squares = squares.sum(1, keepdim=True) if self.pixels else squares
-        return 2 * self.sigma * delta / (squares + self.sigma).square() / squares[0].numel() / self.range
+        slope: Tensor = 2 * self.sigma * delta / (squares + self.sigma).square() / self.range
+        return slope / squares[0].numel()

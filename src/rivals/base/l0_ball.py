@@ -90,7 +90,8 @@ class L0(Ball):
         """The largest component moves across the box times the length's share of eps; the projection then selects."""
         low, high = self.bounds
         share = lengths / self.radii(x_adv).clamp_min(1)
-        return x_adv + batch_view(share, x_adv) * (high - low) * self.steepest_direction(gradient)
+        move: Tensor = batch_view(share, x_adv) * (high - low) * self.steepest_direction(gradient)
+        return x_adv + move
 
     def sample(self, x: Tensor, generators: Sequence[Generator]) -> Tensor:
         # Components, or pixels, drawn uniformly; in each, a value drawn uniformly from the box.

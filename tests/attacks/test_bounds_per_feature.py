@@ -8,7 +8,7 @@ import rivals
 from helpers.attack_norms import SHORT, norms_of, short
 from helpers.models import linear_model, uniform
 from helpers.refusals import named
-from rivals import L0, L1, L2, Linf, evaluate
+from rivals import L0, L2, Linf, evaluate
 from rivals.attacks import ATTACKS, freeze
 from rivals.reports.formatting import format_eps
 

@@ -99,9 +99,7 @@ class _PDPGDRows(Rows):
 class _PDPGD:
     """Alg. 1 on an active batch."""
 
-    def __init__(
-        self, search: MinNormSearch, steps: int, primal: Tensor, dual: Tensor, box: float | Tensor
-    ) -> None:
+    def __init__(self, search: MinNormSearch, steps: int, primal: Tensor, dual: Tensor, box: float | Tensor) -> None:
         self.search = search
         self.steps = steps
         self.primal = primal

@@ -9,23 +9,34 @@ takes, by bisection. While that gains, it is repeated. On a linear model with tw
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from rivals.attacks.attack_state import AttackState
 from rivals.attacks.linear_boundary import class_pair, numerical_margin
 from rivals.base.l0_ball import L0
 from rivals.base.projections import headroom
 
-if TYPE_CHECKING:
-    from rivals.attacks.min_norm import MinNormSearch
+
+class SparseSearch(Protocol):
+    """What it needs of a :class:`~rivals.attacks.min_norm.MinNormSearch`."""
+
+    state: AttackState
+    best: Tensor
+    distances: Tensor
+    refine_steps: int
+
+    def keep_best(self, indices: Tensor, x_adv: Tensor, logits: Tensor) -> Tensor: ...
+
+    def within(self, indices: Tensor) -> Tensor: ...
 
 
 class SparseRefinement:
-    """The refinement of a :class:`MinNormSearch` in L0."""
+    """The refinement of a minimum-norm search in L0."""
 
-    def __init__(self, search: MinNormSearch, ball: L0) -> None:
+    def __init__(self, search: SparseSearch, ball: L0) -> None:
         self.search = search
         self.ball = ball
 

@@ -11,6 +11,7 @@ from rivals.base.errors import UserError
 from rivals.game import checkpoint
 from rivals.game.callbacks import Progress
 from rivals.game.checkpoint import Checkpoints
+from rivals.game.loop import _is_finite
 
 
 def test_two_checkpoints_are_kept_and_a_broken_one_is_skipped(tmp_path):
@@ -138,3 +139,32 @@ def test_a_checkpoint_that_is_still_being_written_keeps_the_best_one_before_it(t
     for step in (3, 4):
         best.save(step, {"x": torch.ones(1)}, {})
     assert [int(path.stem) for path in best.paths()] == [1, 3, 4]
+
+
+def test_a_checkpoint_holds_the_state_as_it_was_when_saved(tmp_path):
+    """The copies of one checkpoint are the memory of the next, whatever changes its shape or memory layout."""
+    checkpoints = Checkpoints(tmp_path)
+    states = [
+        {"w": torch.randn(3, 4, 2, 2), "n": torch.tensor(3)},
+        {"w": torch.randn(3, 4, 2, 2).to(memory_format=torch.channels_last), "n": torch.tensor(4)},
+        {"w": torch.randn(2, 2, dtype=torch.float64), "n": torch.tensor(5), "more": torch.ones(1)},
+        {"w": torch.randn(2, 2, dtype=torch.float64), "n": torch.tensor(6)},
+    ]
+    for step, state in enumerate(states):
+        saved = {key: value.clone() for key, value in state.items()}
+        checkpoints.save(step, state, {})
+        for value in state.values():
+            value.zero_()  # training goes on while the thread writes
+        loaded, facts = checkpoints.load()
+        assert facts["step"] == step and loaded.keys() == saved.keys()
+        assert all(torch.equal(loaded[key], saved[key]) for key in saved)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64])
+def test_one_value_that_is_not_finite_is_found(bad, dtype):
+    values = torch.arange(6).to(dtype)
+    assert _is_finite(values) and _is_finite(values[:0])
+    if dtype.is_floating_point:
+        values[4] = bad
+        assert not _is_finite(values)

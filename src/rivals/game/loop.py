@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from rivals.base import rng
@@ -103,6 +105,13 @@ def play(
                 if saving is None or not saving.rollback or rollbacks > MAX_ROLLBACKS:
                     raise
                 fresh = not run.roll_back(error) and fresh
+
+
+def _is_finite(values: Tensor) -> bool:
+    """Whether all are finite: if one is not, it is the least or the largest (NaN is both)."""
+    if not (values.is_floating_point() and values.numel()):
+        return True
+    return all(math.isfinite(float(extreme)) for extreme in torch.aminmax(values))
 
 
 class _Cost:
@@ -220,7 +229,7 @@ class _Run:
         if self.saving is None:
             return
         for name, player in self.game.players.items():
-            if not all(bool(value.isfinite().all()) for value in player.net.state_dict().values()):
+            if not all(map(_is_finite, player.net.state_dict().values())):
                 raise NonFinite(f"weights/{name}", self.step)
         self.saving.checkpoints.save_game(self.game, self.progress(), end=end)
 

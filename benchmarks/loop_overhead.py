@@ -68,7 +68,9 @@ def bare(images: ImageSet) -> float:
     """Rounds per second of the bare loop."""
     game = make_game(**TINY)
     generator, discriminator = (game.players[name].net for name in ("generator", "discriminator"))
-    optimizers = [torch.optim.Adam(net.parameters(), 2e-4, (0.5, 0.999), fused=True) for net in (generator, discriminator)]
+    optimizers = [
+        torch.optim.Adam(net.parameters(), 2e-4, (0.5, 0.999), fused=True) for net in (generator, discriminator)
+    ]
     pixels = torch.from_numpy(images.images)
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log.jsonl").open("w") as log:
         for step in range(-WARM, STEPS):

@@ -47,6 +47,7 @@ SECTIONS: tuple[tuple[str, Callable[[Result], Section]], ...] = (
     ("faults", system.faults),
     ("processes", system.processes),
     ("memory", system.memory),
+    ("loop_overhead", system.loop_overhead),
     ("startup", system.startup),
     ("studio", system.studio),
 )

@@ -129,6 +129,37 @@ def memory(r: Result) -> Section:
     )
 
 
+def loop_overhead(r: Result) -> Section:
+    """A tiny round, and a large checkpoint."""
+    saved = r["checkpoint"]
+    ratio, longest = r["time_of_a_round_to_the_bare_loop"], saved["longest_delay_seconds"]
+    most = r["targets"]
+    return Section(
+        title="What the loop costs",
+        question="What does the loop cost beside the arithmetic, and how long does a checkpoint hold it up?",
+        setup="A generator and a discriminator of one hidden layer of 16 on 8 x 8 images, batch 16: almost all of a "
+        "round is overhead. The bare loop trains the same networks with a random batch of a tensor, two passes of D, "
+        "fused Adam and a line of JSON a round. `play` runs with its log and its alarms. Then a game whose checkpoint "
+        f"has {saved['state_mb']} MB; a thread writes it while a round takes {saved['round_seconds']:g} s.",
+        header=["measured", "result", "target"],
+        rows=[
+            [
+                "time of a tiny round, to that of the bare loop",
+                f"{ratio:.2f}",
+                f"{most['time_of_a_round_to_the_bare_loop']:g}",
+            ],
+            [
+                "delay of a checkpoint, median and longest",
+                f"{saved['median_delay_seconds']:.2f} s, {longest:.2f} s",
+                f"{most['longest_delay_seconds']:g} s",
+            ],
+        ],
+        answer=f"A tiny round takes {ratio:.2f} times as long as in the bare loop; a checkpoint delays training by "
+        f"{longest:.2f} s at most.",
+        limits="Networks whose rounds cost something, where both loops take the same time; slow disks.",
+    )
+
+
 def startup(r: Result) -> Section:
     """Starting up."""
     slow = sorted(r["seconds"].items(), key=lambda item: -float(item[1]))

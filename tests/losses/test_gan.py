@@ -12,7 +12,7 @@ from rivals.base.errors import UserError
 from rivals.base.schedules import Clock, Schedule
 from rivals.data.augment import InstanceNoise
 from rivals.losses.gan import LOSSES, hinge, make_loss, minimax, nonsaturating, relativistic
-from rivals.losses.penalties import LeCam, Penalty, consistency, r1, r2, wgan_gp
+from rivals.losses.penalties import LeCam, Penalty, consistency, fd_r1, fd_r2, r1, r2, wgan_gp
 
 logits = st.lists(st.floats(-30, 30), min_size=4, max_size=4)
 
@@ -150,7 +150,8 @@ def dirac(steps, rate, penalties=(), loss=None):
         x = torch.zeros(1, 1, 1, 1, dtype=torch.float64, requires_grad=True)
         real = (psi * x).flatten()
         (input_grad,) = torch.autograd.grad(real.sum(), x, create_graph=True)
-        a = SimpleNamespace(real=real, fake=(psi * theta).view(1), real_input_grad=input_grad)
+        a = SimpleNamespace(real=real, fake=(psi * theta).view(1), real_input_grad=input_grad, real_images=x)
+        a.critic_and_moved = lambda images, offset: ((psi * images).flatten(), (psi * (images + offset)).flatten())
         score = total(loss.discriminator(a)) + sum(p.weight.at(Clock(0)) * p.score(a) for p in penalties)
         (down_psi,) = torch.autograd.grad(score, psi, retain_graph=True)
         (down_theta,) = torch.autograd.grad(total(loss.generator(a)), theta)
@@ -204,6 +205,39 @@ def test_penalties_of_a_quadratic_discriminator():
     for penalty, images in ((r1(3.0), real), (r2(3.0), fake)):
         by_hand = 3 / 2 * sum((a @ x + b).norm().item() ** 2 for x in images.flatten(1)) / 5
         assert (penalty.score(step) * penalty.weight.at(Clock(0))).item() == pytest.approx(by_hand)
+
+
+class Quadratic:
+    """What a finite difference reads of the quadratic discriminator."""
+
+    def __init__(self, real, fake):
+        self.real_images, self.fake_images = real, fake
+        self.a, self.b = quadratic()
+
+    def critic(self, x):
+        x = x.flatten(1)
+        return (x @ self.a * x).sum(1) / 2 + x @ self.b
+
+    def critic_and_moved(self, images, offset):
+        return self.critic(images), self.critic(images + offset)
+
+
+@pytest.mark.parametrize(("penalty", "which"), [(fd_r1, "real_images"), (fd_r2, "fake_images")])
+def test_a_finite_difference_is_the_exact_penalty_on_average(penalty, which):
+    torch.manual_seed(1)
+    step = Quadratic(*(torch.randn(20_000, 3, 2, 2, dtype=torch.float64) for _ in range(2)))
+    x = getattr(step, which).flatten(1)
+    exact = 0.5 * (x @ step.a + step.b).square().sum(1).mean()
+    assert penalty(1.0, sigma=1e-4).score(step).item() == pytest.approx(exact.item(), rel=0.05)
+    # Of a quadratic function the error is that of the second order: sigma^2 / 4 E (n'An)^2, halved as the penalty.
+    curvature = (step.a.trace() ** 2 + 2 * step.a.square().sum()) / 8
+    wide = penalty(1.0, sigma=2.0).score(step).item()
+    assert wide == pytest.approx((exact + 4 * curvature).item(), rel=0.1)
+
+
+def test_finite_differences_make_the_dirac_gan_converge():
+    torch.manual_seed(0)
+    assert dirac(3000, 0.02, [fd_r1(0.4)])[-1] < 1e-3
 
 
 def test_wgan_gp_of_a_linear_discriminator():

@@ -90,6 +90,16 @@ class GanStep:
         """The discriminator's logits, (B,), for any images with the batch's labels."""
         return self._logits(images, self.labels)
 
+    def critic_and_moved(self, images: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of images, each (B,), and of the same images moved by ``offset`` after their augmentation.
+
+        One pass, so that both are seen by the same weights where spectral norm is estimated anew in each.
+        """
+        seen = augmented(images, self._augment, self.clock)
+        labels = None if self.labels is None else self.labels.repeat(2)
+        logits: Tensor = self.nets[DISCRIMINATOR](torch.cat([seen, seen + offset]), labels)
+        return logits[: len(images)], logits[len(images) :]
+
     def _logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
         seen = augmented(images, self._augment, self.clock)
         logits: Tensor = self.nets[DISCRIMINATOR](seen, labels)

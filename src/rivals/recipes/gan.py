@@ -46,12 +46,16 @@ class Config(Settings):
     """Gamma of the R2 penalty on generated images."""
     gp: Schedule = NONE
     """Weight of the WGAN-GP penalty between real and generated images."""
+    fd_r1: Schedule = NONE
+    """Gamma of R1 by a finite difference: as strong as --r1, noisier, and such steps compile; no dropout."""
+    fd_r2: Schedule = NONE
+    """Gamma of R2 by a finite difference, on generated images."""
     cr: Schedule = NONE
     """Weight of consistency regularization: equal logits for an image and its flipped and shifted copy."""
     lecam: Schedule = NONE
     """Weight of the LeCam regularization, for discriminators with few training images."""
     penalty_every: int = 1
-    """Lazy regularization: R1, R2 and WGAN-GP on every k-th step only, k times as strong."""
+    """Lazy regularization: R1, R2 (also by differences) and WGAN-GP on every k-th step only, k times as strong."""
     instance_noise: Schedule = NONE
     """Standard deviation of noise added to all images of the discriminator, for images in [-1, 1]."""
     augment: str = "none"
@@ -114,7 +118,7 @@ class Config(Settings):
         ):
             check_range(self, name, least, most)
         check_micro_batches(self.batch_size, self.micro_batches)
-        for name in ("r1", "r2", "gp", "cr", "lecam", "instance_noise", "ema"):
+        for name in ("r1", "r2", "gp", "fd_r1", "fd_r2", "cr", "lecam", "instance_noise", "ema"):
             schedule = getattr(self, name)
             if min(schedule.start, schedule.end) < 0:
                 raise UserError(f"{flag(name)} {schedule} is negative: take 0 (none) or more")

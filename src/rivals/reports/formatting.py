@@ -26,6 +26,8 @@ METRIC_NOTES = {
     "grad_norm/generator": "norm of the generator's gradient",
     "penalty/r1": "squared gradient norm of the discriminator at real images, weighted",
     "penalty/r2": "squared gradient norm of the discriminator at generated images, weighted",
+    "penalty/fd_r1": "R1 by a finite difference, weighted",
+    "penalty/fd_r2": "R2 by a finite difference, weighted",
     "loss/classifier": "the classifier's loss",
     "grad_norm/classifier": "norm of the classifier's gradient",
     "accuracy": "accuracy on the training batch",

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rivals.base import rng
+from rivals.base.errors import UserError
 from rivals.recipes import Config
+from rivals.recipes.base import flag
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +37,7 @@ def build_game(config: Config, *, size: int, channels: int, classes: int, device
     from rivals.game.game import Game, Turn
     from rivals.game.player import Player, adam
     from rivals.losses.gan import make_loss
-    from rivals.losses.penalties import LeCam, Penalty, consistency, lecam, r1, r2, wgan_gp
+    from rivals.losses.penalties import LeCam, Penalty, consistency, fd_r1, fd_r2, lecam, r1, r2, wgan_gp
     from rivals.nets.factory import build_discriminator, build_generator
 
     shape = {"size": size, "channels": channels, "classes": classes if config.conditional else 0}
@@ -50,6 +52,7 @@ def build_game(config: Config, *, size: int, channels: int, classes: int, device
         discriminator = build_discriminator(
             config.net, widths=config.discriminator_widths, **shape, **groups, **only_discriminator
         )
+    _check_differences(config, discriminator)
     loss = make_loss(config.loss, config.label_smoothing)
     averages = LeCam().to(device)
     modules: dict[str, nn.Module] = {"lecam": averages} if config.lecam.peak else {}
@@ -59,6 +62,8 @@ def build_game(config: Config, *, size: int, channels: int, classes: int, device
         (partial(r1, every=every), config.r1),
         (partial(r2, every=every), config.r2),
         (partial(wgan_gp, every=every), config.gp),
+        (partial(fd_r1, every=every), config.fd_r1),
+        (partial(fd_r2, every=every), config.fd_r2),
         (partial(consistency, transform=FlipAndShift()), config.cr),
         (partial(lecam, averages=averages), config.lecam),
     ]
@@ -82,6 +87,23 @@ def build_game(config: Config, *, size: int, channels: int, classes: int, device
         precision=config.precision,
         compile=config.compile,
     )
+
+
+def _check_differences(config: Config, discriminator: nn.Module) -> None:
+    """Refuse finite differences of a discriminator with dropout: they would be of two networks.
+
+    Raises:
+        UserError: it has dropout.
+    """
+    from torch import nn
+
+    for name in ("fd_r1", "fd_r2"):
+        for layer in discriminator.modules():
+            if getattr(config, name).peak and isinstance(layer, nn.Dropout) and layer.p:
+                raise UserError(
+                    f"{flag(name)} compares two passes, and the discriminator drops {layer.p:.0%} of its values at "
+                    f"random in each: add --dropout 0, or take {flag(name.removeprefix('fd_'))}"
+                )
 
 
 Readings = Callable[[Any], dict[str, "Tensor"]]

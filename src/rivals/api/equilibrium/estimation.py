@@ -110,7 +110,8 @@ def _bounds(real: Tensor, fake: Tensor, protocol: Record) -> list[Record]:
 def _fresh_discriminator(context: GameContext) -> list[Record]:
     """What a freshly initialized discriminator, trained on cross-entropy, reaches against the finished generator."""
     generator = context.finished
-    plain: dict[str, Any] = {"loss": "nonsaturating", "label_smoothing": 0.0, "r1": 0, "r2": 0, "gp": 0}
+    plain: dict[str, Any] = {"loss": "nonsaturating", "label_smoothing": 0.0}
+    plain |= dict.fromkeys(("r1", "r2", "gp", "fd_r1", "fd_r2"), 0)
     if getattr(context.game.players["discriminator"].net, "uses_batch_stats", False):
         plain["discriminator_norm"] = "none"  # images must not influence each other
     selection, test = split_held_out(context, generator)

@@ -66,7 +66,7 @@ def warnings_for(config: Config, images: ImageSet) -> list[str]:
         if single:
             names = ", ".join(f"'{name}'" for name in single[:3]) + (" and others" if len(single) > 3 else "")
             lines.append(f"only one image in class {names}, which will be memorized: add images, or remove the class")
-    unregularized = not any(weight.peak for weight in (config.r1, config.r2, config.gp))
+    unregularized = not any(weight.peak for weight in (config.r1, config.r2, config.gp, config.fd_r1, config.fd_r2))
     if unregularized and config.loss in ("relativistic", "wasserstein"):
         lines.append(
             f"the loss {config.loss} diverges without a gradient penalty (Mescheder et al. 2018): give --r1 and --r2, "

@@ -151,7 +151,7 @@ def dirac(steps, rate, penalties=(), loss=None):
         real = (psi * x).flatten()
         (input_grad,) = torch.autograd.grad(real.sum(), x, create_graph=True)
         a = SimpleNamespace(real=real, fake=(psi * theta).view(1), real_input_grad=input_grad, real_images=x)
-        a.critic_and_moved = lambda images, offset: ((psi * images).flatten(), (psi * (images + offset)).flatten())
+        a.critic_and_moved = lambda x, offset, d=psi: ((d * x).flatten(), (d * (x + offset)).flatten())
         score = total(loss.discriminator(a)) + sum(p.weight.at(Clock(0)) * p.score(a) for p in penalties)
         (down_psi,) = torch.autograd.grad(score, psi, retain_graph=True)
         (down_theta,) = torch.autograd.grad(total(loss.generator(a)), theta)

@@ -157,7 +157,7 @@ def test_files_that_are_no_files_are_counted_and_never_opened(kind, name):
     make_special(kind, Path("set", name))
     notes = []
     assert len(load("./set", on_note=notes.append)) == 1
-    assert notes == [f"'set' holds 1 FIFO, socket or device, left out unopened: '{name}'"]
+    assert notes == [f"'set' holds 1 FIFO, socket, device or link in a tar, left out unopened: '{name}'"]
 
 
 def test_a_folder_of_fifos_holds_no_images():

@@ -15,18 +15,21 @@ def data_ls() -> list[dict[str, Any]]:
     return catalog()
 
 
-def data_pack(source: str, dest: Path, *, split: str = "train", **settings: Any) -> dict[str, Any]:
-    """Pack images into one zip that any command takes as its data.
+def data_pack(
+    source: str, dest: Path, *, split: str = "train", shards: int | None = None, **settings: Any
+) -> dict[str, Any]:
+    """Pack images into one zip, or into tar shards, that any command takes as its data.
 
     Args:
-        source: A data set's name, a folder of images (subfolders are classes) or a zip.
-        dest: The zip to write.
+        source: A data set's name, a folder of images (subfolders are classes), a zip or shards.
+        dest: The zip to write; with --shards a folder.
         split: train or test, for a data set that has a name.
+        shards: Write so many tars in WebDataset's layout instead of a zip.
         **settings: Any field of :class:`rivals.DataOptions`, such as ``size=32``.
     """
     from rivals.data.pack import pack
 
-    return pack(source, dest, split=split, **vars(DataOptions().changed(**settings)))
+    return pack(source, dest, split=split, shards=shards, **vars(DataOptions().changed(**settings)))
 
 
 def data_prune(

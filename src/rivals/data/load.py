@@ -21,6 +21,7 @@ from rivals.data.imageset import ImageSet
 from rivals.data.listing import Listing
 from rivals.data.pixel_modes import bits_of, white_of
 from rivals.data.readers import from_path
+from rivals.data.shards import BRACES, is_pattern
 
 
 def to_stderr(note: str) -> None:
@@ -66,7 +67,7 @@ def load(
             on_note(_left_out(listing))
         if listing.special:
             on_note(_special(listing))
-        name = source if isinstance(source, str) and source in DATASETS else _name(Path(source))
+        name = source_name(source)
         pixels, labels = listing.pixels, listing.labels
         if pixels is not None and pixels.shape[2] == pixels.shape[3] == (size or pixels.shape[2]):
             return ImageSet(name, split, pixels, labels, listing.classes)
@@ -131,14 +132,22 @@ def _listing(source: str | Path, split: str, on_note: Callable[[str], None]) -> 
     if isinstance(source, str) and source in DATASETS:
         return list_builtin(source, split, on_note)
     path = expand_user(source)
-    if isinstance(source, str) and not (path.exists() or "/" in source or os.sep in source or path.suffix == ".zip"):
+    is_path = path.exists() or "/" in str(source) or os.sep in str(source) or path.suffix in (".zip", ".tar")
+    if isinstance(source, str) and not is_path:
         raise unknown("data set", source, DATASETS)
     return from_path(path, split)
 
 
-def _name(path: Path) -> str:
-    path = expand_user(path).resolve()
-    return path.stem if path.suffix.lower() == ".zip" else path.name
+def source_name(source: str | Path) -> str:
+    """How a source is called for short: a data set's name, that of a folder or a file, what shards have in common."""
+    if isinstance(source, str) and source in DATASETS:
+        return source
+    path = expand_user(source)
+    if is_pattern(str(path)) and not path.exists():
+        folder, common = path.parent.resolve().name, BRACES.sub("", path.stem).strip("-_.")
+        return common or folder
+    path = path.resolve()
+    return path.stem if path.suffix.lower() in (".zip", ".tar") else path.name
 
 
 def _left_out(listing: Listing) -> str:
@@ -152,8 +161,9 @@ def _left_out(listing: Listing) -> str:
 def _special(listing: Listing) -> str:
     first, *more = listing.special
     if not more:
-        return f"{listing.title} holds 1 FIFO, socket or device, left out unopened: '{first}'"
-    return f"{listing.title} holds {1 + len(more):,} FIFOs, sockets or devices, left out unopened, such as '{first}'"
+        return f"{listing.title} holds 1 FIFO, socket, device or link in a tar, left out unopened: '{first}'"
+    what = f"{1 + len(more):,} FIFOs, sockets, devices or links in a tar"
+    return f"{listing.title} holds {what}, left out unopened, such as '{first}'"
 
 
 def _as_given(white: int) -> str:

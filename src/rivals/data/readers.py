@@ -13,7 +13,10 @@ from rivals.base.files import stat_stamp
 from rivals.base.typed_json import read_small_file
 from rivals.data.archive import MOST_BYTES, EntryError, open_zip, read_entry
 from rivals.data.listing import Listing, is_image, no_images, skipped_files
+from rivals.data.shards import expand, from_shards, is_pattern
 from rivals.data.splits import MOST_DESCRIPTION, select_split, wrapper_of
+
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tar.lz4")
 
 
 def from_path(path: Path, split: str = "train", only: Callable[[str], bool] = lambda name: True) -> Listing:
@@ -27,8 +30,11 @@ def from_path(path: Path, split: str = "train", only: Callable[[str], bool] = la
     source with one top-level folder that holds several subfolders, splits or a ``dataset.json`` is read as if it were
     that folder; likewise a split with one folder that holds several.
 
+    A folder without images that holds ``.tar`` files is a set of shards, sorted by name, and so is a single one or a
+    pattern: :func:`rivals.data.shards.from_shards`.
+
     Args:
-        path: The folder or zip.
+        path: The folder or zip, a tar, or a pattern as ``shards/{000..127}.tar``.
         split: A source without splits has only ``train``; ``all`` is everything.
         only: Filter of names.
 
@@ -38,8 +44,14 @@ def from_path(path: Path, split: str = "train", only: Callable[[str], bool] = la
     """
     if path.is_dir():
         return _from_folder(path, split, only)
+    if not path.exists() and is_pattern(str(path)):
+        return from_shards(f"'{path}'", [Path(each) for each in expand(str(path))], split, only)
     if not path.exists():
-        raise UserError(f"there is no folder or zip '{path}': check the path")
+        raise UserError(f"there is no folder, zip or shard '{path}': check the path")
+    if path.name.lower().endswith(COMPRESSED):
+        raise UserError(f"'{path}' is a compressed tar: unpack it into a plain .tar, as gzip -d does, or into a folder")
+    if path.suffix.lower() == ".tar":
+        return from_shards(f"'{path}'", [path], split, only)
     return _from_zip(path, split, only)
 
 
@@ -50,7 +62,20 @@ def _from_folder(path: Path, split: str, only: Callable[[str], bool]) -> Listing
     found = sorted({*found} - {*special})
     images = [name for name in found if is_image(name) and only(name)]
     others = [name for name in found if not is_image(name)]
+    shards = [name for name in others if name.lower().endswith(".tar")]
+    if shards and not any(map(is_image, found)):
+        beside = path / "dataset.json"
+        try:
+            described = read_small_file(beside, MOST_DESCRIPTION) if "dataset.json" in others else None
+        except OSError as error:
+            raise UserError(f"cannot read '{beside}': {error.strerror}") from None
+        return from_shards(title, [path / name for name in shards], split, only, described, path)
     if not images:
+        if compressed := next((name for name in others if name.lower().endswith(COMPRESSED)), None):
+            raise UserError(
+                f"the folder {title} holds no images but compressed tars such as '{compressed}': unpack them into "
+                "plain .tar files, as gzip -d does"
+            )
         raise no_images(f"folder {title}", others + special)
     wrapper = _wrapper(images, others)
     description = f"{wrapper}dataset.json"

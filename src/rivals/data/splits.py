@@ -59,7 +59,7 @@ def select_split(title: str, inner: dict[str, str], split: str, description: byt
     Raises:
         UserError: there is no such split, or the classes do not follow from the names or the description.
     """
-    selected = _of_split(title, inner, split)
+    selected = files_of_split(title, inner, split)
     if description is not None:
         return _described(title, selected, inner, description)
     files = list(selected)
@@ -89,8 +89,12 @@ def top_folder(name: str) -> str:
     return name.partition("/")[0] if "/" in name else ""
 
 
-def _of_split(title: str, inner: dict[str, str], split: str) -> dict[str, str]:
-    """The files of a split, by their names inside of it."""
+def files_of_split(title: str, inner: dict[str, str], split: str) -> dict[str, str]:
+    """The files of a split, by their names inside of it.
+
+    Raises:
+        UserError: there is no such split.
+    """
     tops = sorted({top_folder(name) for name in inner.values()})
     folders: dict[str, str] = {}
     for top in tops:

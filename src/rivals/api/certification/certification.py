@@ -102,7 +102,9 @@ def certify(
         with processes.together():
             if processes.first:
                 if out is None and isinstance(data, str | Path) and isinstance(model, str | os.PathLike):
-                    out = stack.enter_context(reserve_folder(None, f"{Path(data).stem}-certify"))
+                    from rivals.data.load import source_name
+
+                    out = stack.enter_context(reserve_folder(None, f"{source_name(data)}-certify"))
                 run = target.open_run("certify", out, resume, config, options, notes)
         run = Run.shared(run, processes)
         with processes.outlast_first(patient=False):

@@ -108,9 +108,10 @@ def resolve_source(data: str) -> str:
         UserError: the path begins with a user that this machine does not know.
     """
     from rivals.data.builtin import DATASETS
+    from rivals.data.shards import is_pattern
 
     path = expand_user(data)
-    return data if data in DATASETS or not path.exists() else str(path.resolve())
+    return data if data in DATASETS or not (path.exists() or is_pattern(data)) else str(path.resolve())
 
 
 def source_to_resume(what: str, before: str, given: str | None) -> str:
@@ -123,7 +124,9 @@ def source_to_resume(what: str, before: str, given: str | None) -> str:
     """
     if given is not None:
         return resolve_source(given)
-    if Path(before).is_absolute() and not Path(before).exists():
+    from rivals.data.shards import is_pattern
+
+    if Path(before).is_absolute() and not (Path(before).exists() or is_pattern(before)):
         raise UserError(f"'{before}', the {what} of the run, is not there: name its place now")
     return before
 

@@ -82,7 +82,9 @@ def attack(
         run = None
         with processes.together():
             if processes.first:
-                folder = stack.enter_context(reserve_folder(out, f"{Path(data).stem}-attack"))
+                from rivals.data.load import source_name
+
+                folder = stack.enter_context(reserve_folder(out, f"{source_name(data)}-attack"))
                 run = target.open_run("attack", folder, resume, config, options, notes)
         run = Run.shared(run, processes)
         with processes.outlast_first(patient=False):

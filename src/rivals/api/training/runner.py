@@ -83,7 +83,7 @@ def _try_micro_batches(job: TrainingJob[Any], count: int) -> None:
 
 def _begin(job: TrainingJob[Any], stack: contextlib.ExitStack) -> Sequence[Callback]:
     """Open or create the run folder, locked until the ``stack`` ends. Returns the callbacks."""
-    name = f"{Path(job.source).stem}-{job.recipe}"
+    name = f"{job.loaded.name}-{job.recipe}"
     job.folder = stack.enter_context(reserve_folder(job.request.out, name))
     callbacks = [*job.make_callbacks(), *_milestones(job)]
     if job.time_left <= 0:

@@ -74,6 +74,7 @@ class RunInfo(TypedDict, total=False):
     device: str
     versions: dict[str, str]
     hardware: dict[str, str | int | None]
+    numerics: dict[str, str | bool]
     message: str
     shortfall: str | None
     recipe: str | None

@@ -63,6 +63,8 @@ class RunOptions(Settings):
     """Save and stop after N minutes or hours of this process, as after SIGTERM; continue with --resume."""
     reduction: str = "tree"
     """How several processes average gradients: tree (the same bits for any number of them) or ring (faster)."""
+    deterministic: bool = False
+    """Use deterministic kernels only: the same bits on each run, on a GPU too, where it is slower."""
 
     def __post_init__(self) -> None:
         _check_durations(checkpoint_every=self.checkpoint_every, keep_every=self.keep_every)
@@ -112,6 +114,8 @@ class EvalConfig(Settings):
     """Seed of everything random."""
     batch_size: int = 128
     """Largest number of images in one forward pass."""
+    deterministic: bool = False
+    """Use deterministic kernels only: the same bits on each run, on a GPU too, where it is slower."""
 
     def __post_init__(self) -> None:
         check_range(self, "batch_size", 1, 1_000_000)
@@ -217,6 +221,8 @@ class ScoreConfig(Settings):
     """Split of the real images: train, test or another."""
     seed: int = 0
     """Seed of the generated images and of everything else random."""
+    deterministic: bool = False
+    """Use deterministic kernels only: the same bits on each run, on a GPU too, where it is slower."""
 
     def __post_init__(self) -> None:
         for name, value in (("-n", self.n), ("--n-real", self.n_real)):

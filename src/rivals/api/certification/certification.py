@@ -14,6 +14,7 @@ from rivals.api.robustness.target import Notes, Target
 from rivals.base import launcher
 from rivals.base.eps import parse_eps
 from rivals.base.errors import UserError
+from rivals.base.numerics import deterministic
 from rivals.base.run_folder import Resume, Run, resumes
 from rivals.recipes.options import CertifyConfig, DataOptions
 
@@ -98,6 +99,7 @@ def certify(
             "larger ones"
         )
     with contextlib.ExitStack() as stack:
+        stack.enter_context(deterministic(config.deterministic))
         run = None
         with processes.together():
             if processes.first:

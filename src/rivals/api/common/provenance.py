@@ -13,6 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rivals.base.numerics import numerics
+
 if TYPE_CHECKING:
     import torch
 
@@ -27,6 +29,7 @@ def run_facts(command: str, device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "versions": versions(),
         "hardware": hardware(device),
+        "numerics": numerics(device),
         "git": git_state(),
     }
 

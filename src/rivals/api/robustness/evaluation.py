@@ -13,6 +13,7 @@ from rivals.api.robustness.attack_spec import named_stages, read_attack, read_ra
 from rivals.api.robustness.target import Notes, Target
 from rivals.base import launcher
 from rivals.base.errors import UserError
+from rivals.base.numerics import deterministic
 from rivals.base.run_folder import Resume, Run, resumes
 from rivals.recipes.options import AttackConfig, DataOptions
 
@@ -79,6 +80,7 @@ def attack(
         _check_fit(config, ball, target)
     target.check_alike(processes, config)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(deterministic(config.deterministic))
         run = None
         with processes.together():
             if processes.first:
@@ -152,11 +154,12 @@ def evaluate(
         target = Target.load(model, data, ball.bounds, config, options, device=device, notes=notes)
         _check_fit(config, ball, target)
     target.check_alike(processes, config)
-    with processes.together():
-        run = target.open_run("attack", out, resume, config, options, notes) if processes.first else None
-    run = Run.shared(run, processes)
-    with processes.outlast_first(patient=False):
-        return Evaluator(target, ball, radii, stages, config, notes, run, processes).run()
+    with deterministic(config.deterministic):
+        with processes.together():
+            run = target.open_run("attack", out, resume, config, options, notes) if processes.first else None
+        run = Run.shared(run, processes)
+        with processes.outlast_first(patient=False):
+            return Evaluator(target, ball, radii, stages, config, notes, run, processes).run()
 
 
 def _radii(ball: Ball, curve: Sequence[float]) -> list[float]:

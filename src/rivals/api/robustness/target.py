@@ -19,6 +19,7 @@ from rivals.api.robustness.eval_data import EvalData, load_eval_data
 from rivals.base import devices
 from rivals.base.errors import UserError, printable
 from rivals.base.hashing import weights_hash
+from rivals.base.numerics import numerics
 from rivals.base.run_folder import Record, Run
 from rivals.recipes.options import AttackConfig, DataOptions, EvalConfig
 
@@ -157,6 +158,7 @@ class Target:
             "of": about["of"],
             "device": str(self.device),
             "dtype": str(self.dtype).removeprefix("torch."),
+            **numerics(self.device),
             "versions": provenance.versions(),
         }
 
@@ -190,6 +192,7 @@ class Target:
                     )
             if changed := provenance.changes_since(run.info, self.device):
                 notes(changed)
+            run.update(numerics=numerics(self.device))
             return run
         return Run.create(
             out,

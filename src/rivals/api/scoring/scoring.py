@@ -15,6 +15,7 @@ from rivals.api.scoring.score_file import GroupResult, finish, shared
 from rivals.base import devices, launcher
 from rivals.base.errors import UserError
 from rivals.base.files import expand_user
+from rivals.base.numerics import deterministic, numerics
 from rivals.base.run_folder import Record, Run
 from rivals.metrics.results import Scores, Value
 from rivals.recipes.base import distribute
@@ -68,7 +69,7 @@ def score(
     config, options = distribute(settings, ScoreConfig(), DataOptions())
     wanted = parse_metrics(config.metrics)
     place = devices.pick(device)
-    with PassProgress(quiet=quiet or not processes.first) as progress:
+    with PassProgress(quiet=quiet or not processes.first) as progress, deterministic(config.deterministic):
         with processes.one_per_node_first():
             run = _run(subject)
             generator = _generator(subject, run, place)
@@ -208,6 +209,7 @@ def _protocol(extractor: Extractor, source: Source, context: ScoreContext) -> Re
         "fake_hash": fake["hash"],
         "n_fake": context.fake.n,
         "fake_classes": fake.get("classes"),
+        **numerics(context.device),
         "seed": context.seed,
     }
 

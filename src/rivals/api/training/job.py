@@ -25,6 +25,7 @@ from rivals.api.common.resume import (
 from rivals.base import devices, launcher
 from rivals.base.duration import Duration
 from rivals.base.errors import UserError
+from rivals.base.numerics import numerics
 from rivals.base.run_folder import Record, Resume, Run, resumes
 from rivals.recipes import ClassifierConfig, Config, DataOptions, HardenConfig, RunOptions
 from rivals.recipes.base import restored, split_settings
@@ -177,6 +178,12 @@ class TrainingJob(ABC, Generic[C]):
         """Seconds until the time limit of this process."""
         limit = self.run_options.time_limit
         return math.inf if limit is None else self.started + 60 * Duration.parse(limit).amount - time.perf_counter()
+
+    @property
+    def numerics(self) -> Record:
+        """What decides the last bits of the run, besides its settings."""
+        precision = {"precision": self.config.precision, "reduction": self.run_options.reduction}
+        return {**numerics(self.device), **precision}
 
     @property
     def rollback(self) -> bool:

@@ -13,7 +13,7 @@ from rivals.api.common.network_io import save_network
 from rivals.api.common.resume import note_printer, reserve_folder, resolve_source
 from rivals.api.training.job import TrainingJob
 from rivals.api.training.micro_batches import check_same_game, check_share, fit_micro_batches
-from rivals.base import devices, launcher, rng
+from rivals.base import devices, launcher, numerics, rng
 from rivals.base.duration import Duration
 from rivals.base.errors import Interrupted, UserError
 from rivals.base.run_folder import Run
@@ -38,6 +38,11 @@ def run_job(job: TrainingJob[Any]) -> Run:
         Interrupted: stopped by Ctrl-C or SIGTERM, after saving.
         ProcessLost: another process died or cannot be reached.
     """
+    with numerics.deterministic(job.run_options.deterministic):
+        return _run_job(job)
+
+
+def _run_job(job: TrainingJob[Any]) -> Run:
     processes = job.processes
     with processes.one_per_node_first():
         job.load_data()
@@ -98,6 +103,7 @@ def _begin(job: TrainingJob[Any], stack: contextlib.ExitStack) -> Sequence[Callb
         config=job.config.written(),
         run_options=job.run_options.written(),
         processes=job.processes.size,
+        numerics=job.numerics,
         source={"data": job.source},
         message="",
         **job.changeable_facts(),

@@ -244,10 +244,10 @@ def configuration(info: Record) -> Html:
 
 
 def environment(info: Record) -> Html:
-    """Device, seed, data, hardware, versions and git state."""
+    """Device, seed, data, hardware, numerics, versions and git state."""
     flat: Record = {key: info[key] for key in ("device", "seed") if key in info}
-    for key in ("data", "hardware", "versions", "git"):
-        flat |= _flatten("" if key == "versions" else key, get_object(info, key))
+    for key in ("data", "hardware", "numerics", "versions", "git"):
+        flat |= _flatten("" if key in ("numerics", "versions") else key, get_object(info, key))
     classes = flat.get("data classes")
     if isinstance(classes, list):
         more = f" and {len(classes) - MAX_CLASS_NAMES} more" if len(classes) > MAX_CLASS_NAMES else ""

@@ -106,7 +106,9 @@ def _squared_slope(s: PenaltyInput, images: Tensor, sigma: float) -> Tensor:
     To first order the difference is ``sigma <n, grad D>``, and the mean of the square of ``<n, g>`` is ``||g||^2``.
     """
     logits, moved = s.critic_and_moved(images, sigma * torch.randn_like(images))
-    return ((moved - logits) / sigma).square().mean()
+    # Of a map of logits the sum, as its gradient would be that of the sum.
+    slopes = (moved - logits).reshape(len(images), -1).sum(1) / sigma
+    return slopes.square().mean()
 
 
 FD_SIGMA = 0.01

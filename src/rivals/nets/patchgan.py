@@ -1,0 +1,57 @@
+"""PatchGAN: a discriminator that judges overlapping patches, for images of any size (Isola et al. 2017, app. 6.1.2)."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from rivals.base.errors import UserError
+
+
+class PatchDiscriminator(nn.Module):
+    """Convolutions of 4x4 with leaky ReLU, then one logit for each place of the last map.
+
+    With the default widths a logit sees 34 pixels in each direction; with ``(64, 128)`` the paper's 16, with ``(64, 128,
+    256, 512)`` its 70.
+
+    Args:
+        channels: Of the images.
+        widths: Channels of the convolutions, of which all but the last have stride 2.
+
+    Raises:
+        UserError: fewer than two widths, or one below 1.
+    """
+
+    def __init__(self, channels: int = 3, widths: tuple[int, ...] = (64, 128, 256)) -> None:
+        super().__init__()
+        if len(widths) < 2 or min(widths) < 1:
+            raise UserError(f"widths {widths} make no PatchGAN: take two or more, such as (64, 128, 256)")
+        self.strides = [2] * (len(widths) - 1) + [1]
+        layers: list[nn.Module] = []
+        for (inputs, outputs), stride in zip(pairwise((channels, *widths)), self.strides, strict=True):
+            # No batch norm: it would tie the images of a batch, and gradient penalties do better without.
+            layers += [nn.Conv2d(inputs, outputs, 4, stride, 1), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, 1, 1))
+
+    @property
+    def receptive_field(self) -> int:
+        """Pixels, in each direction, that a logit sees."""
+        field = 4  # of the last convolution
+        for stride in reversed(self.strides):
+            field = (field - 1) * stride + 4
+        return field
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) to a map of logits, (B, 1, H', W').
+
+        Raises:
+            UserError: the images are smaller than a patch.
+        """
+        if min(x.shape[2:]) < self.receptive_field:
+            raise UserError(
+                f"images of {x.shape[2]}x{x.shape[3]} are smaller than a patch of {self.receptive_field} pixels: "
+                "take fewer widths"
+            )
+        logits: Tensor = self.layers(x)
+        return logits

@@ -1,0 +1,199 @@
+"""A critic in another's training loop."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+import rivals
+from rivals.api.critic import CriticWarning
+from rivals.base.errors import UserError
+from rivals.game.metric_buffer import TrainingFailure
+from rivals.losses.gan import LOSSES
+
+
+def patches():
+    """A small PatchGAN: a map of logits."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(8, 1, 4, 2, 1))
+
+
+def images(n=6, seed=0, side=8):
+    return torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+class Autoencoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.body, self.last = nn.Conv2d(3, 4, 3, 2, 1), nn.ConvTranspose2d(4, 3, 4, 2, 1)
+
+    def forward(self, x):
+        return self.last(self.body(x).relu())
+
+
+def train(critic, steps, model=None, seed=0):
+    model = model or Autoencoder()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    for step in range(steps):
+        x = images(seed=seed + step)
+        y = model(x)
+        l1 = (y - x).abs().mean()
+        loss = l1 + critic.loss(y, reconstruction=l1, last_layer=model.last.weight)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        critic.learn(x, y)
+    return model
+
+
+def test_the_critic_learns_to_tell_and_the_generator_is_not_touched_by_its_turn():
+    critic, model = rivals.Critic(patches()), Autoencoder()
+    x, y = images(), model(images())
+    first = critic.learn(x, y)
+    for _ in range(60):
+        last = critic.learn(x, y)
+    assert last["loss/discriminator"] < first["loss/discriminator"]
+    assert last["d_real"] > last["d_fake"]
+    assert all(weight.grad is None for weight in model.parameters())
+
+
+def test_the_loss_reaches_the_model_alone():
+    critic, model = rivals.Critic(patches()), Autoencoder()
+    before = copy.deepcopy(critic.net.state_dict())
+    critic.loss(model(images())).backward()
+    assert all(weight.grad is not None for weight in model.parameters())
+    assert all(weight.grad is None for weight in critic.net.parameters())
+    assert all(torch.equal(value, before[key]) for key, value in critic.net.state_dict().items())
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.25])
+def test_the_adaptive_weight_makes_both_gradients_as_long(weight):
+    critic, model, x = rivals.Critic(patches(), weight=weight), Autoencoder(), images()
+    y = model(x)
+    l1 = (y - x).abs().mean()
+    adversarial = critic.loss(y, reconstruction=l1, last_layer=model.last.weight)
+    mine, theirs = (
+        torch.autograd.grad(each, model.last.weight, retain_graph=True)[0].norm() for each in (l1, adversarial)
+    )
+    assert theirs.item() == pytest.approx(weight * mine.item(), rel=0.01)
+
+
+@pytest.mark.parametrize(("start", "waits"), [("18 images", 3), ("13 images", 3), ("2 steps", 2), (None, 0)])
+def test_before_its_start_it_counts_only(start, waits):
+    critic = rivals.Critic(patches(), start=start, weight="0 -> 1 in 12 images")
+    before, x = copy.deepcopy(critic.net.state_dict()), images()
+    for _ in range(waits):
+        assert critic.loss(x) == 0 and critic.learn(x, x) == {}
+    assert all(torch.equal(value, before[key]) for key, value in critic.net.state_dict().items())
+    weights = []
+    for _ in range(3):
+        assert critic.started
+        weights.append(float(critic.loss(x) / -critic.net(x).mean()))  # the generator's hinge loss
+        assert "loss/discriminator" in critic.learn(x, x)
+    assert weights == pytest.approx([0, 0.5, 1], abs=1e-5)
+
+
+@pytest.mark.parametrize("loss", list(LOSSES))
+def test_every_loss_and_penalty_plays(loss):
+    penalties = [rivals.r1(0.1, every=2), rivals.r2(0.1), rivals.wgan_gp(1.0), rivals.fd_r1(0.1), rivals.fd_r2(0.1)]
+    critic = rivals.Critic(patches(), loss, penalties)
+    for step in range(3):
+        x, y = images(seed=step), images(seed=9 + step)
+        assert critic.loss(y, real=x).isfinite()
+        values = critic.learn(x, y)
+        assert ("penalty/r1" in values) == (step % 2 == 0)
+        assert all(value.isfinite() for value in values.values())
+
+
+def test_a_penalty_is_that_of_the_formula():
+    class Linear(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(3)))
+
+        def forward(self, x):
+            return (x * self.weight).sum((1, 2, 3))
+
+    net = Linear()
+    norm = net.weight.square().sum().item()
+    values = rivals.Critic(net, penalties=[rivals.r1(3.0)]).learn(images(), images(seed=1))
+    assert float(values["penalty/r1"]) == pytest.approx(1.5 * norm, rel=1e-5)
+
+
+def test_labels_reach_a_conditional_critic():
+    class Conditional(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.embed = patches(), nn.Embedding(3, 1)
+
+        def forward(self, x, labels):
+            return self.net(x).mean((1, 2, 3)) + self.embed(labels)[:, 0]
+
+    critic, labels = rivals.Critic(Conditional(), penalties=[rivals.r1(0.1)]), torch.arange(6) % 3
+    values = critic.learn(images(), images(seed=1), labels)
+    assert values["loss/discriminator"].isfinite() and critic.loss(images(), labels=labels).isfinite()
+
+
+def test_a_critic_that_was_saved_continues_with_the_same_weights(tmp_path):
+    whole = rivals.Critic(patches(), penalties=[rivals.r1(0.1, every=2)], start="12 images")
+    model = train(whole, 5)
+    whole.save(tmp_path / "critic.safetensors")
+    other = rivals.Critic(patches(), penalties=[rivals.r1(0.1, every=2)], start="12 images")
+    other.load(tmp_path / "critic.safetensors")
+    models = [copy.deepcopy(model), copy.deepcopy(model)]
+    for critic, each in zip((whole, other), models, strict=True):
+        train(critic, 3, each, seed=50)
+    assert all(torch.equal(a, b) for a, b in zip(whole.net.parameters(), other.net.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(*(each.parameters() for each in models), strict=True))
+
+
+def test_the_callers_random_state_is_left_alone():
+    critic = rivals.Critic(patches(), penalties=[rivals.wgan_gp(1.0)])
+    torch.manual_seed(5)
+    wanted = torch.rand(3)
+    torch.manual_seed(5)
+    critic.learn(images(), images(seed=1))
+    assert torch.equal(torch.rand(3), wanted)
+
+
+def test_a_critic_that_wins_warns_once_and_lists_the_alarm():
+    critic = rivals.Critic(patches(), optimizer=rivals.adam(1e-2))
+    x, y = images(64), images(64, seed=1) * 0.2
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(320):
+            critic.loss(y)
+            critic.learn(x, y)
+    assert [each.category for each in caught] == [CriticWarning]
+    assert "discriminator wins" in str(caught[0].message)
+    assert [alarm["alarm"] for alarm in critic.alarms] == ["discriminator-wins"]
+
+
+def test_a_loss_that_is_not_finite_is_told():
+    critic = rivals.Critic(patches())
+    with pytest.raises(TrainingFailure, match="discriminator's loss.* is not finite"):
+        critic.learn(images(), images() * torch.nan)
+
+
+@pytest.mark.parametrize(
+    ("act", "says"),
+    [
+        (lambda: rivals.Critic(patches(), "hing"), "did you mean hinge"),
+        (lambda: rivals.Critic(patches(), start="2 epochs"), "'2 epochs' is not the start of the critic"),
+        (lambda: rivals.Critic(patches()).learn(images(), images(5)), r"\(6, 3, 8, 8\), the generated ones \(5"),
+        (lambda: rivals.Critic(patches()).loss(images(), reconstruction=torch.ones(())), "last_layer=WEIGHT"),
+        (lambda: rivals.Critic(patches(), "relativistic").loss(images()), "compares pairs"),
+        (lambda: rivals.Critic(patches()).load_state_dict({}), "has no 'waited'"),
+        (
+            lambda: rivals.Critic(nn.Conv2d(3, 1, 1)).load_state_dict(rivals.Critic(patches()).state_dict()),
+            "of another run",
+        ),
+    ],
+)
+def test_wrong_use_is_one_line(act, says):
+    with pytest.raises(UserError, match=says) as raised:
+        act()
+    assert "\n" not in str(raised.value)

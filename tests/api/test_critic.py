@@ -174,7 +174,7 @@ def test_a_critic_that_wins_warns_once_and_lists_the_alarm():
 
 def test_a_loss_that_is_not_finite_is_told():
     critic = rivals.Critic(patches())
-    with pytest.raises(TrainingFailure, match="discriminator's loss.* is not finite"):
+    with pytest.raises(TrainingFailure, match=r"discriminator's loss.* is not finite"):
         critic.learn(images(), images() * torch.nan)
 
 

@@ -12,8 +12,7 @@ from rivals.base.errors import UserError
 class PatchDiscriminator(nn.Module):
     """Convolutions of 4x4 with leaky ReLU, then one logit for each place of the last map.
 
-    With the default widths a logit sees 34 pixels in each direction; with ``(64, 128)`` the paper's 16, with ``(64, 128,
-    256, 512)`` its 70.
+    With the default widths a logit sees 34 pixels in each direction; with two widths the paper's 16, with four its 70.
 
     Args:
         channels: Of the images.

@@ -31,6 +31,16 @@ def own_cache(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_progress_notes():
+    """How far a decoding is, is said after seconds of this machine, which tests must not depend on."""
+    from rivals.data import progress_notes
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress_notes, "FIRST", 1e9)
+        yield
+
+
 @pytest.fixture
 def run_rivals(capsys) -> RunRivals:
     """``run_rivals(*words)`` runs ``rivals WORDS`` in this process and returns its result."""

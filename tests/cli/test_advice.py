@@ -28,6 +28,7 @@ SAID_BY = {  # which commands print the messages of a file or a folder; the firs
     "api/training/preflight.py": ["train"],
     "api/training/job.py": TRAINING,
     "attacks/": ["attack"],
+    "data/pack.py": ["data pack"],
     "data/prune.py": ["data prune"],
     "data/": READERS,
     "game/health_monitor.py": ["train"],
@@ -44,6 +45,7 @@ OTHERS = {  # flags that the message names with another command
     "api/equilibrium/game_context.py": {"--hold-out"},  # "or train with"
     "api/latent_space.py": {"--conditional"},  # "train it with"
     "base/launcher.py": {"--standalone"},  # torchrun's
+    "data/tar_index.py": {"--sparse"},  # tar's
     "extractors/efficientnet_lite0.py": {"--force-reinstall"},  # pip's
     "studio/tab_compare.py": {"--equilibrium"},
 }

@@ -76,7 +76,7 @@ def test_unknown_names(name, near):
 
 def test_no_such_path():
     for path in ("./nothing", "some/where", "absent.zip", Path("nothing")):
-        assert refusal(path) == f"there is no folder or zip '{Path(path)}': check the path"
+        assert refusal(path) == f"there is no folder, zip or shard '{Path(path)}': check the path"
 
 
 def test_neither_folder_nor_zip():

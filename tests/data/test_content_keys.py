@@ -200,6 +200,7 @@ def test_deep_images_are_decoded_again_when_the_brightest_of_another_split_chang
 
 def test_long_work_says_how_far_it_is(monkeypatch):
     now = [0.0]
+    monkeypatch.setattr(progress_notes, "FIRST", 5.0)
     monkeypatch.setattr(progress_notes.time, "monotonic", lambda: now[0])
     notes: list[str] = []
     progress = progress_notes.ProgressNotes(notes.append, "decoded {done} of 10,000 images of 'x'", 10_000)

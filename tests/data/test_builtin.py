@@ -333,7 +333,10 @@ def test_packing_overwrites_nothing(tmp_path):
     with pytest.raises(UserError, match=r"there.zip' exists already: remove it, or give another name$"):
         pack("mnist5k", tmp_path / "there.zip")
     assert (tmp_path / "there.zip").read_bytes() == b"mine"
-    with pytest.raises(UserError, match=r"cannot pack into '.*digits.tar': give a name that ends in .zip, or --shards N for a folder of"):
+    with pytest.raises(
+        UserError,
+        match=r"cannot pack into '.*digits.tar': give a name that ends in .zip, or --shards N for a folder of",
+    ):
         pack("mnist5k", tmp_path / "digits.tar")
     with pytest.raises(UserError, match=r"^cannot write .*digits.zip: .*: choose another place$"):
         pack("mnist5k", tmp_path / "there.zip" / "digits.zip", split="test")

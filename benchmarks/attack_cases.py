@@ -42,11 +42,14 @@ def model_of(name: str) -> Classifier:
     return net
 
 
-def images_of(name: str, n: int) -> tuple[Tensor, Tensor]:
-    """Test images (n, C, H, W) in [0, 1] and labels (n,) for a model, sampled uniformly, contiguous for the peers."""
-    chosen = hold_out(load(RECIPES[name].data, split="test"), n, 0)[1]
+def images_of(name: str, n: int, split: str = "test") -> tuple[Tensor, Tensor]:
+    """Images (n, C, H, W) in [0, 1] and labels (n,) for a model, sampled uniformly, contiguous for the peers.
+
+    Those of ``test`` are reported; settings are chosen on those of ``train``.
+    """
+    chosen = hold_out(load(RECIPES[name].data, split=split), n, 0)[1]
     assert chosen.labels is not None
-    return torch.from_numpy(chosen.images).float() / 255, torch.from_numpy(chosen.labels)
+    return torch.from_numpy(chosen.images[:]).float() / 255, torch.from_numpy(chosen.labels)
 
 
 def right(model: Classifier, x: Tensor, y: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ time" is CPU seconds of one thread; other programs on the machine disturb it les
 SECTIONS: tuple[tuple[str, Callable[[Result], Section]], ...] = (
     ("attack_strength", attacks.pgd_strength),
     ("attack_strength", attacks.minimum_norm),
+    ("sparse_attacks", attacks.sparse),
     ("autoattack", attacks.autoattack),
     ("attack_speed", attacks.attack_speed),
     ("masking", attacks.alarms),

@@ -210,7 +210,8 @@ def test_l0_counts_values_or_pixels_and_says_so(run_rivals, place):
     assert status == 0, err
     result = json.loads(out)
     assert (result["protocol"]["norm"], result["protocol"]["pixels"], result["protocol"]["eps"]) == ("L0", True, [2, 6])
-    saved = np.load(Path(result["run"]) / "adversarial.npz")
+    with np.load(Path(result["run"]) / "adversarial.npz") as file:
+        saved = dict(file)
     x = np.stack([np.asarray(Image.open(path)) for path in sorted((place / "photos").rglob("*.png"))])
     changed = (saved["x_adv"] != x.transpose(0, 3, 1, 2)[saved["index"]].astype(np.float32) / 255).any(1)
     assert len(changed)

@@ -12,6 +12,8 @@ NORMS: dict[str, tuple[type[Ball], ...]] = {
     **dict.fromkeys(("carlini_wagner", "ddn"), (L2,)),
     **dict.fromkeys(("sigma_zero", "sparse_rs"), (L0,)),
     "pdpgd": (L2, L1),
+    "hopskipjump": (Linf, L2),
+    "surfree": (L2,),
 }
 RADII = {Linf: 0.05, L2: 0.5, L1: 2.0, L0: 5.0}
 SHORT: dict[str, dict[str, Any]] = {
@@ -19,6 +21,9 @@ SHORT: dict[str, dict[str, Any]] = {
     "square_pgd": {"turns": 1, "queries": 2, "steps": 2},
     "carlini_wagner": {"steps": 4, "searches": 1},
     "sparse_rs": {"queries": 8},
+    "spsa": {"queries": 10, "samples": 2},
+    "hopskipjump": {"queries": 30, "samples": 5},
+    "surfree": {"queries": 20},
     "autoattack": {"version": "swift"},
     "fgsm": {},
     "noise": {"trials": 3},

@@ -22,6 +22,7 @@ from rivals.attacks.fab import fab
 from rivals.attacks.fgsm import fgsm
 from rivals.attacks.fmn import fmn
 from rivals.attacks.frozen_model import FrozenModel, freeze
+from rivals.attacks.hopskipjump import hopskipjump
 from rivals.attacks.mifgsm import mifgsm
 from rivals.attacks.min_norm import MinNormOptions
 from rivals.attacks.pdpgd import pdpgd
@@ -29,8 +30,10 @@ from rivals.attacks.pgd import pgd
 from rivals.attacks.random_baselines import AugmentRanges, augment, noise
 from rivals.attacks.sigma_zero import sigma_zero
 from rivals.attacks.sparse_rs import sparse_rs
+from rivals.attacks.spsa import spsa
 from rivals.attacks.square import square
 from rivals.attacks.square_pgd import square_pgd
+from rivals.attacks.surfree import surfree
 from rivals.base.registry import Registry
 
 __all__ = [
@@ -54,6 +57,7 @@ __all__ = [
     "fgsm",
     "fmn",
     "freeze",
+    "hopskipjump",
     "mifgsm",
     "noise",
     "pdpgd",
@@ -61,8 +65,10 @@ __all__ = [
     "run_ensemble",
     "sigma_zero",
     "sparse_rs",
+    "spsa",
     "square",
     "square_pgd",
+    "surfree",
 ]
 
 # At this border alone: an evaluation takes attacks from their files, and has checked their options before.

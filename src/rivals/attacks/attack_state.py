@@ -37,6 +37,8 @@ class AttackState:
         seed: Of everything random.
         best: The best iterate so far (n, ...): an adversarial one before one that is not, then the larger loss.
         fooled: Which of ``best`` are adversarial (n,).
+        queries: Forward passes of each image (n,), if the attack counts them.
+        needed: How many it took until one was adversarial in ball and box (n,); -1 where none was.
     """
 
     frozen: FrozenModel
@@ -49,11 +51,15 @@ class AttackState:
     seed: int
     best: Tensor = field(init=False)
     fooled: Tensor = field(init=False)
+    queries: Tensor = field(init=False)
+    needed: Tensor = field(init=False)
     _best_loss: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         self.best = self.x.clone()
         self.fooled = torch.zeros(len(self.x), dtype=torch.bool, device=self.x.device)
+        self.queries = torch.zeros(len(self.x), dtype=torch.int64, device=self.x.device)
+        self.needed = torch.full_like(self.queries, -1)
         self._best_loss = torch.full((len(self.x),), -torch.inf, dtype=self.x.dtype, device=self.x.device)
 
     def batches(self) -> Iterator[Tensor]:
@@ -85,6 +91,26 @@ class AttackState:
         already = self.is_adversarial(torch.arange(len(self.x), device=self.x.device), clean).nonzero()[:, 0]
         self.keep_best(already, self.x[already], clean[already])
         return clean
+
+    def count_queries(self, indices: Tensor, adversarial: Tensor, count: int = 1) -> None:
+        """Count forward passes of some images (m,), and remember the first that was adversarial (m,)."""
+        self.queries[indices] += count
+        first = indices[adversarial & (self.needed[indices] < 0)]
+        self.needed[first] = self.queries[first]
+
+    def record_queries(self, index: int, made: int, needed: int) -> None:
+        """The counts of an image, by an attack that counts them itself."""
+        self.queries[index], self.needed[index] = made, needed
+
+    def checked_images(self, ball: Ball, start: Tensor) -> Tensor:
+        """Images given by the caller, anywhere in the box; outside the mask, those attacked.
+
+        Raises:
+            UserError: they are not shaped like the images, or not in the box.
+        """
+        if start.shape != self.x.shape:
+            raise UserError(f"the start has the shape {tuple(start.shape)}: give images like x, {tuple(self.x.shape)}")
+        return ball.keep_mask(check_images(start, ball.bounds).to(self.x), self.x)
 
     def checked_start(self, ball: Ball, start: Tensor) -> Tensor:
         """Starting points given by the caller.
@@ -212,7 +238,9 @@ def prepare(
         if targets is not None:
             check_classes(targets, frozen.classes, "targets")
         with frozen.masked(None if ball is None else ball.mask):
-            yield AttackState(frozen, x, y, targets, loss_fn, batch_size, stop_when_fooled, seed)
+            state = AttackState(frozen, x, y, targets, loss_fn, batch_size, stop_when_fooled, seed)
+            yield state
+        frozen.queries_needed = state.needed if bool(state.queries.any()) else None
 
 
 def check_norm(ball: Ball, attack: str, norms: Sequence[type[Ball]]) -> None:

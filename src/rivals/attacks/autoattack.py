@@ -21,14 +21,17 @@ from rivals.attacks.fab import fab
 from rivals.attacks.fgsm import fgsm
 from rivals.attacks.fmn import fmn
 from rivals.attacks.frozen_model import FrozenModel
+from rivals.attacks.hopskipjump import hopskipjump
 from rivals.attacks.mifgsm import mifgsm
 from rivals.attacks.pdpgd import pdpgd
 from rivals.attacks.pgd import pgd
 from rivals.attacks.random_baselines import noise
 from rivals.attacks.sigma_zero import sigma_zero
 from rivals.attacks.sparse_rs import sparse_rs
+from rivals.attacks.spsa import spsa
 from rivals.attacks.square import square
 from rivals.attacks.square_pgd import square_pgd
+from rivals.attacks.surfree import surfree
 from rivals.base.errors import UserError
 from rivals.base.norm_balls import L1, L2, Ball, Linf
 from rivals.base.registry import Registry, unknown
@@ -174,7 +177,10 @@ ATTACKS: Registry[Attack] = Registry(
         "square": square,
         "square_pgd": square_pgd,
         "sparse_rs": sparse_rs,
+        "spsa": spsa,
+        "hopskipjump": hopskipjump,
+        "surfree": surfree,
         "autoattack": autoattack,
     },
 )
-GRADIENT_FREE = ("noise", "square", "sparse_rs")  # of these, the attacks that need no gradient
+GRADIENT_FREE = ("noise", "square", "sparse_rs", "spsa", "hopskipjump", "surfree")  # of these, the attacks that need no gradient

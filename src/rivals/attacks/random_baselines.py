@@ -170,7 +170,8 @@ def _best_of(state: AttackState, trials: int, name: str, sample: _Sampler) -> Te
         return Rows(indices, trial, state.x[indices], x_adv, state.y[indices], state.target(indices))
 
     def step(rows: Rows) -> Tensor:
-        state.keep_best(rows.index, rows.x_adv, state.frozen.logits(rows.x_adv))
+        adversarial = state.keep_best(rows.index, rows.x_adv, state.frozen.logits(rows.x_adv))
+        state.count_queries(rows.index, adversarial)
         return torch.ones_like(rows.index, dtype=torch.bool)
 
     ActiveBatch(init_rows, step, trials).run(*state.queue())

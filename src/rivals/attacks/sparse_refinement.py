@@ -4,7 +4,9 @@ Other minimum-norm attacks end on the way to the boundary, where a little less o
 counts whole or not at all, so the question is which to leave out. The margin is linearized at the best adversarial
 example, and two rankings are tried: of its own changes by what they contribute, and of all components by what the
 larger of that and of a move to the end of the box would contribute. As many of the first in a ranking are kept as it
-takes, by bisection. While that gains, it is repeated. On a linear model with two classes the result is exact.
+takes, by bisection. Where neither gains, one place less is tried for some steps: the first places of the second ranking,
+by the mean of the gradients so far. While any of it gains, it is repeated. On a linear model with two classes the
+result is exact.
 """
 
 from __future__ import annotations
@@ -18,6 +20,10 @@ from rivals.attacks.attack_state import AttackState
 from rivals.attacks.linear_boundary import class_pair, numerical_margin
 from rivals.base.l0_ball import L0
 from rivals.base.projections import headroom
+from rivals.base.tensors import batch_view
+
+SWAPS = 8  # steps with one place less
+GRADIENTS = 1 + SWAPS  # of an image in a round, at most
 
 
 class SparseSearch(Protocol):
@@ -56,26 +62,52 @@ class SparseRefinement:
             indices = indices[torch.cat(gained)]
 
     def _refine(self, indices: Tensor) -> Tensor:
-        """One linearization of some images (m,); return for which it gained (m,)."""
+        """Refine some images (m,) once; return for which it gained (m,)."""
         search, state = self.search, self.search.state
         x, here, before = state.x[indices], search.best[indices], search.distances[indices]
-        leaf, logits = state.frozen.trace(here)
+        gradient, _ = self._linearize(indices, here)
+        # Its own changes, the most useful first; what does not help goes too.
+        changed = self.ball.changed(here, x)
+        ranking = self._score(gradient * (here - x)).masked_fill(~changed, -torch.inf)
+        self._bisect(indices, here, ranking, before)
+        # All components, at the end of the box where that contributes more.
+        self._bisect(indices, *self._moves(gradient, x, here), before)
+        stuck = (search.distances[indices] == before) & (before > 1)
+        self._swap(indices[stuck], gradient[stuck])
+        return search.distances[indices] < before
+
+    def _linearize(self, indices: Tensor, x_adv: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient of the margin at images (m, ...), and which of them are adversarial (m,), which is kept."""
+        state = self.search.state
+        leaf, logits = state.frozen.trace(x_adv)
+        adversarial = self.search.keep_best(indices, x_adv, logits.detach())
         inside, outside = class_pair(logits, state.y[indices], state.target(indices))
         with torch.enable_grad():
             gap = logits.gather(1, outside[:, None]) - logits.gather(1, inside[:, None])
             margins = gap[:, 0] - numerical_margin(logits)
-        gradient = state.frozen.gradient(margins, leaf)
-        own = gradient * (here - x)
-        room = headroom(x, gradient, self.ball.bounds).view_as(x)
-        # Its own changes, the most useful first; what does not help goes too.
-        changed = self.ball.changed(here, x)
-        ranking = self._score(own).masked_fill(~changed, -torch.inf)
-        self._bisect(indices, here, ranking, before)
-        # All components, at the end of the box where that contributes more.
+        return state.frozen.gradient(margins, leaf), adversarial
+
+    def _moves(self, gradient: Tensor, x: Tensor, here: Tensor) -> tuple[Tensor, Tensor]:
+        """Each component where it is or at the end of its box, what contributes more, and the score of its place."""
+        own, room = gradient * (here - x), headroom(x, gradient, self.ball.bounds).view_as(x)
         further = gradient.abs() * room > own
         values = torch.where(further, (x + gradient.sign() * room).clamp_(*self.ball.bounds), here)
-        self._bisect(indices, values, self._score(torch.maximum(own, gradient.abs() * room)), before)
-        return search.distances[indices] < before
+        return values, self._score(torch.maximum(own, gradient.abs() * room))
+
+    def _swap(self, indices: Tensor, gradient: Tensor) -> None:
+        """Search with one place less than the best of some images (m,), from the gradient there (m, ...)."""
+        search = self.search
+        here, count = search.best[indices], search.distances[indices] - 1
+        total = gradient
+        for step in range(SWAPS):
+            if not len(indices):
+                return
+            x = search.state.x[indices]
+            values, ranking = self._moves(total / (step + 1), x, here)
+            here = torch.where(_places(ranking) < batch_view(count, x), values, x)
+            gradient, adversarial = self._linearize(indices, here)
+            left = ~adversarial
+            indices, here, count, total = indices[left], here[left], count[left], (total + gradient)[left]
 
     def _score(self, contributions: Tensor) -> Tensor:
         """What each component, or each pixel, (m, 1, ...), contributes to the margin."""
@@ -84,11 +116,7 @@ class SparseRefinement:
     def _bisect(self, indices: Tensor, values: Tensor, ranking: Tensor, most: Tensor) -> None:
         """Find how many of the first in a ranking, set to ``values``, are enough; fewer than ``most`` (m,)."""
         search, x = self.search, self.search.state.x[indices]
-        flat = ranking.flatten(1)
-        place = torch.empty_like(flat, dtype=torch.long)
-        order = flat.argsort(dim=1, descending=True, stable=True)
-        place.scatter_(1, order, torch.arange(flat.shape[1], device=flat.device).expand_as(order))
-        place = place.view_as(ranking)
+        place = _places(ranking)
         low, high = torch.zeros_like(most), torch.minimum(most, search.distances[indices])
         searching = (high - low > 1).nonzero()[:, 0]
         while len(searching):
@@ -98,3 +126,12 @@ class SparseRefinement:
             high[searching[enough]] = count.flatten()[enough].to(high.dtype)
             low[searching[~enough]] = count.flatten()[~enough].to(low.dtype)
             searching = (high - low > 1).nonzero()[:, 0]
+
+
+def _places(ranking: Tensor) -> Tensor:
+    """The place of each value (m, ...) in the descending order of its image, from 0."""
+    flat = ranking.flatten(1)
+    order = flat.argsort(dim=1, descending=True, stable=True)
+    places = torch.empty_like(order)
+    places.scatter_(1, order, torch.arange(flat.shape[1], device=flat.device).expand_as(order))
+    return places.view_as(ranking)

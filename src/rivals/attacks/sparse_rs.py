@@ -141,6 +141,7 @@ class _SparseRS:
         # Alg. 1, lines 7 to 9: evaluate the proposal, keep it if it is better
         logits = state.frozen.logits(rows.x_adv)
         adversarial = state.keep_best(rows.index, rows.x_adv, logits)
+        state.count_queries(rows.index, adversarial)
         values = state.loss_fn(logits, rows.y, rows.target).to(rows.value.dtype)
         better = values > rows.value
         rows.value = torch.where(better, values, rows.value)

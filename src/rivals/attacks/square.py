@@ -169,6 +169,7 @@ class _Square:
         proposal = rows.proposal.reshape(-1, *state.x.shape[1:])
         logits = state.frozen.logits(proposal)
         adversarial = state.keep_best(rows.index, proposal, logits)
+        state.count_queries(rows.index, adversarial)
         values = state.loss_fn(logits, rows.y, rows.target)
         better = values > rows.value
         rows.x_adv = torch.where(better.view(-1, 1, 1, 1), rows.proposal, rows.x_adv)

@@ -69,6 +69,8 @@ class Outcome:
         seconds: Time taken.
         forwards: Images passed forward, the final evaluation included.
         backwards: Images passed backward.
+        queries: How many forward passes it took until each was adversarial in ball and box (m,), -1 where none was; None
+            if the attack does not count them.
     """
 
     stage: str
@@ -78,6 +80,7 @@ class Outcome:
     seconds: float
     forwards: int
     backwards: int
+    queries: Tensor | None = None
 
 
 class Ensemble:
@@ -134,8 +137,10 @@ class Ensemble:
         extra = {"clean": self._logits[indices], "best": self._best[indices]}
         wanted = {name: values for name, values in extra.items() if stage.takes(name)}
         seed, batch_size = self._seed, self._batch_size
+        frozen.forget_queries()
         with own_randomness(seed, x.device):
             x_adv = stage.attack(frozen, x, y, ball, targets=targets, seed=seed, batch_size=batch_size, **wanted)
+        queries = frozen.queries_needed
         valid = ball.contains(x_adv, x).nonzero()[:, 0]
         margins = torch.full_like(self._margin[indices], -torch.inf)
         fooled = torch.zeros_like(indices, dtype=torch.bool)
@@ -148,7 +153,7 @@ class Ensemble:
         # A success is not carried on: whoever attacks the image again did not believe it.
         nearer = (margins > self._margin[indices]) & ~fooled
         self._best[indices[nearer]], self._margin[indices[nearer]] = x_adv[nearer], margins[nearer]
-        return meter.outcome(stage.name, indices, x_adv, fooled)
+        return meter.outcome(stage.name, indices, x_adv, fooled, queries)
 
 
 def run_ensemble(
@@ -197,7 +202,9 @@ class _Meter:
         self.frozen = frozen
         self.since = time.perf_counter(), frozen.forwards, frozen.backwards
 
-    def outcome(self, stage: str, indices: Tensor, x_adv: Tensor, fooled: Tensor) -> Outcome:
+    def outcome(
+        self, stage: str, indices: Tensor, x_adv: Tensor, fooled: Tensor, queries: Tensor | None = None
+    ) -> Outcome:
         now = time.perf_counter(), self.frozen.forwards, self.frozen.backwards
         seconds, forwards, backwards = (after - before for after, before in zip(now, self.since, strict=True))
-        return Outcome(stage, indices, x_adv, fooled, seconds, int(forwards), int(backwards))
+        return Outcome(stage, indices, x_adv, fooled, seconds, int(forwards), int(backwards), queries)

@@ -105,6 +105,10 @@ class FrozenModel:
             raise _no_gradient()
         return gradient if self._mask is None else gradient * self._mask
 
+    def forget_queries(self) -> None:
+        """Before an attack that may not count them."""
+        self.queries_needed = None
+
     @contextlib.contextmanager
     def masked(self, mask: Tensor | None) -> Iterator[None]:
         """Inside, gradients are 0 outside the mask, which broadcasts with one image, so that attacks stay inside."""

@@ -119,7 +119,8 @@ class _HopSkipJump:
         if bool((phi != phi[0]).any()):
             phi = phi - phi.mean()
         v = torch.tensordot(phi, u, dims=1)[None] / count
-        return v / nonzero_norm(v, 2) if self.l2 else v.sign()
+        direction: Tensor = v / nonzero_norm(v, 2) if self.l2 else v.sign()
+        return direction
 
     def _to_boundary(self, x_adv: Tensor) -> Tensor:
         """Bin-Search (Alg. 1): in L2 on the line to the image, in Linf by shrinking the box around it."""

@@ -53,7 +53,8 @@ def pdpgd(
         x: Images (n, ...) in the ball's bounds.
         y: Labels (n,).
         ball: ``L1`` or ``L2``: its bounds and, by its eps, how far an adversarial example may be to count.
-        steps: Gradients. The last iterate is evaluated too.
+        steps: Gradients, of which a quarter is saved for the time that the refinement takes. The last iterate is evaluated
+            too.
         primal_lr: Adam's learning rate at first, in shares of the range of images.
         primal_lr_decrease: What share of it is left at the end; it falls exponentially.
         dual_lr: Step size of the logarithm of ``lambda_1 / lambda_0`` at first.
@@ -75,6 +76,8 @@ def pdpgd(
     for name, share in (("primal_lr_decrease", primal_lr_decrease), ("dual_lr_decrease", dual_lr_decrease)):
         if not 0 < share <= 1:
             raise UserError(f"{name} of {share:g} is not a share of the learning rate: take one above 0, at most 1")
+    if options.get("refine_steps", 10):
+        steps -= steps // 4
     with min_norm_search(model, x, y, ball, **options) as search:
         shares = torch.linspace(0, 1, steps + 1, dtype=search.state.x.dtype, device=search.state.x.device)
         low, high = search.ball.bounds

@@ -73,6 +73,9 @@ class _SurFree:
         self.oracle = oracle
         self.frequencies = frequencies
         self.random = oracle.generator("surfree")
+        # At most half of the dimensions that there are: else little would be left for a new direction.
+        share = frequencies**2 if oracle.x.ndim == 4 else 1.0
+        self.memory = max(min(MEMORY, int(share * oracle.ball.dimensions(oracle.x) / 2)), 1)
 
     def run(self, given: Tensor | None) -> None:
         """Until the oracle's budget is spent, or there is nothing to gain."""
@@ -81,7 +84,7 @@ class _SurFree:
         if x_b is None:
             return
         x_b = oracle.to_boundary(x_b, 1e-3, lambda there, share: ball.keep_mask(x + share * (there - x), x))
-        theta_max, known = THETA_MAX, [torch.zeros_like(x)]
+        theta_max, known = THETA_MAX, x.new_zeros((0, x.numel()))
         while True:
             distance = float((x_b - x).norm())
             if distance == 0:
@@ -94,15 +97,14 @@ class _SurFree:
             else:
                 theta_max = min(theta_max / RHO, THETA_MAX)
                 x_b = self._point(u, v, distance, found)
-            known = [*known, v][-MEMORY:]
+            known = torch.cat([known, v.flatten(1)])[-self.memory :]
 
-    def _direction(self, u: Tensor, known: list[Tensor]) -> Tensor:
-        """A random direction of norm 1, orthogonal to u and to those known."""
+    def _direction(self, u: Tensor, known: Tensor) -> Tensor:
+        """A random direction of norm 1, orthogonal to u and to those known (m, D), which are so to each other."""
         v = low_frequency_noise(u, self.frequencies, self.random)
         v = self.oracle.ball.on_mask(v)
-        basis = torch.cat([*known, u]).flatten(1)
-        for row in basis:  # not orthogonal among each other, as u changed: the last one, u, counts most
-            v = v - (v.flatten() @ row) * row.view_as(v)
+        for basis in (known, u.flatten(1)):  # u last: it counts most
+            v = v - (basis.T @ (basis @ v.flatten())).view_as(v)
         return v / nonzero_norm(v, 2).view(-1, *[1] * (v.ndim - 1))
 
     def _angle(self, u: Tensor, v: Tensor, distance: float, theta_max: float) -> float | None:

@@ -17,6 +17,7 @@ from rivals.base.eps import describe_eps
 from rivals.base.run_folder import Record
 from rivals.metrics.proportion import Proportion
 
+QUERY_BUDGETS = tuple(digit * 10**power for power in range(7) for digit in (1, 2, 5))
 CLEAN = "clean"  # the stage that attacks nothing: predictions for the clean images
 # Alarms that do not show masked gradients by themselves, but that an attack may fail because of.
 NOT_MASKING = ("randomized", "probabilities", "weak-attack", "batch-dependent")
@@ -58,6 +59,7 @@ class EvalState:
             an attack, k for ``radii[k - 1]``, -1 if it is still robust.
         fooled_8bit: Whether its adversarial example is still misclassified when rounded to 8 bits (n,).
         stages: What each stage did so far.
+        queries: Of stages that count them: how many each image that it fooled took.
         done: How many images, from the first on, all steps are done for.
     """
 
@@ -66,6 +68,7 @@ class EvalState:
     fooled_at: npt.NDArray[np.int16] = field(init=False)
     fooled_8bit: npt.NDArray[np.bool_] = field(init=False)
     stages: dict[str, StageCount] = field(default_factory=dict)
+    queries: dict[str, list[int]] = field(default_factory=dict)
     done: int = 0
 
     def __post_init__(self) -> None:
@@ -80,6 +83,8 @@ class EvalState:
         if record["stage"] == CLEAN:
             return
         count = self.stages.setdefault(record["stage"], StageCount())
+        if "queries" in record:
+            self.queries.setdefault(record["stage"], []).extend(record["queries"])
         count.fooled += len(fooled)
         count.attacked += record["n_attacked"]
         count.unverified += record["n_unverified"]
@@ -90,6 +95,7 @@ class EvalState:
     def restart(self, records: Mapping[int, Record]) -> None:
         """Forget everything, then add the records of these steps, by number."""
         self.stages.clear()
+        self.queries.clear()
         self.__post_init__()
         for step in sorted(records):
             self.update(records[step])
@@ -128,11 +134,24 @@ class EvalState:
             curve=tuple((eps, accuracy(i)) for i, eps in enumerate([0.0, *self.radii])),
             classes=tuple(rows),
             stages=dict(self.stages),
+            queries=self._query_curves(n - int(np.sum(fooled_at == 0)), n),
             alarms=tuple(dict(alarm) for alarm in alarms),
             notes=tuple(notes),
             protocol=dict(protocol),
             seconds=seconds,
         )
+
+    def _query_curves(self, correct: int, n: int) -> dict[str, tuple[tuple[int, Proportion], ...]]:
+        """Robust accuracy after so many queries of a stage, with all that the stages before it fooled."""
+        curves = {}
+        for name, count in self.stages.items():
+            if needed := self.queries.get(name):
+                budgets = [made for made in QUERY_BUDGETS if made < max(needed)] + [max(needed)]
+                curves[name] = tuple(
+                    (made, Proportion(correct - sum(each <= made for each in needed), n)) for made in budgets
+                )
+            correct -= count.fooled
+        return curves
 
 
 @dataclass(frozen=True)
@@ -156,6 +175,8 @@ class Robustness:
         curve: (eps, robust accuracy) for each radius, from 0 on.
         classes: Accuracies by class.
         stages: What each stage of the attack did, in order, over all radii.
+        queries: Of each stage that counts its queries (forward passes of an image), robust accuracy after so many of them:
+            (queries, robust accuracy), up to the most that an image took. Earlier stages count in full.
         alarms: Signs of gradient masking or of a weak attack: ``alarm``, ``message``, ``remedy``.
         notes: What else the reader should know.
         protocol: How the numbers were made: attack, norm, eps, seed, images, versions.
@@ -173,6 +194,7 @@ class Robustness:
     notes: tuple[str, ...]
     protocol: Record
     seconds: float
+    queries: dict[str, tuple[tuple[int, Proportion], ...]] = field(default_factory=dict)
     run: str | None = None
 
     @property
@@ -208,6 +230,10 @@ class Robustness:
                 for each in self.classes
             ],
             "stages": [{"stage": name, **count.as_dict()} for name, count in self.stages.items()],
+            "queries": [
+                {"stage": name, "curve": [{"queries": made, **accuracy.as_dict()} for made, accuracy in curve]}
+                for name, curve in self.queries.items()
+            ],
             "alarms": list(self.alarms),
             "notes": list(self.notes),
             "protocol": self.protocol,

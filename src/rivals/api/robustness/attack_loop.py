@@ -245,7 +245,11 @@ class AttackLoop:
             Attacked(chunk.x[indices[fooled]], x_adv[fooled], positions, predicted[fooled].cpu().numpy()),
             Attacked(chunk.x[outcome.indices[still]], outcome.x_adv[still], rest, self.target.data.labels[rest]),
         )
+        queries: Record = {}
+        if outcome.queries is not None:
+            queries["queries"] = outcome.queries[claimed][fooled].tolist()
         return {
+            **queries,
             "n_attacked": len(outcome.indices),
             "fooled": positions.tolist(),
             "fooled_8bit": (chunk.start + indices[fooled_8bit].cpu().numpy()).tolist(),

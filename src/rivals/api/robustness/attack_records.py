@@ -47,3 +47,4 @@ class StageRecord(TypedDict):
     forwards: Count
     backwards: Count
     stage_seconds: Seconds
+    queries: NotRequired[list[Annotated[int, Between(-1, 2**31)]]]  # that each of the fooled took, if they are counted

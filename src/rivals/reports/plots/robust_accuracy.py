@@ -67,6 +67,35 @@ def _figure(curves: Sequence[AccuracyCurve], layout: Layout) -> Figure:
     return figure
 
 
+def query_curve_svgs(curves: Sequence[AccuracyCurve]) -> tuple[str, str] | None:
+    """Robust accuracy against queries, (queries, value, low, high), as SVG elements for wide and narrow windows.
+
+    None with fewer than 3 points.
+    """
+    if max(len(curve.points) for curve in curves) < 3:
+        return None
+    wide, narrow = (
+        svg_element(lambda layout=layout: _query_figure(curves, layout), layout, f"queries-{name}")  # type: ignore[misc]
+        for layout, name in ((WIDE, "wide"), (NARROW, "narrow"))
+    )
+    return wide, narrow
+
+
+def _query_figure(curves: Sequence[AccuracyCurve], layout: Layout) -> Figure:
+    figure, axes = single_axes(layout)
+    for index, curve in enumerate(curves):
+        color = run_color(index)
+        made = [point[0] for point in curve.points]
+        value, low, high = ([100 * point[i] for point in curve.points] for i in (1, 2, 3))
+        axes.fill_between(made, low, high, color=color, alpha=BAND_ALPHA, linewidth=0, step="post")
+        axes.plot(made, value, color=color, linewidth=LINE_WIDTH, drawstyle="steps-post")
+    most = max(point[0] for curve in curves for point in curve.points)
+    style_percent_by_radius(axes, most, "queries of an image", "robust accuracy, %")
+    axes.set_xscale("log")
+    axes.set_xlim(1, most)
+    return figure
+
+
 def _set_eps_ticks(axes: Axes, layout: Layout, radii: list[float]) -> None:
     """A tick at each eps if the labels fit, else at round numbers; in 255ths if all eps are such."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator

@@ -18,7 +18,7 @@ from rivals.reports.formatting import (
 )
 from rivals.reports.history import History, get_object, get_objects
 from rivals.reports.html import Html, color_legend, join, svg_figure, table, tag
-from rivals.reports.plots.robust_accuracy import AccuracyCurve, robust_accuracy_svgs
+from rivals.reports.plots.robust_accuracy import AccuracyCurve, query_curve_svgs, robust_accuracy_svgs
 from rivals.reports.sections import common
 from rivals.reports.sections.adversarial_examples import FILE, read_examples
 from rivals.reports.sections.common import EMPTY, Card, model_name, note_list, notice, run_legend
@@ -30,6 +30,9 @@ may find more adversarial examples. Intervals are 95% Wilson intervals over the 
 CHANGE_NOTE = Html("""<p>Gray: no change; brighter or darker: the pixel was raised or lowered. All columns share one
 factor.</p>""")
 STAGES_NOTE = "A stage attacks the images that earlier stages left correctly classified. With several eps, their sum."
+QUERIES_NOTE = (
+    "A query is a forward pass of one image; the figure shows how many are still classified correctly after so many."
+)
 
 
 def is_attack(history: History) -> bool:
@@ -62,6 +65,7 @@ def sections(history: History) -> list[tuple[str, Html]]:
     return [
         ("Verdict", verdict(history)),
         ("Robust accuracy against eps", accuracy_curve([history])),
+        ("Robust accuracy against queries", query_curves(history)),
         ("Adversarial examples", examples(history)),
         ("Stages of the attack", stages(history)),
         ("Classes", classes(history)),
@@ -108,6 +112,26 @@ def accuracy_curve(histories: Sequence[History], names: Sequence[str] = ()) -> H
         for eps, value, low, high in curves[0].points
     ]
     return join(figure, table(["eps", "robust accuracy", "95% interval"], rows, "numbers all short"))
+
+
+def query_curves(history: History) -> Html:
+    """Robust accuracy against the queries of each stage that counts them: a figure, and a table."""
+    curves, rows = [], []
+    for entry in get_objects(history.section("results"), "queries"):
+        name, points = str(entry.get("stage", "")), []
+        for point in get_objects(entry, "curve"):
+            made, value, low, high = (finite(point.get(key)) for key in ("queries", "value", "low", "high"))
+            if made is not None and value is not None and low is not None and high is not None and made >= 1:
+                points.append((made, value, low, high))
+                rows.append([name, format_count(int(made)), format_percent(point), format_interval(point)])
+        curves.append(AccuracyCurve(name, "", points))
+    if not rows:
+        return EMPTY
+    svgs = query_curve_svgs(curves)
+    legend = color_legend(run_legend([curve.name for curve in curves])) if len(curves) > 1 else EMPTY
+    figure = EMPTY if svgs is None else join(legend, svg_figure(*svgs))
+    note = tag("p", QUERIES_NOTE, class_="muted")
+    return join(note, figure, table(["stage", "queries", "robust accuracy", "95% interval"], rows, "numbers all short"))
 
 
 def curve_points(record: Record) -> list[tuple[float, float, float, float]]:

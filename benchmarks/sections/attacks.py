@@ -84,15 +84,15 @@ def sparse(r: Result) -> Section:
         title="Sparse minimum-norm attacks",
         question=f"At equal steps, are the perturbations of sigma-zero and PDPGD at most 1% larger than {r['peer']}'s, "
         "and found in less time?",
-        setup=f"{r['steps']} steps, {r['n']} correctly classified test images on each of the same three models; processor "
-        "time of one thread, sides run in turn on a busy machine.",
+        setup=f"{r['steps']} steps, {r['n']} correctly classified test images on each of the same three models; "
+        "processor time of one thread, sides run in turn on a busy machine.",
         header=["attack", "model", "Rivals, median", "adv-lib, median", "Rivals, mean", "adv-lib, mean", "speedup"],
         rows=rows,
         answer="Medians of the number of changed values (L0) and of the sum of changes (L1); lower is better. "
         + (f"Larger on: {', '.join(worse)}." if worse else "Never larger."),
-        limits="Both of ours end with a refinement that the papers do not have; that of sigma-zero is paid from the same "
-        "number of gradients, but its bisections are extra forward passes; PDPGD saves a quarter of its steps for it. One "
-        "seed, small networks.",
+        limits="Both of ours end with a refinement that the papers do not have. sigma-zero pays it from the same number "
+        "of gradients, but its bisections are extra forward passes; PDPGD saves a quarter of its steps for it. One seed, "
+        "small networks.",
     )
 
 

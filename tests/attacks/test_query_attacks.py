@@ -76,9 +76,7 @@ def test_a_targeted_start_is_taken_and_reached():
     targets = y.roll(1)
     start = x.roll(1, 0)
     keep = targets != y
-    x_adv = hopskipjump(
-        model, x[keep], y[keep], L2(100.0), queries=200, targets=targets[keep], start=start[keep]
-    )
+    x_adv = hopskipjump(model, x[keep], y[keep], L2(100.0), queries=200, targets=targets[keep], start=start[keep])
     assert (model(x_adv).argmax(1) == targets[keep]).all()
     assert (L2(1.0).distance(x_adv, x[keep]) < L2(1.0).distance(start[keep], x[keep])).all()
     with named("the start has the shape (8, 3, 6, 6): give images like x"):

@@ -183,4 +183,11 @@ ATTACKS: Registry[Attack] = Registry(
         "autoattack": autoattack,
     },
 )
-GRADIENT_FREE = ("noise", "square", "sparse_rs", "spsa", "hopskipjump", "surfree")  # of these, the attacks that need no gradient
+GRADIENT_FREE = (
+    "noise",
+    "square",
+    "sparse_rs",
+    "spsa",
+    "hopskipjump",
+    "surfree",
+)  # of these, the attacks that need no gradient

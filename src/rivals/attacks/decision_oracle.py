@@ -5,6 +5,7 @@ The queries of one image fill a batch, so images are attacked one after the othe
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypedDict
@@ -137,10 +138,8 @@ def ask_all(state: AttackState, ball: Ball, queries: int, attack: Callable[[Orac
     """Attack the images that are classified correctly, one after the other, until each has had its queries."""
     for index in (~state.fooled).nonzero()[:, 0].tolist():
         oracle = Oracle(state, ball, index, queries)
-        try:
+        with contextlib.suppress(BudgetSpent):
             attack(oracle)
-        except BudgetSpent:
-            pass
         state.record_queries(index, oracle.made, oracle.needed)
         yield oracle
 

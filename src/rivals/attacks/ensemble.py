@@ -69,8 +69,8 @@ class Outcome:
         seconds: Time taken.
         forwards: Images passed forward, the final evaluation included.
         backwards: Images passed backward.
-        queries: How many forward passes it took until each was adversarial in ball and box (m,), -1 where none was; None
-            if the attack does not count them.
+        queries: How many forward passes it took until each was adversarial in ball and box (m,), -1 where none was;
+            None if the attack does not count them.
     """
 
     stage: str

@@ -40,8 +40,8 @@ class FrozenModel:
         channels_last: Whether images are passed in that memory format.
         probabilities: Whether the outputs look like probabilities instead of logits.
         one_logit: Whether the model returns one logit per image, read as two classes.
-        queries_needed: Of the last attack, if it counts queries: how many each image (n,) took until one was adversarial
-            in ball and box, -1 where none was.
+        queries_needed: Of the last attack, if it counts queries: how many each image (n,) took until one was
+            adversarial in ball and box, -1 where none was.
         passes: Forward passes of a randomized model, over which logits and :meth:`mean_loss` are averaged; 1 at first.
     """
 

@@ -53,8 +53,8 @@ def pdpgd(
         x: Images (n, ...) in the ball's bounds.
         y: Labels (n,).
         ball: ``L1`` or ``L2``: its bounds and, by its eps, how far an adversarial example may be to count.
-        steps: Gradients, of which a quarter is saved for the time that the refinement takes. The last iterate is evaluated
-            too.
+        steps: Gradients, of which a quarter is saved for the time that the refinement takes. The last iterate is
+            evaluated too.
         primal_lr: Adam's learning rate at first, in shares of the range of images.
         primal_lr_decrease: What share of it is left at the end; it falls exponentially.
         dual_lr: Step size of the logarithm of ``lambda_1 / lambda_0`` at first.

@@ -4,9 +4,9 @@ Other minimum-norm attacks end on the way to the boundary, where a little less o
 counts whole or not at all, so the question is which to leave out. The margin is linearized at the best adversarial
 example, and two rankings are tried: of its own changes by what they contribute, and of all components by what the
 larger of that and of a move to the end of the box would contribute. As many of the first in a ranking are kept as it
-takes, by bisection. Where neither gains, one place less is tried for some steps: the first places of the second ranking,
-by the mean of the gradients so far. While any of it gains, it is repeated. On a linear model with two classes the
-result is exact.
+takes, by bisection. Where neither gains, one place less is tried for some steps: the first places of the second
+ranking, by the mean of the gradients so far. While any of it gains, it is repeated. On a linear model with two classes
+the result is exact.
 """
 
 from __future__ import annotations

@@ -85,9 +85,7 @@ class _SPSARows(Rows):
 class _SPSA:
     """Alg. 1 on an active batch."""
 
-    def __init__(
-        self, state: AttackState, ball: Ball, steps: int, samples: int, sizes: tuple[float, float]
-    ) -> None:
+    def __init__(self, state: AttackState, ball: Ball, steps: int, samples: int, sizes: tuple[float, float]) -> None:
         self.state = state
         self.ball = ball
         self.radii = ball.radii(state.x)

@@ -36,8 +36,9 @@ def surfree(
     """SurFree (Maho et al. 2021): a near adversarial example in L2, from predicted labels alone.
 
     The boundary is taken for a plane. In the plane of the image, the boundary point and a random direction, the points
-    at which the boundary point's circle, with the way to the image as its diameter, is adversarial are nearer: angles to
-    both sides are tried, and the largest is found by bisection. Directions are smooth noise, orthogonal to the last ones.
+    at which the boundary point's circle, with the way to the image as its diameter, is adversarial are nearer: angles
+    to both sides are tried, and the largest is found by bisection. Directions are smooth noise, orthogonal to the last
+    ones.
 
     Args:
         model: An ``nn.Module`` from images (n, ...) to logits (n, K), of which the largest counts, or a frozen one.
@@ -45,7 +46,8 @@ def surfree(
         y: Labels (n,).
         ball: ``L2``: its bounds and, by its eps, how far an adversarial example may be to count.
         queries: The most forward passes of an image, all included but that of the clean image.
-        frequencies: The share of the frequencies of each side that directions are made of, the lowest; 1 is white noise.
+        frequencies: The share of the frequencies of each side that directions are made of, the lowest; 1 is white
+            noise.
         start: Adversarial images like ``x`` to start from, (n, ...): in a targeted attack images of the target classes.
             By default uniform noise.
         options: See :class:`DecisionOptions`.

@@ -175,8 +175,8 @@ class Robustness:
         curve: (eps, robust accuracy) for each radius, from 0 on.
         classes: Accuracies by class.
         stages: What each stage of the attack did, in order, over all radii.
-        queries: Of each stage that counts its queries (forward passes of an image), robust accuracy after so many of them:
-            (queries, robust accuracy), up to the most that an image took. Earlier stages count in full.
+        queries: Of each stage that counts its queries (forward passes of an image), robust accuracy after so many of
+            them: (queries, robust accuracy), up to the most that an image took. Earlier stages count in full.
         alarms: Signs of gradient masking or of a weak attack: ``alarm``, ``message``, ``remedy``.
         notes: What else the reader should know.
         protocol: How the numbers were made: attack, norm, eps, seed, images, versions.

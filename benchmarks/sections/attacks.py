@@ -90,9 +90,9 @@ def sparse(r: Result) -> Section:
         rows=rows,
         answer="Medians of the number of changed values (L0) and of the sum of changes (L1); lower is better. "
         + (f"Larger on: {', '.join(worse)}." if worse else "Never larger."),
-        limits="Both of ours end with a refinement that the papers do not have. sigma-zero pays it from the same number "
-        "of gradients, but its bisections are extra forward passes; PDPGD saves a quarter of its steps for it. One seed, "
-        "small networks.",
+        limits="Both of ours end with a refinement that the papers do not have. sigma-zero pays it from the same "
+        "number of gradients, but its bisections are extra forward passes; PDPGD saves a quarter of its steps for it. "
+        "One seed, small networks.",
     )
 
 

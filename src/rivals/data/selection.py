@@ -62,3 +62,8 @@ def select(images: npt.NDArray[np.uint8] | MappedPixels | Selection, rows: torch
         return images.select(rows)
     # Of an array, rows are selected several times faster by torch.
     return torch.from_numpy(images.reshape(len(images), -1)).index_select(0, rows).view(-1, *images.shape[1:])
+
+
+def in_memory(images: npt.NDArray[np.uint8] | MappedPixels | Selection) -> bool:
+    """Whether images are in memory, or are a selection of such."""
+    return isinstance(images.images if isinstance(images, Selection) else images, np.ndarray)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from rivals.console.training_progress import TrainingProgress
     from rivals.game.callbacks import Callback, Progress
+    from rivals.game.game import Batches
 
 CHECKPOINT_EVERY = "1 minutes"
 
@@ -129,22 +130,40 @@ def _facts(job: TrainingJob[Any], progress: Progress) -> dict[str, Any]:
 def _play(job: TrainingJob[Any], run: Run, callbacks: Sequence[Callback], stop: Callable[[], bool]) -> Progress:
     from rivals.game.loop import Saving, play
 
-    return play(
-        job.game,
-        job.batches,
-        until=job.until,
-        seed=job.seed,
-        callbacks=callbacks,
-        log=run,
-        saving=Saving(
-            job.checkpoints,
-            Duration.parse(job.run_options.checkpoint_every or CHECKPOINT_EVERY),
-            job.resuming,
-            job.processes.share(job.rollback),
-        ),
-        stop=stop,
-        processes=job.processes,
-    )
+    with _prefetched(job) as batches:
+        return play(
+            job.game,
+            batches,
+            until=job.until,
+            seed=job.seed,
+            callbacks=callbacks,
+            log=run,
+            saving=Saving(
+                job.checkpoints,
+                Duration.parse(job.run_options.checkpoint_every or CHECKPOINT_EVERY),
+                job.resuming,
+                job.processes.share(job.rollback),
+            ),
+            stop=stop,
+            processes=job.processes,
+        )
+
+
+@contextlib.contextmanager
+def _prefetched(job: TrainingJob[Any]) -> Iterator[Batches]:
+    """The batches; prepared by a thread where that pays, on a GPU or from a file.
+
+    On a CPU, which would share its cores with the thread, batches of images in memory take less time than to hand them
+    over.
+    """
+    from rivals.data.prefetch import prefetched
+    from rivals.data.selection import in_memory
+
+    if job.device.type == "cpu" and in_memory(job.images.images):
+        yield job.batches
+        return
+    with prefetched(job.batches, pin=job.device.type == "cuda") as batches:
+        yield batches
 
 
 def _follow(job: TrainingJob[Any], run: Run) -> None:

@@ -24,7 +24,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "spsa": {"queries": 10, "samples": 2},
     "hopskipjump": {"queries": 30, "samples": 5},
     "surfree": {"queries": 20},
-    "autoattack": {"version": "swift"},
+    "autoattack": {"version": "swift", "stages": ["pgd", "apgd-t"]},
     "fgsm": {},
     "noise": {"trials": 3},
 }

@@ -131,6 +131,8 @@ class AttackConfig(EvalConfig):
     """In l0, count changed pixels instead of values: all channels of a pixel change at the price of one."""
     eps: str = "8/255"
     """Radius of the ball, for images in [0, 1], such as 8/255; several, such as 0,1/255,2/255, give a curve."""
+    mask: str = ""
+    """Image file of the images' size, white where they may change; everywhere by default."""
     attack: str = "autoattack"
     """One attack or several in order, as fgsm, pgd(steps=100,restarts=5) or apgd,square; the standard is autoattack."""
     target: str | None = None

@@ -77,6 +77,7 @@ def attack(
     stages = read_attack(config.attack, ball)
     with processes.one_per_node_first():
         target = Target.load(model, data, ball.bounds, config, options, device=device, notes=notes)
+        ball = _masked(ball, config, target)
         _check_fit(config, ball, target)
     target.check_alike(processes, config)
     with contextlib.ExitStack() as stack:
@@ -152,6 +153,7 @@ def evaluate(
     notes = Notes(quiet or not processes.first)
     with processes.one_per_node_first():
         target = Target.load(model, data, ball.bounds, config, options, device=device, notes=notes)
+        ball = _masked(ball, config, target)
         _check_fit(config, ball, target)
     target.check_alike(processes, config)
     with deterministic(config.deterministic):
@@ -178,6 +180,15 @@ def _radii(ball: Ball, curve: Sequence[float]) -> list[float]:
     if wrong is not None:
         raise UserError(f"the curve holds {wrong:g}, and the ball ends at {most:g}: give radii from 0 to that")
     return sorted({*map(float, curve), most} - {0.0})
+
+
+def _masked(ball: Ball, config: AttackConfig, target: Target) -> Ball:
+    """The ball in the mask of ``--mask``, if there is one; a mask of the ball's own is kept."""
+    if not config.mask:
+        return ball
+    from rivals.api.robustness.mask_file import read_mask
+
+    return ball.masked(read_mask(config.mask, target.data.shape).to(target.device))
 
 
 def _check_fit(config: AttackConfig, ball: Ball, target: Target) -> None:

@@ -264,6 +264,7 @@ class Evaluator:
             "target": self.config.target if self.target.data.targets is not None else None,
             "stages": [stage.name for stage in loop.stages],
             "norm": type(self.ball).__name__,
+            "masked": None if self.ball.mask is None else round(float(self.ball.mask.float().mean()), 6),
             "pixels": isinstance(self.ball, L0) and self.ball.pixels,
             "eps": self.radii,
             "bounds": [torch.as_tensor(bound).tolist() for bound in self.ball.bounds],

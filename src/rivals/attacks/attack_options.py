@@ -37,7 +37,8 @@ def checked_options(attack: Callable[P, R]) -> Callable[P, R]:
         mask, ball = given.pop("mask"), given.get("ball")
         if not isinstance(ball, Ball):
             raise UserError(f"the ball is a {type(ball).__name__}: give Linf(8 / 255), L2(0.5), L1(12.0) or L0(10)")
-        return attack(**{**given, "ball": ball.masked(mask)})  # type: ignore[arg-type]
+        by_name: Callable[..., R] = attack
+        return by_name(**{**given, "ball": ball.masked(mask)})
 
     return checked
 

@@ -8,9 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
+from helpers.pretend_device import PRETEND, Crossings
 from rivals.base.errors import UserError
-from rivals.base.rng import generator
-from rivals.metrics.randomized_smoothing import ABSTAIN, certified_radius, certify, lower_confidence_bound
+from rivals.base.rng import generator, on_device
+from rivals.metrics.randomized_smoothing import (
+    ABSTAIN,
+    certified_radius,
+    certify,
+    lower_confidence_bound,
+    sample_under_noise,
+)
 
 
 @given(st.integers(1, 500), st.data(), st.floats(1e-4, 0.4))
@@ -102,3 +109,26 @@ def test_certificates_do_not_depend_on_order_or_batch_size():
 def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         next(certify(Linear(), torch.rand(1, 12), **options))
+
+
+def test_on_the_cpu_the_noise_is_that_of_a_generator_in_blocks_of_100():
+    image, seen = torch.rand(1, 2, 2, generator=generator("x")), []
+
+    def model(x):
+        seen.append(x)
+        return x.flatten(1)
+
+    counts = sample_under_noise(model, image, 0.5, 250, on_device(generator("noise"), image.device), batch_size=70)
+    source = generator("noise")
+    noise = torch.cat([torch.randn(100, 1, 2, 2, generator=source) for _ in range(3)])[:250]
+    assert torch.equal(torch.cat(seen), image + 0.5 * noise)
+    assert torch.equal(counts, torch.bincount((image + 0.5 * noise).flatten(1).argmax(1), minlength=4))
+
+
+def test_nothing_comes_back_from_the_device_while_samples_are_drawn():
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3)).to(PRETEND)
+    image = torch.rand(1, 2, 2, device=PRETEND)
+    with Crossings() as log, torch.no_grad():
+        counts = sample_under_noise(net, image, 0.5, 250, on_device(generator("noise"), PRETEND), batch_size=100)
+    assert (counts.shape, counts.device) == ((3,), PRETEND)
+    assert log.lines == []

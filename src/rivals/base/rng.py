@@ -30,6 +30,18 @@ def generator(*key: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(derive(*key))
 
 
+def on_device(source: torch.Generator, device: torch.device) -> torch.Generator:
+    """A generator of the device with the seed of a fresh one of the CPU: the same one on the CPU.
+
+    What it draws is on the device from the start. Each kind of device has its own numbers.
+    """
+    import torch
+
+    if device.type not in ("cuda", "xpu", "mps"):
+        return source
+    return torch.Generator(device).manual_seed(source.initial_seed())
+
+
 def reseed(device: torch.device, *key: int | str) -> None:
     """Seed the global random states of the CPU and of ``device``, which layers draw from, by :func:`derive`."""
     import torch

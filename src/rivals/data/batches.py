@@ -42,7 +42,6 @@ class Batches:
         self.micro_batches = micro_batches
         self._part_size = batch_size // micro_batches
         self.flip, self.shift = flip, shift
-        self._shape = images.images.shape[1:]
         self._pixels = images.images
         self._labels = None if images.labels is None else torch.from_numpy(images.labels)
         self._orders: dict[int, dict[int, torch.Tensor]] = {}
@@ -60,16 +59,8 @@ class Batches:
             coins = torch.rand(size, generator=generator(self.seed, "flip", part, index, stream)) < 0.5
             images = _flip(images, coins)
         if self.shift:
-            images = self._translate(images, generator(self.seed, "shift", part, index, stream))
+            images = translated(images, self.shift, generator(self.seed, "shift", part, index, stream))
         return images, None if self._labels is None else self._labels.index_select(0, indices)
-
-    def _translate(self, images: torch.Tensor, source: torch.Generator) -> torch.Tensor:
-        n, (channels, height, width) = len(images), self._shape
-        padded = torch.nn.functional.pad(images, (self.shift,) * 4)
-        down, across = torch.randint(2 * self.shift + 1, (2, n, 1), generator=source)
-        rows = (down + torch.arange(height))[:, None, :, None]
-        columns = (across + torch.arange(width))[:, None, None, :]
-        return padded[torch.arange(n)[:, None, None, None], torch.arange(channels)[:, None, None], rows, columns]
 
     def _indices(self, start: int, stream: int) -> torch.Tensor:
         """Indices of the images at the positions from ``start`` on, int64 (b,)."""
@@ -84,6 +75,17 @@ class Batches:
         return torch.cat(
             [order[max(start - epoch * self.n, 0) : stop - epoch * self.n] for epoch, order in orders.items()]
         )
+
+
+def translated(images: torch.Tensor, shift: int, source: torch.Generator) -> torch.Tensor:
+    """Images (n, C, H, W), each moved by up to ``shift`` pixels down or up, and across, with zero padding."""
+    n, channels, height, width = images.shape
+    padded = torch.nn.functional.pad(images, (shift,) * 4)
+    moves = torch.randint(2 * shift + 1, (2, n, 1), generator=source)
+    down, across = moves.to(images.device, non_blocking=True)
+    first, plane, row, column = (torch.arange(count, device=images.device) for count in (n, channels, height, width))
+    rows, columns = (down + row)[:, None, :, None], (across + column)[:, None, None, :]
+    return padded[first[:, None, None, None], plane[:, None, None], rows, columns]
 
 
 def _flip(images: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rivals.data.batches import Batches
+from rivals.data.generated_batches import GeneratedBatches
 
 
 class RepeatedBatches:
@@ -22,9 +23,9 @@ class RepeatedBatches:
 
 
 class MixedBatches:
-    """Concatenated batches of two labeled data sets. An epoch is one of the first."""
+    """Concatenated batches of two labeled data sets, on the device of the second. An epoch is one of the first."""
 
-    def __init__(self, first: Batches, second: Batches) -> None:
+    def __init__(self, first: Batches, second: Batches | GeneratedBatches) -> None:
         self.first, self.second = first, second
         self.batch_size = first.batch_size + second.batch_size
         self.micro_batches = first.micro_batches
@@ -34,4 +35,4 @@ class MixedBatches:
         """As :meth:`Batches.draw`."""
         (x1, y1), (x2, y2) = self.first.draw(index, stream, part), self.second.draw(index, stream, part)
         assert y1 is not None and y2 is not None
-        return torch.cat([x1, x2]), torch.cat([y1, y2])
+        return torch.cat([x1.to(x2.device, non_blocking=True), x2]), torch.cat([y1, y2])

@@ -11,12 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rivals.base.errors import UserError
-from rivals.base.rng import streams
+from rivals.base.rng import on_device, streams
 
 LogitsFn = Callable[[Tensor], Tensor]
 ABSTAIN = -1
@@ -68,17 +69,19 @@ def sample_under_noise(
 ) -> Tensor:
     """How often the base classifier predicts each class (K,) of one image (...) with added noise (SAMPLEUNDERNOISE).
 
-    Noise is drawn in blocks of one size, so that it does not depend on the batch size.
+    Noise is drawn in blocks of one size, so that it does not depend on the batch size; on the image's device, which
+    must be that of the generator. Nothing is copied to the host.
     """
-    counts = torch.zeros(0, dtype=torch.long)
+    counts = torch.zeros((), dtype=torch.long, device=image.device)
     stride = max(1, batch_size // _BLOCK)
     for first in range(0, -(-samples // _BLOCK), stride):
         blocks = min(stride, -(-samples // _BLOCK) - first)
-        drawn = [torch.randn((_BLOCK, *image.shape), generator=generator, dtype=image.dtype) for _ in range(blocks)]
+        how: dict[str, Any] = {"generator": generator, "dtype": image.dtype, "device": image.device}
+        drawn = [torch.randn((_BLOCK, *image.shape), **how) for _ in range(blocks)]
         for noise in torch.split(torch.cat(drawn)[: samples - first * _BLOCK], batch_size):
-            logits = model(image + sigma * noise.to(image.device))
-            batch_counts = torch.bincount(logits.argmax(1).cpu(), minlength=logits.shape[1])
-            counts = batch_counts if not len(counts) else counts + batch_counts
+            logits = model(image + sigma * noise)
+            classes = torch.arange(logits.shape[1], device=image.device)
+            counts = counts + (logits.argmax(1, keepdim=True) == classes).sum(0)
     return counts
 
 
@@ -109,7 +112,8 @@ def certify(
 ) -> Iterator[Certificate]:
     """Certify one image after the other (CERTIFY).
 
-    Each image has a random stream of its own, derived from the seed and its pixels.
+    Each image has a random stream of its own, derived from the seed and its pixels, and drawn on its device: on a GPU
+    the numbers are others than on the CPU.
 
     Args:
         model: The base classifier: images (m, ...) to logits (m, K), without a graph. Noisy images are not clipped to
@@ -136,7 +140,8 @@ def certify(
     if guesses < 1 or samples < 1 or batch_size < 1:
         raise UserError(f"{guesses} guesses and {samples} samples by {batch_size}: take 1 or more of each")
 
-    for image, generator in zip(x, streams(x, [0] * len(x), seed, "certify"), strict=True):
+    for image, source in zip(x, streams(x, [0] * len(x), seed, "certify"), strict=True):
+        generator = on_device(source, image.device)
         # Two independent sets of samples: the bound does not hold for a class chosen by the same samples.
         guess = int(sample_under_noise(model, image, sigma, guesses, generator, batch_size).argmax())
         count = int(sample_under_noise(model, image, sigma, samples, generator, batch_size)[guess])

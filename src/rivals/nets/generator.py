@@ -85,17 +85,22 @@ class Generator(nn.Module):
             raise UserError("no seeds were given, so there are no images: give one or more")
         return torch.cat([self.latents(1, seed, truncation) for seed in seeds])
 
-    @torch.no_grad()
     def generate(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """uint8 images (B, C, H, W) on the CPU, from latents (B, latent_dim) and labels (B,).
+        """uint8 images (B, C, H, W) on the CPU, from latents (B, latent_dim) and labels (B,): see :meth:`pixels`."""
+        return self.pixels(z, labels).cpu()
+
+    @torch.no_grad()
+    def pixels(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """uint8 images (B, C, H, W) on the generator's device, from latents (B, latent_dim) and labels (B,).
 
         The network is in evaluation mode during the call; every module's mode is restored afterward.
         """
         like = next(self.parameters())
         with _eval_mode(self):
-            x: Tensor = self(z.to(like), None if labels is None else labels.to(like.device))
+            moved = z.to(like, non_blocking=True)
+            x: Tensor = self(moved, None if labels is None else labels.to(like.device, non_blocking=True))
         # [-1, 1] to 0..255, rounded to the nearest.
-        return x.add(1).mul(127.5).round().clamp(0, 255).to("cpu", torch.uint8)
+        return x.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
 
     def sample(
         self,

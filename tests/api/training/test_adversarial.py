@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -11,10 +13,12 @@ from PIL import Image
 import rivals
 from helpers.commands import assert_refused
 from helpers.kill_and_resume import assert_killed_run_resumes
-from rivals import Linf
+from rivals import Linf, build_generator
+from rivals.api.common.network_io import save_network
 from rivals.base.duration import Duration
 from rivals.base.errors import UserError
 from rivals.base.run_folder import Run
+from rivals.data.generated_batches import GeneratedBatches
 from rivals.game.callbacks import Every, Progress
 from rivals.game.checkpoint import Checkpoints
 from rivals.game.classifier_step import ClassifierStep
@@ -78,6 +82,39 @@ def test_awp_extra_images_weights_and_eps_warmup_go_together(stripes, tmp_path):
         **TINY,
     )
     assert run.result()["accuracy/pgd"] > 0.8
+
+
+def test_a_generator_makes_extra_images_as_they_are_needed_and_a_resumed_run_gets_the_same(
+    stripes, tmp_path, monkeypatch
+):
+    classes = rivals.load_images(stripes, on_note=lambda note: None).classes
+    net = build_generator("mlp", size=8, channels=1, classes=len(classes), latent_dim=4, widths=(8,))
+    save_network(net, tmp_path / "extra.safetensors", {"classes": classes[::-1]})
+    settings = {"method": "fgsm", "extra": str(tmp_path / "extra.safetensors"), "micro_batches": 2, **TINY}
+    whole = rivals.harden(stripes, Linf(0.1), until="6 steps", out="runs/whole", **settings)
+    draw = GeneratedBatches.draw
+
+    def stopping(batches, index, *place):
+        if index == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return draw(batches, index, *place)
+
+    with monkeypatch.context() as patch, pytest.raises(rivals.Interrupted):
+        patch.setattr(GeneratedBatches, "draw", stopping)
+        rivals.harden(stripes, Linf(0.1), until="6 steps", out="runs/parts", **settings)
+    parts = rivals.harden(out="runs/parts", resume=True, quiet=True)
+    for name, weight in whole.classifier.state_dict().items():
+        assert torch.equal(weight, parts.classifier.state_dict()[name]), name
+    for wrong, message in (
+        ({"size": 16}, "are 1x16x16 and the run's 1x8x8: give images of the same size"),
+        ({"classes": 0}, "is not a conditional generator, which extra images need: train it with --conditional"),
+    ):
+        shape = {"size": 8, "classes": len(classes), **wrong}
+        save_network(
+            build_generator("mlp", channels=1, latent_dim=4, widths=(8,), **shape), tmp_path / "w.safetensors", {}
+        )
+        with pytest.raises(rivals.UserError, match=message):
+            rivals.harden(stripes, Linf(0.1), out="runs/no", **{**settings, "extra": str(tmp_path / "w.safetensors")})
 
 
 def test_only_the_evaluation_network_uses_flip_tta(stripes):

@@ -21,7 +21,7 @@ from rivals.base import devices
 from rivals.base.errors import Interrupted, ProcessLost
 from rivals.base.norm_balls import Ball
 from rivals.base.process_group import ProcessGroup
-from rivals.base.rng import streams
+from rivals.base.rng import on_device, streams
 from rivals.base.run_folder import Record, Run
 from rivals.base.signals import interrupt_on_signal
 from rivals.base.typed_json import conforms
@@ -212,7 +212,8 @@ class SmoothingLoop:
 
     def _confirm(self, exact: FrozenModel, x: Tensor, x_adv: Tensor, label: int, level: int) -> bool:
         """Whether fresh noise samples confirm that ``x_adv`` is misclassified."""
-        (generator,) = streams(x, [level], self.config.seed, "looks")
+        (source,) = streams(x, [level], self.config.seed, "looks")
+        generator = on_device(source, x.device)
         counts = sample_under_noise(
             exact.logits, x_adv[0], self.config.sigma, CONFIRM_SAMPLES, generator, batch_size=self.config.batch_size
         )
@@ -258,6 +259,7 @@ class SmoothingLoop:
         return {
             **{name: getattr(self.config, name) for name in names},
             "confirm_samples": CONFIRM_SAMPLES,
+            "noise": f"drawn on {self.target.device.type}",
             "norm": "L2",
             "radii": self.radii,
             "folded": self.folded,

@@ -130,7 +130,7 @@ class HardenJob(ClassifierJobBase[HardenConfig]):
 
     def make_batches(self) -> Batches:
         """Batches of the images, with extra images mixed in, or repeated for free adversarial training."""
-        from rivals.api.training.extra_images import load_extra
+        from rivals.api.training.extra_images import extra_batches
         from rivals.data.batches import Batches as ImageBatches
         from rivals.data.mixing import MixedBatches, RepeatedBatches
 
@@ -147,9 +147,11 @@ class HardenJob(ClassifierJobBase[HardenConfig]):
             in_part = config.batch_size // parts
             n_extra = parts * min(max(1, round(in_part * config.extra_share)), in_part - 1)
             batches = ImageBatches(self.images, config.batch_size - n_extra, **options)
-            extra = load_extra(config.extra, self.images, self.data_options)
-            self.note_content("extra", config.extra, extra.hash)
-            batches = MixedBatches(batches, ImageBatches(extra, n_extra, **options))
+            extra, content = extra_batches(
+                config.extra, self.images, self.data_options, n_extra, self.device, **options
+            )
+            self.note_content("extra", config.extra, content)
+            batches = MixedBatches(batches, extra)
         else:
             batches = ImageBatches(self.images, config.batch_size, **options)
         return RepeatedBatches(batches, config.replays) if config.resolved.attack == "free" else batches

@@ -3,50 +3,83 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rivals.api.common.network_io import load
 from rivals.base.errors import UserError
 
 if TYPE_CHECKING:
+    import torch
+
+    from rivals.data.batches import Batches
+    from rivals.data.generated_batches import GeneratedBatches
     from rivals.data.imageset import ImageSet
     from rivals.recipes import DataOptions
 
-GENERATED = 50_000  # images, by a generator
 
+def extra_batches(
+    source: str, images: ImageSet, options: DataOptions, batch_size: int, device: torch.device, **how: Any
+) -> tuple[Batches | GeneratedBatches, str]:
+    """Batches of labeled images of the same size and classes as ``images``, and a hash of where they come from.
 
-def load_extra(source: str, images: ImageSet, options: DataOptions) -> ImageSet:
-    """Labeled images of the same size and classes as ``images``, read with the same options.
+    Args:
+        source: A folder or zip, read with the same options as ``images``; or a conditional generator, which makes new
+            images for every batch.
+        images: Those of the run.
+        options: How images are read.
+        batch_size: Extra images per batch.
+        device: Where a generator works.
+        **how: Seed, micro-batches, flip and shift, as for :class:`~rivals.data.batches.Batches`.
 
     Raises:
         UserError: they have no classes, or other ones, or another size.
     """
+    import torch
+
+    from rivals.base.hashing import weights_hash
+    from rivals.data.batches import Batches
     from rivals.data.classes import match_classes
+    from rivals.data.generated_batches import GeneratedBatches
     from rivals.data.load import load as load_images
     from rivals.data.load import to_stderr
 
     path = Path(source)
-    from_generator = (path / "run.json").exists() or path.suffix == ".safetensors"
-    extra = _generated(source) if from_generator else load_images(source, **options.written())
+    if (path / "run.json").exists() or path.suffix == ".safetensors":
+        generator = _generator(source, device)
+        one_each = _one_of_each_class(source, generator)
+        _check_shape(source, one_each, images)
+        labels = match_classes(one_each, images.classes, "the run", to_stderr).labels
+        assert labels is not None
+        made = generator.pixels, generator.latent_dim, torch.from_numpy(labels)
+        return GeneratedBatches(*made, batch_size, device=device, **how), weights_hash(generator)
+    extra = load_images(source, **options.written())
     if extra.labels is None:
         raise UserError(f"the extra images '{source}' have no classes: put them into one subfolder per class")
-    if extra.images.shape[1:] != images.images.shape[1:]:
-        theirs, own = ("x".join(map(str, each.images.shape[1:])) for each in (extra, images))
-        raise UserError(f"the extra images '{source}' are {theirs} and the run's {own}: give images of the same size")
-    return match_classes(extra, images.classes, "the run", to_stderr)
+    _check_shape(source, extra, images)
+    return Batches(match_classes(extra, images.classes, "the run", to_stderr), batch_size, **how), extra.hash
 
 
-def _generated(source: str) -> ImageSet:
-    import numpy as np
-
-    from rivals.data.imageset import ImageSet
-
+def _generator(source: str, device: torch.device) -> Any:
     generator = load(source)
     if not getattr(generator, "classes", 0) or not hasattr(generator, "sample"):
         raise UserError(
             f"'{source}' is not a conditional generator, which extra images need: train it with --conditional"
         )
-    labels = np.arange(GENERATED, dtype=np.int64) % generator.classes
+    return generator.to(device)
+
+
+def _one_of_each_class(source: str, generator: Any) -> ImageSet:
+    """A set like those that the generator makes, with an image of each class."""
+    import numpy as np
+
+    from rivals.data.imageset import ImageSet
+
     names = tuple(generator.about.get("classes") or map(str, range(generator.classes)))
-    pixels = generator.sample(GENERATED, seed=0, labels=labels.tolist()).numpy()
-    return ImageSet(Path(source).stem, "generated", pixels, labels, names)
+    shape = (generator.classes, generator.channels, generator.size, generator.size)
+    return ImageSet(Path(source).stem, "generated", np.zeros(shape, np.uint8), np.arange(generator.classes), names)
+
+
+def _check_shape(source: str, extra: ImageSet, images: ImageSet) -> None:
+    if extra.images.shape[1:] != images.images.shape[1:]:
+        theirs, own = ("x".join(map(str, each.images.shape[1:])) for each in (extra, images))
+        raise UserError(f"the extra images '{source}' are {theirs} and the run's {own}: give images of the same size")

@@ -1,4 +1,4 @@
-"""Load a built-in data set, a folder or a zip as an :class:`~rivals.data.imageset.ImageSet`."""
+"""Load a built-in data set, a folder, a zip or shards as an :class:`~rivals.data.imageset.ImageSet`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from rivals.data.imageset import ImageSet
 from rivals.data.listing import Listing
 from rivals.data.pixel_modes import bits_of, white_of
 from rivals.data.readers import from_path
-from rivals.data.shards import BRACES, is_pattern
+from rivals.data.remote import is_url, local_copy, url_name
+from rivals.data.shards import BRACES, from_shards, is_pattern
 
 
 def to_stderr(note: str) -> None:
@@ -45,8 +46,9 @@ def load(
     :func:`rivals.data.decode_cache.folder`.
 
     Args:
-        source: A name (:data:`rivals.data.builtin.DATASETS`), a folder or a zip
-            (:func:`rivals.data.readers.from_path`). Names take precedence: write ``./mnist`` for a folder.
+        source: A name (:data:`rivals.data.builtin.DATASETS`); a folder, a zip or shards
+            (:func:`rivals.data.readers.from_path`); or the address of such in an object store
+            (:mod:`rivals.data.remote`). Names take precedence: write ``./mnist`` for a folder.
         split: ``train`` or ``test``; some data sets have more, and ``mnist5k``, folders and zips have ``all``.
             ``mnist5k`` has 4,500 and 500 digits.
         size: Height and width to resize to, 8 to 1024; None keeps the size.
@@ -62,7 +64,7 @@ def load(
     check_size(size)
     if white is not None and white < 1:
         raise UserError(f"--white {white} is no white level: take the largest value that pixels may have, as 4095")
-    with _listing(source, split, on_note) as listing:
+    with list_images(source, split, on_note) as listing:
         if listing.skipped:
             on_note(_left_out(listing))
         if listing.special:
@@ -75,7 +77,7 @@ def load(
 
         def decode_source(done: Done) -> Iterator[Chunk]:
             # Not from the listing above: it may be closed by the time that a damaged part of the cache is read.
-            with _listing(source, split, lambda note: None) as current, strict_limits():
+            with list_images(source, split, lambda note: None) as current, strict_limits():
                 if current.stamp != listing.stamp:
                     raise UserError(f"{listing.title} has changed since this command began: run it again")
                 yield from decode(current, size=size, crop=crop, skip_bad=skip_bad, white=white, done=done)
@@ -103,7 +105,7 @@ def has_split(source: str | Path, split: str) -> bool:
     if isinstance(source, str) and source in DATASETS:
         return split in DATASETS[source].counts
     try:
-        with _listing(source, split, lambda note: None):
+        with list_images(source, split, lambda note: None):
             return True
     except UserError:
         return False
@@ -120,7 +122,7 @@ def evaluation_split(source: str | Path) -> str | None:
                 return split
             continue
         try:
-            with _listing(source, split, lambda note: None) as listing:
+            with list_images(source, split, lambda note: None) as listing:
                 if listing.labels is not None:
                     return split
         except UserError:  # there is no such split; what else is wrong comes up when the images are loaded
@@ -128,7 +130,17 @@ def evaluation_split(source: str | Path) -> str | None:
     return None
 
 
-def _listing(source: str | Path, split: str, on_note: Callable[[str], None]) -> Listing:
+def list_images(source: str | Path, split: str, on_note: Callable[[str], None]) -> Listing:
+    """List the images of a source, as :func:`load` reads them.
+
+    Raises:
+        UserError: the source cannot be used.
+    """
+    if isinstance(source, str) and is_url(source):
+        copies, title = local_copy(source, on_note), f"'{source}'"
+        if is_pattern(source):
+            return from_shards(title, copies, split)
+        return from_path(copies[0], split, title=title)
     if isinstance(source, str) and source in DATASETS:
         return list_builtin(source, split, on_note)
     path = expand_user(source)
@@ -142,6 +154,8 @@ def source_name(source: str | Path) -> str:
     """How a source is called for short: a data set's name, that of a folder or a file, what shards have in common."""
     if isinstance(source, str) and source in DATASETS:
         return source
+    if isinstance(source, str) and is_url(source):
+        return url_name(source)
     path = expand_user(source)
     if is_pattern(str(path)) and not path.exists():
         folder, common = path.parent.resolve().name, BRACES.sub("", path.stem).strip("-_.")

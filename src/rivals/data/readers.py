@@ -19,7 +19,9 @@ from rivals.data.splits import MOST_DESCRIPTION, select_split, wrapper_of
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tar.lz4")
 
 
-def from_path(path: Path, split: str = "train", only: Callable[[str], bool] = lambda name: True) -> Listing:
+def from_path(
+    path: Path, split: str = "train", only: Callable[[str], bool] = lambda name: True, title: str = ""
+) -> Listing:
     """List the images in a folder or a zip, sorted by name.
 
     Images at the top have no classes; else the top-level subfolders are the classes, sorted by name, or by value if
@@ -37,26 +39,27 @@ def from_path(path: Path, split: str = "train", only: Callable[[str], bool] = la
         path: The folder or zip, a tar, or a pattern as ``shards/{000..127}.tar``.
         split: A source without splits has only ``train``; ``all`` is everything.
         only: Filter of names.
+        title: Name of the source in messages; by default its path.
 
     Raises:
         UserError: the path does not exist, cannot be read, is unsafe or holds no images; ``dataset.json`` does not
             match the files; or there is no such split.
     """
+    title = title or f"'{path}'"
     if path.is_dir():
-        return _from_folder(path, split, only)
+        return _from_folder(path, split, only, title)
     if not path.exists() and is_pattern(str(path)):
-        return from_shards(f"'{path}'", [Path(each) for each in expand(str(path))], split, only)
+        return from_shards(title, [Path(each) for each in expand(str(path))], split, only)
     if not path.exists():
         raise UserError(f"there is no folder, zip or shard '{path}': check the path")
     if path.name.lower().endswith(COMPRESSED):
         raise UserError(f"'{path}' is a compressed tar: unpack it into a plain .tar, as gzip -d does, or into a folder")
     if path.suffix.lower() == ".tar":
-        return from_shards(f"'{path}'", [path], split, only)
-    return _from_zip(path, split, only)
+        return from_shards(title, [path], split, only)
+    return _from_zip(path, split, only, title)
 
 
-def _from_folder(path: Path, split: str, only: Callable[[str], bool]) -> Listing:
-    title = f"'{path}'"
+def _from_folder(path: Path, split: str, only: Callable[[str], bool], title: str) -> Listing:
     found = _walk(path)
     special = [name for name in found if _is_special(path / name)]
     found = sorted({*found} - {*special})
@@ -135,8 +138,7 @@ def _is_special(path: Path) -> bool:
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
-def _from_zip(path: Path, split: str, only: Callable[[str], bool]) -> Listing:
-    title = f"'{path}'"
+def _from_zip(path: Path, split: str, only: Callable[[str], bool], title: str) -> Listing:
     archive = open_zip(path)
     try:
         # Some programs of Windows write backslashes between folders.

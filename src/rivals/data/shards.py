@@ -66,7 +66,7 @@ def from_shards(
     title: str,
     shards: Sequence[Path],
     split: str,
-    only: Callable[[str], bool],
+    only: Callable[[str], bool] = lambda name: True,
     description: bytes | None = None,
     root: Path | None = None,
 ) -> Listing:

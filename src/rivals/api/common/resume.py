@@ -108,10 +108,11 @@ def resolve_source(data: str) -> str:
         UserError: the path begins with a user that this machine does not know.
     """
     from rivals.data.builtin import DATASETS
+    from rivals.data.remote import is_url
     from rivals.data.shards import is_pattern
 
     path = expand_user(data)
-    return data if data in DATASETS or not (path.exists() or is_pattern(data)) else str(path.resolve())
+    return data if data in DATASETS or is_url(data) or not (path.exists() or is_pattern(data)) else str(path.resolve())
 
 
 def source_to_resume(what: str, before: str, given: str | None) -> str:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from rivals.api.common.model_zoo import NamedModel
 from rivals.base.errors import UserError
-from rivals.base.files import expand_user
 from rivals.base.hashing import arrays_hash
 from rivals.base.registry import unknown
 from rivals.base.rng import generator
@@ -171,8 +170,7 @@ def _images(
     from rivals.data.builtin import DATASETS
     from rivals.data.decode import strict_limits
     from rivals.data.imageset import ImageSet
-    from rivals.data.load import evaluation_split, has_split, load
-    from rivals.data.readers import from_path
+    from rivals.data.load import evaluation_split, has_split, list_images, load
 
     if isinstance(data, ImageSet):
         if data.white and named.white and data.white != named.white:
@@ -200,7 +198,7 @@ def _images(
         first, images = f"{images.size} px", read(named.size)
     else:
         images = read(named.size)  # of a folder each may have a size of its own
-        with from_path(expand_user(data), split) as listing, strict_limits():
+        with list_images(data, split, lambda note: None) as listing, strict_limits():
             width, height = listing.open_image(0).size
         if width == height == named.size:
             return images

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
-from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+from rivals.base.private_tracer import PrivateTracer
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -31,7 +31,7 @@ def fold_batch_norm(model: nn.Module, probe: Tensor, logits: Tensor) -> nn.Modul
     if not any(type(module) in _NORMS for module in modules) or any(_hooked(module) for module in modules):
         return None
     try:
-        graph, parts = _Recorder().trace_privately(model)
+        graph, parts = PrivateTracer().trace_privately(model)
     except Exception:  # whatever the model's own forward raises when it is handed a proxy
         return None
     if not _fold(graph, parts):
@@ -42,44 +42,6 @@ def fold_batch_norm(model: nn.Module, probe: Tensor, logits: Tensor) -> nn.Modul
     folded, logits = (each.nan_to_num(nan=torch.nan, neginf=0) for each in (folded, logits))
     tolerance = torch.finfo(logits.dtype).eps ** 0.5 * (1 + logits.abs().amax())
     return traced if bool(((folded - logits).abs() <= tolerance).all()) else None
-
-
-class _Recorder(fx.Tracer):
-    """Traces a model without a trace of its own: ``fx.symbolic_trace`` patches ``nn.Module`` while it runs, for all
-    threads of the process.
-
-    Here the layers of a private copy, which shares all tensors, record that they are called.
-    """
-
-    def trace_privately(self, model: nn.Module) -> tuple[fx.Graph, dict[str, Any]]:
-        """The model's forward pass for one argument as a graph, and the layers and tensors that it names."""
-        attributes = (value for module in model.modules() for value in vars(module).values())
-        tensors = [*model.parameters(), *model.buffers(), *(each for each in attributes if isinstance(each, Tensor))]
-        self.root = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
-        self.graph = fx.Graph()
-        self.tensor_attrs = {}
-        for name, module in self.root.named_modules():
-            if name and self.is_leaf_module(module, name):
-                module.__class__ = self._recording(type(module), name)
-        output = self.root(self.create_proxy("placeholder", "x", (), {}))
-        self.create_node("output", "output", (self.create_arg(output),), {})
-        layers = dict(model.named_modules())
-        parts = {
-            str(node.target): layers[node.target] if node.op == "call_module" else attrgetter(node.target)(self.root)
-            for node in self.graph.nodes
-            if node.op in ("call_module", "get_attr")
-        }
-        return self.graph, parts
-
-    def _recording(self, layer: type[nn.Module], name: str) -> type[nn.Module]:
-        """A class like ``layer`` whose calls with values of the graph become nodes of it."""
-
-        def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if any(isinstance(value, fx.Proxy) for value in (*args, *kwargs.values())):
-                return self.create_proxy("call_module", name, args, kwargs)
-            return layer.__call__(module, *args, **kwargs)
-
-        return type(layer.__name__, (layer,), {"__call__": call})
 
 
 class _Traced(nn.Module):

@@ -105,6 +105,11 @@ class TrainingPGD:
         return x_adv
 
 
+def no_attack(net: nn.Module, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
+    """The images themselves."""
+    return x
+
+
 def uniform_noise(net: nn.Module, x: Tensor, y: Tensor, ball: Ball) -> Tensor:
     """Uniform noise, the cheapest perturbation; needs no pass through the net."""
     return uniform_start(x, ball)

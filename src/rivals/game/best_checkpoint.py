@@ -12,19 +12,22 @@ from rivals.game.game import Game
 
 
 class BestCheckpoint(Callback):
-    """Saves the state of the game whenever a record has a lower score than all before.
+    """Saves the state of the game whenever a record has a better score than all before.
 
     Args:
         game: Its state is saved.
         checkpoints: Where.
-        key: The score in the records, lower is better.
+        key: The score in the records.
+        above: None where a lower score is better; else the score above which a state is kept, and higher is better.
     """
 
-    def __init__(self, game: Game, checkpoints: Checkpoints, key: str) -> None:
+    def __init__(self, game: Game, checkpoints: Checkpoints, key: str, above: float | None = None) -> None:
         self.game = game
         self.checkpoints = checkpoints
         self.key = key
-        self.score = math.inf
+        self.sign = 1 if above is None else -1
+        self.worst = math.inf if above is None else -above
+        self.score = self.worst
         self.step = -1
 
     def on_record(self, record: Record, progress: Progress) -> Iterable[Record]:
@@ -35,14 +38,14 @@ class BestCheckpoint(Callback):
 
     def on_restore(self, past: Iterable[Record], progress: Progress) -> None:
         """Find the best score of the past; remove the checkpoints of later steps, which will be reached again."""
-        self.score, self.step = math.inf, -1
+        self.score, self.step = self.worst, -1
         for record in past:
             self._is_best(record)
         self.checkpoints.drop_after(self.step)
 
     def _is_best(self, record: Record) -> bool:
         # Not at step 0: the gray images of an untrained generator may score better than its first attempts.
-        if self.key not in record or not record["step"] or record[self.key] >= self.score:
+        if self.key not in record or not record["step"] or self.sign * record[self.key] >= self.score:
             return False
-        self.score, self.step = record[self.key], record["step"]
+        self.score, self.step = self.sign * record[self.key], record["step"]
         return True

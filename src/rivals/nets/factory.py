@@ -1,4 +1,4 @@
-"""Networks by name: the GANs ``mlp``, ``dcgan``, ``sngan``, ``r3``, and the classifiers ``cnn``, ``resnet``."""
+"""Networks by name: GANs (``mlp``, ``dcgan``, ``sngan``, ``r3``), classifiers (``cnn``, ``resnet``, ``strided``)."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from rivals.nets.mlp import MLPDiscriminator, MLPGenerator
 from rivals.nets.r3gan import R3Discriminator, R3Generator
 from rivals.nets.resnet import ResNet
 from rivals.nets.sngan import SNGANDiscriminator, SNGANGenerator
+from rivals.nets.strided_cnn import StridedCNN
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ GAN_NETS: Registry[GanNets] = Registry(
     },
 )
 
-CLASSIFIERS: Registry[type[Classifier]] = Registry("classifier", {"cnn": CNN, "resnet": ResNet})
+CLASSIFIERS: Registry[type[Classifier]] = Registry("classifier", {"cnn": CNN, "resnet": ResNet, "strided": StridedCNN})
 
 _COMMON = {"self", "size", "channels", "classes", "latent_dim", "widths", "mean", "std"}
 

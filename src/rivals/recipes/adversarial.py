@@ -22,13 +22,15 @@ class Method:
 
     Attributes:
         paper: Its source.
-        attack: steps (of PGD), free, noise or augment.
-        loss: madry, trades or mart.
+        attack: steps (of PGD), free, noise, augment or none.
+        loss: madry, trades or mart; of certified training ibp, crown-ibp, sabr or mtl-ibp.
         steps: Steps of the attack.
         step_size: As a share of eps; None for that of its paper: 1.25 for a single step (Wong et al. 2020), 1 for a
             single step from ``nfgsm`` (de Jorge et al. 2022), 2.5 / steps for more.
         start: Where the attack starts: none, uniform, gaussian or nfgsm.
         beta: Weight of the KL divergence, if the loss has one.
+        kappa: Last weight of the clean loss, or of the adversarial one (mtl-ibp), in certified training; None in any
+            other.
     """
 
     paper: str
@@ -38,6 +40,7 @@ class Method:
     step_size: float | None = None
     start: str = "uniform"
     beta: float | None = None
+    kappa: float | None = None
 
 
 METHODS: Registry[Method] = Registry(
@@ -50,6 +53,10 @@ METHODS: Registry[Method] = Registry(
         "pgd": Method("Madry et al. 2018", "steps", "madry", 10),
         "trades": Method("Zhang et al. 2019", "steps", "trades", 10, start="gaussian", beta=6.0),
         "mart": Method("Wang et al. 2020", "steps", "mart", 10, start="gaussian", beta=5.0),
+        "ibp": Method("Gowal et al. 2018; Shi et al. 2021", "none", "ibp", kappa=0.0),
+        "crown-ibp": Method("Zhang et al. 2020", "none", "crown-ibp", kappa=0.0),
+        "sabr": Method("Mueller et al. 2023", "steps", "sabr", 8, 0.5, kappa=0.0),
+        "mtl-ibp": Method("De Palma et al. 2024", "steps", "mtl-ibp", 1, 10.0, kappa=0.5),
     },
 )
 
@@ -59,7 +66,7 @@ class HardenConfig(ClassifierConfig):
     """How a classifier is trained adversarially."""
 
     method: str = "trades"
-    """noise, augment, fgsm, free, pgd, trades or mart."""
+    """noise, augment, fgsm, free, pgd, trades or mart; for certificates ibp, crown-ibp, sabr or mtl-ibp."""
     norm: str = "linf"
     """Norm of the ball of the attack: linf, l2 or l1."""
     eps: str = ""
@@ -81,6 +88,15 @@ class HardenConfig(ClassifierConfig):
     """How often each batch is replayed (free only)."""
     awp: float = 0.0
     """Adversarial weight perturbation relative to the norm of each weight matrix, such as 0.005; 0 for none."""
+    kappa: float | None = None
+    """Last weight of the clean loss, or of the adversarial one (mtl-ibp), in certified training; the method's own by
+    default."""
+    eps_factor: float = 1.0
+    """Certified training is at this multiple of eps, such as 1.1; certified accuracy is measured at eps."""
+    small_box: float = 0.4
+    """Radius of the boxes of sabr, as a fraction of eps."""
+    ibp_regularizer: float = 0.5
+    """Weight of the regularizers of certified training (Shi et al. 2021), until eps has its full value; 0 for none."""
     extra: str = ""
     """Extra labeled images in every batch: a folder, a zip, or the run of a conditional generator."""
     extra_share: float = 0.5
@@ -97,6 +113,9 @@ class HardenConfig(ClassifierConfig):
             ("replays", 1, 100),
             ("awp", 0, 1),
             ("extra_share", 0.01, 0.99),
+            ("eps_factor", 0.1, 10),
+            ("small_box", 0.01, 1),
+            ("ibp_regularizer", 0, 100),
         ):
             check_range(self, name, least, most)
         if self.eps and parse_eps(self.eps) == 0:
@@ -112,18 +131,42 @@ class HardenConfig(ClassifierConfig):
         if self.beta is not None and method.beta is None:
             raise UserError(f"--beta has no meaning for the method {self.method}: leave it out")
         if self.adversarial_weight != 1 and method.loss != "madry":
+            other = "--beta" if method.kappa is None else "--kappa"
             raise UserError(
-                f"--adversarial-weight has no meaning for the method {self.method}, which has --beta: leave it out"
+                f"--adversarial-weight has no meaning for the method {self.method}, which has {other}: leave it out"
             )
+        self._check_certified(method)
         if self.awp and method.attack == "free":
             raise UserError(
                 "--awp cannot be combined with the method free, whose attack shares its backward pass: leave one out"
             )
 
+    def _check_certified(self, method: Method) -> None:
+        """Refuse settings that certified training has not, or that it alone has."""
+        if method.kappa is None:
+            for name in ("kappa", "eps_factor", "ibp_regularizer"):
+                if getattr(self, name) != getattr(HardenConfig, name):
+                    raise UserError(
+                        f"{flag(name)} has no meaning for the method {self.method}, which proves nothing: leave it out"
+                    )
+            return
+        if self.kappa is not None:
+            check_range(self, "kappa", 0, 0.99)
+        for name in ("awp", "label_smoothing", "flip_tta"):
+            if getattr(self, name):
+                raise UserError(f"{flag(name)} cannot be combined with the method {self.method}: leave one out")
+        if self.norm == "l1" or (self.norm != "linf" and method.loss in ("sabr", "crown-ibp")):
+            raise UserError(f"--norm {self.norm} has no bounds for the method {self.method}: take linf")
+
+    @property
+    def certified(self) -> bool:
+        """Whether the method trains for certificates."""
+        return METHODS[self.method].kappa is not None
+
     @property
     def resolved(self) -> Method:
         """The method with the settings that override its defaults."""
-        given = {name: getattr(self, name) for name in ("steps", "step_size", "start", "beta")}
+        given = {name: getattr(self, name) for name in ("steps", "step_size", "start", "beta", "kappa")}
         method = dataclasses.replace(
             METHODS[self.method], **{name: value for name, value in given.items() if value is not None}
         )
@@ -140,6 +183,7 @@ class HardenConfig(ClassifierConfig):
                 "step_size": None,
                 "start": None,
                 "beta": None,
+                "kappa": None,
                 "adversarial_weight": 1.0,
             } | settings
         return super().changed(**settings)
@@ -174,4 +218,18 @@ def resnet() -> HardenConfig:
     )
 
 
-HARDENING: Registry[Callable[[], HardenConfig]] = Registry("recipe", {"cnn": cnn, "resnet": resnet})
+def certified() -> HardenConfig:
+    """For certificates: interval bounds, and a network with strides and batch norm, whose bounds stay tight."""
+    return HardenConfig(
+        net="strided",
+        method="ibp",
+        eps_warmup=0.5,
+        lr=1e-3,
+        weight_decay=0.0,
+        until="20 epochs",
+    )
+
+
+HARDENING: Registry[Callable[[], HardenConfig]] = Registry(
+    "recipe", {"cnn": cnn, "resnet": resnet, "certified": certified}
+)

@@ -19,7 +19,7 @@ class ClassifierConfig(Settings):
     """How a classifier is trained."""
 
     net: str = "cnn"
-    """Network: cnn or resnet."""
+    """Network: cnn, resnet or strided."""
     widths: tuple[int, ...] = ()
     """Channels of the stages from the highest resolution down; the net's own by default."""
     blocks: int | None = None

@@ -11,11 +11,12 @@ from rivals.api.common.resume import note_printer, resolve_source
 from rivals.api.training.classifier import TEST_FRACTION, ClassifierJobBase, ClassifierRun
 from rivals.api.training.job import Request
 from rivals.api.training.runner import run_job
+from rivals.base import rng
 from rivals.base.duration import Duration
 from rivals.base.eps import parse_eps
 from rivals.base.errors import UserError
 from rivals.base.run_folder import Record, Resume
-from rivals.recipes import HARDENING, HardenConfig
+from rivals.recipes import HARDENING, METHODS, HardenConfig
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -54,7 +55,8 @@ def harden(
     Args:
         data: A data set's name, a folder with one subfolder per class or a zip; mnist5k by default.
         ball: The ball of the attack, such as Linf(8 / 255), in Python; it replaces the settings norm and eps.
-        recipe: A preset: cnn (the default for gray images) or resnet (for others).
+        recipe: A preset: cnn (the default for gray images), resnet (for others) or certified (for --method ibp,
+            crown-ibp, sabr and mtl-ibp).
         out: Run folder; by default the next free runs/DATA-RECIPE-N.
         resume: Continue the run in --out, exactly as if it had never stopped; auto starts it if it is not there yet.
         seed: Seed of everything random; 0 by default.
@@ -65,7 +67,8 @@ def harden(
             :class:`rivals.recipes.RunOptions`, such as ``method="trades"``.
 
     Returns:
-        The run, with ``.classifier``: the state with the highest accuracy under PGD on held-out images.
+        The run, with ``.classifier``: the state with the highest accuracy under PGD on held-out images, or of certified
+        training the highest certified accuracy there.
 
     Raises:
         UserError: bad input, in one line; or training failed.
@@ -106,6 +109,23 @@ class HardenJob(ClassifierJobBase[HardenConfig]):
         super().load_data()
         count = min(HELD_OUT, max(1, len(self.loaded) // TEST_FRACTION))
         self.images, self.held_out = hold_out(self.loaded, count, self.seed)
+
+    def resolve_config(self) -> None:
+        """As of any classifier; the recipe of certified training for its methods."""
+        if METHODS[self.config_settings.get("method", self.config.method)].kappa is not None:
+            self.recipe = self.recipe or "certified"
+        super().resolve_config()
+
+    def new_network(self) -> Classifier:
+        """As of any classifier; a new network for certified training has the weights of Shi et al. 2021."""
+        net = super().new_network()
+        if self.config.certified and self.start is None:
+            from rivals.nets.ibp_init import initialize_for_ibp
+
+            with rng.fork(self.device):
+                rng.reseed(self.device, self.seed)
+                initialize_for_ibp(net)
+        return net
 
     @property
     def ball(self) -> Ball:
@@ -168,6 +188,11 @@ class HardenJob(ClassifierJobBase[HardenConfig]):
         from rivals.losses.adversarial import awp, madry, mart, readings, trades
 
         config, method, solver = self.config, self.config.resolved, self._solver()
+        player = build_player(config, self.new_network(), self.until)
+        if config.certified:
+            from rivals.api.training.certified import certified_game
+
+            return certified_game(config, player, self.ball, self._attack(solver), self.ramp)
         if method.loss == "madry":
             loss = madry(config.adversarial_weight, config.label_smoothing)
         else:
@@ -176,7 +201,7 @@ class HardenJob(ClassifierJobBase[HardenConfig]):
         if config.awp:
             loss = awp(loss, config.awp)
         return Game(
-            {"classifier": build_player(config, self.new_network(), self.until)},
+            {"classifier": player},
             [Turn("classifier", loss, times=config.replays if method.attack == "free" else 1, readings=readings)],
             make_step=partial(ClassifierStep, attack=self._attack(solver)),
             modules={"attack": solver} if isinstance(solver, nn.Module) else {},
@@ -185,15 +210,28 @@ class HardenJob(ClassifierJobBase[HardenConfig]):
 
     def _solver(self) -> Solver:
         """The attack of the method, without the warm-up."""
-        from rivals.attacks.training_attack import FreeAttack, TrainingPGD, random_augmentation, uniform_noise
+        from rivals.attacks.training_attack import (
+            FreeAttack,
+            TrainingPGD,
+            no_attack,
+            random_augmentation,
+            uniform_noise,
+        )
 
         config, method, images = self.config, self.config.resolved, self.images
         if method.attack == "steps":
             assert method.step_size is not None
             return TrainingPGD(method.steps, method.step_size, method.start, divergence=method.loss == "trades")
+        if method.attack == "none":
+            return no_attack
         if method.attack == "free":
             return FreeAttack((config.batch_size, images.channels, images.size, images.size)).to(self.device)
         return uniform_noise if method.attack == "noise" else random_augmentation
+
+    def ramp(self, clock: Clock) -> float:
+        """Eps in the step at ``clock`` as a share of its full value."""
+        warmup = self.eps_warmup
+        return 1.0 if warmup is None else min(1.0, warmup.share(clock.images + self.config.batch_size, clock.seconds))
 
     def _attack(self, solve: Solver) -> Attack:
         """The attack as the other player: its radius grows during the warm-up."""
@@ -206,11 +244,9 @@ class HardenJob(ClassifierJobBase[HardenConfig]):
                 f"an eps of {float(ball.eps):g} is more than half the images' range: every image can be made gray",
                 stacklevel=2,
             )
-        warmup = self.eps_warmup
 
         def attack(net: nn.Module, x: Tensor, y: Tensor, clock: Clock) -> Tensor:
-            seen = clock.images + self.config.batch_size
-            share = 1.0 if warmup is None else min(1.0, warmup.share(seen, clock.seconds))
+            share = self.ramp(clock)
             current = ball if share == 1 else type(ball)(share * float(ball.eps))
             if isinstance(solve, FreeAttack):  # it remembers the perturbation of each place in the batch
                 return solve.forward(net, x, y, current, clock.micro_batch)
@@ -249,6 +285,16 @@ class HardenJob(ClassifierJobBase[HardenConfig]):
                 check_white(source, other, self.images)
             self.before = (source, self._in_our_order(other, source))
         self.best = Checkpoints(self.folder / "best", others=self.checkpoints)
+        if self.config.certified:
+            from rivals.api.training.certified import CertifiedAccuracy
+            from rivals.game.best_checkpoint import BestCheckpoint
+
+            player = self.game.players["classifier"]
+            return [
+                CertifiedAccuracy(self.evaluate_every, player, self.held_out, self.ball),
+                self.test_accuracy(),
+                BestCheckpoint(self.game, self.best, "accuracy/certified", above=0.0),
+            ]
         return [
             RobustAccuracy(self.evaluate_every, self.game.players["classifier"], self.held_out, self.ball),
             self.test_accuracy(),

@@ -1,0 +1,115 @@
+"""The game of certified training: a classifier learns from bounds of its own logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from rivals.api.training.callbacks import BLOCK
+from rivals.base.duration import Duration
+from rivals.base.norm_balls import Ball
+from rivals.base.run_folder import Record
+from rivals.base.schedules import Clock
+from rivals.bounds.ibp import interval_margins
+from rivals.bounds.network import Network
+from rivals.bounds.regions import region_of
+from rivals.bounds.tracing import trace
+from rivals.bounds.training_bounds import TrainingBounds
+from rivals.data.imageset import ImageSet
+from rivals.game.callbacks import Callback, Progress
+from rivals.game.certified_step import Bound, CertifiedStep
+from rivals.game.classifier_step import Attack, ClassifierStep
+from rivals.game.game import Game, Turn
+from rivals.game.player import Player
+from rivals.losses.certified import ibp, mtl_ibp, readings, regularized
+from rivals.recipes import HardenConfig
+
+Ramp = Callable[[Clock], float]
+
+
+def certified_game(config: HardenConfig, player: Player, ball: Ball, attack: Attack, ramp: Ramp) -> Game:
+    """A game of one player, whose turn sees bounds.
+
+    Args:
+        config: The settings.
+        player: The classifier.
+        ball: The ball at its full radius.
+        attack: Makes the adversarial examples, for the methods that use them.
+        ramp: Eps at a point of the run as a share of its full value.
+    """
+    method = config.resolved
+    assert method.kappa is not None
+    loss = mtl_ibp(method.kappa) if method.loss == "mtl-ibp" else ibp(method.kappa)
+    bound = BOUNDS[method.loss](config, ball, ramp)
+    return Game(
+        {"classifier": player},
+        [Turn("classifier", regularized(loss, config.ibp_regularizer), readings=readings)],
+        make_step=partial(CertifiedStep, bound=bound, progress=ramp, attack=attack),
+        precision=config.precision,
+    )
+
+
+def around_images(config: HardenConfig, ball: Ball, ramp: Ramp) -> Bound:
+    """IBP over the ball around each clean image (Gowal et al. 2018)."""
+    networks = _Traces()
+
+    def bound(net: nn.Module, step: ClassifierStep) -> TrainingBounds:
+        eps = ramp(step.clock) * config.eps_factor * float(ball.eps)
+        return TrainingBounds(networks(net, step.x), step.x, step.y, region_of(step.x, type(ball)(eps)))
+
+    return bound
+
+
+BOUNDS: dict[str, Callable[[HardenConfig, Ball, Ramp], Bound]] = {
+    "ibp": around_images,
+    "mtl-ibp": around_images,
+}
+
+
+class _Traces:
+    """The trace of a network, which follows its weights, made once."""
+
+    def __init__(self) -> None:
+        self.net: nn.Module | None = None
+        self.network: Network
+
+    def __call__(self, net: nn.Module, x: Tensor) -> Network:
+        if self.net is not net:
+            self.net, self.network = net, trace(net, x)
+        return self.network
+
+
+class CertifiedAccuracy(Callback):
+    """Measures on held-out images the clean accuracy, and the share that interval bounds certify.
+
+    Args:
+        every: Time between two evaluations.
+        player: The classifier.
+        held_out: Labeled images that it is not trained on.
+        ball: The ball of the certificates.
+    """
+
+    def __init__(self, every: Duration, player: Player, held_out: ImageSet, ball: Ball) -> None:
+        self.every = every
+        self.player = player
+        self.ball = ball
+        assert held_out.labels is not None
+        device = next(player.net.parameters()).device
+        self.x = torch.from_numpy(held_out.images[:]).to(device) / 255
+        self.y = torch.from_numpy(held_out.labels).to(device)
+
+    @torch.no_grad()
+    def measure(self, progress: Progress) -> Iterator[Record]:
+        """The record of an evaluation."""
+        net = self.player.eval_net.eval()
+        network = trace(net, self.x).frozen()
+        correct = certified = 0
+        for x, y in zip(torch.split(self.x, BLOCK), torch.split(self.y, BLOCK), strict=True):
+            correct += int((net(x).argmax(1) == y).sum())
+            margins = interval_margins(network, region_of(x, self.ball), y).scatter(1, y[:, None], torch.inf)
+            certified += int((margins.amin(1) > 0).sum())
+        n = len(self.y)
+        yield progress.record(**{"accuracy/held_out": correct / n, "accuracy/certified": certified / n})

@@ -1,0 +1,167 @@
+"""Alpha-CROWN: CROWN with optimized lower bounds of ReLUs (Xu et al. 2021, *Fast and Complete*)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from rivals.bounds.crown import (
+    Backward,
+    Slopes,
+    both_signs,
+    by_crown,
+    crown_intervals,
+    differences,
+    outward,
+    specifications_at_once,
+    unstable_entries,
+)
+from rivals.bounds.ibp import Interval
+from rivals.bounds.network import Network
+from rivals.bounds.operators import ReLU
+from rivals.bounds.regions import Region
+
+RATE, DECAY = 0.25, 0.97
+"""Of Adam's steps on the slopes, and the factor of it after each step; the authors' code has 0.1 and 0.98 for 100."""
+ITERATIONS = 20
+MOST_SLOPES = 2**27
+"""Slopes that are optimized at once; above, those of bounds inside the network are left as CROWN's."""
+
+
+@dataclass
+class AlphaCrown:
+    """The optimization for one batch.
+
+    Every choice of slopes gives valid bounds, so the best of all steps is kept, for each bound by itself. Slopes are
+    optimized for each bound of the output and, unless they are too many, for each bound before a ReLU (Xu et al. 2021,
+    sec. 3.2): these enter all later ones through the relaxations.
+
+    Attributes:
+        network: The network.
+        region: The inputs.
+        coefficients: Of the output, (specifications, B, outputs): what is bounded from below.
+        offset: Added to the bounds, (specifications, B): a bound above 0 is a proof.
+        iterations: Steps of Adam.
+    """
+
+    network: Network
+    region: Region
+    coefficients: Tensor
+    offset: Tensor | float = 0.0
+    iterations: int = ITERATIONS
+    _slopes: dict[int, dict[int, Tensor]] = field(default_factory=dict)
+    _entries: dict[int, Tensor] = field(default_factory=dict)
+
+    def lower(self) -> Tensor:
+        """Lower bounds (specifications, B) of the coefficients times the output, plus the offset."""
+        bounds = crown_intervals(self.network, self.region, by_crown)
+        output = len(self.network.nodes)
+        best = Backward(self.network, self.region, bounds).lower(self.coefficients, output) + self.offset
+        if not self._begin(bounds, output) or bool((best > 0).all()):
+            return best
+        parameters = [slope for slopes in self._slopes.values() for slope in slopes.values()]
+        optimizer = torch.optim.Adam(parameters, lr=RATE)
+        for _ in range(self.iterations):
+            with torch.enable_grad():
+                found = self._bound(bounds, output, rounded=False)
+                # What is proven needs no better bound.
+                loss = -found.where(best <= 0, torch.zeros_like(found)).sum()
+            if not loss.requires_grad:
+                break
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            optimizer.param_groups[0]["lr"] *= DECAY
+            self._clip()
+            with torch.no_grad():
+                best = torch.maximum(best, self._bound(bounds, output, rounded=True))
+            if bool((best > 0).all()):
+                break
+        return best
+
+    def _begin(self, bounds: list[Interval], output: int) -> bool:
+        """Start at CROWN's slopes. Returns whether there are any unstable ReLUs."""
+        relus = [number for number, node in self.network.numbered() if isinstance(node.operator, ReLU)]
+        before = sorted({self.network.nodes[number - 1].inputs[0] for number in relus})
+        backward = Backward(self.network, self.region, bounds)
+        lines = {number: backward.relaxed(number) for number in relus}
+        unstable = [number for number in relus if bool(lines[number].unstable.any())]
+        targets = {output: len(self.coefficients)}
+        inside = {value: 2 * len(unstable_entries(bounds[value])) for value in before[1:]}
+        size = sum(
+            count * lines[number].lower_slope.numel()
+            for value, count in inside.items()
+            for number in unstable
+            if number < value
+        )
+        if size <= MOST_SLOPES:
+            targets |= {value: count for value, count in inside.items() if count}
+        for target, count in targets.items():
+            self._entries[target] = torch.tensor([]) if target == output else unstable_entries(bounds[target])
+            self._slopes[target] = {
+                number: lines[number]
+                .lower_slope.expand(count, *lines[number].lower_slope.shape)
+                .clone()
+                .requires_grad_()
+                for number in unstable
+                if number < target
+            }
+        return bool(unstable)
+
+    def _clip(self) -> None:
+        with torch.no_grad():
+            for slopes in self._slopes.values():
+                for number, slope in slopes.items():
+                    operator = self.network.nodes[number - 1].operator
+                    assert isinstance(operator, ReLU)
+                    slope.clamp_(operator.slope, 1)
+
+    def _bound(self, crown: list[Interval], output: int, rounded: bool) -> Tensor:
+        """The bounds of the output by the slopes as they are."""
+
+        def tighten(backward: Backward, value: int) -> Interval:
+            bounds = crown[value]
+            if value not in self._slopes or value == output:
+                return bounds
+            return _with_slopes(backward, value, self._entries[value], self._slopes[value], bounds)
+
+        bounds = crown_intervals(self.network, self.region, tighten, rounded=rounded)
+        lower = Backward(self.network, self.region, bounds, rounded).lower(
+            self.coefficients, output, self._slopes[output]
+        )
+        return lower + self.offset
+
+
+def _with_slopes(backward: Backward, value: int, entries: Tensor, slopes: Slopes, known: Interval) -> Interval:
+    """The bounds of some entries of a value by optimized slopes, differentiable by them; never worse than the known."""
+    specifications = both_signs(entries, known.lower)
+    rows = torch.arange(len(entries), device=entries.device)
+    lower, upper = known.lower.flatten(1), known.upper.flatten(1)
+    for some in torch.split(rows, specifications_at_once(backward.bounds, value, 2)):
+        both = torch.cat([some, some + len(entries)])
+        new = backward.lower(specifications[both], value, {number: slope[both] for number, slope in slopes.items()})
+        below, above = outward(new[: len(some)].T.to(lower.dtype), -new[len(some) :].T.to(lower.dtype))
+        places = entries[some].expand(len(lower), -1)
+        lower = lower.scatter(1, places, torch.maximum(lower.gather(1, places), below))
+        upper = upper.scatter(1, places, torch.minimum(upper.gather(1, places), above))
+    return Interval(lower.view_as(known.lower), upper.view_as(known.upper))
+
+
+def alpha_crown_margins(network: Network, region: Region, y: Tensor, *, iterations: int = ITERATIONS) -> Tensor:
+    """Alpha-CROWN's lower bounds of ``z_y - z_k`` for every class k, (B, classes); 0 for y itself.
+
+    Args:
+        network: The network.
+        region: The inputs.
+        y: The labels (B,).
+        iterations: Steps of Adam.
+    """
+    classes = network(region.lower).shape[1]
+    others = torch.arange(classes, device=y.device).expand(len(y), -1)
+    others = others[others != y[:, None]].view(len(y), classes - 1)  # without z_y - z_y, which is always 0
+    coefficients = differences(y, classes, region.lower.dtype)
+    chosen = coefficients.transpose(0, 1).gather(1, others[..., None].expand(-1, -1, classes)).transpose(0, 1)
+    lower = AlphaCrown(network, region, chosen, iterations=iterations).lower()
+    return lower.new_zeros(len(y), classes).scatter(1, others, lower.T)

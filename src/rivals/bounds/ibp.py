@@ -1,0 +1,189 @@
+"""Interval bound propagation (IBP, Gowal et al. 2018, *On the Effectiveness of Interval Bound Propagation*)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rivals.base.errors import UserError
+from rivals.bounds.network import Network, Node
+from rivals.bounds.operators import Affine, Average, Linear, Scale, Sum
+from rivals.bounds.regions import Region
+from rivals.bounds.rounding import gamma, smallest, unit
+
+
+class Interval(NamedTuple):
+    """Bounds of a value: lower and upper, each (B, ...).
+
+    An affine image of an L2 ball is kept as ``center`` and ``spread``, a variance: entry i varies by up to the ball's
+    radius times its root. Only until the first layer that mixes entries, whose bounds take it into account.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    center: Tensor | None = None
+    spread: Tensor | None = None
+
+    @classmethod
+    def of(cls, region: Region) -> Interval:
+        """The bounds of the inputs."""
+        spread = None if region.center is None else torch.ones_like(region.center)
+        return cls(region.lower, region.upper, region.center, spread)
+
+
+def interval_bounds(
+    network: Network, region: Region, *, rounded: bool = True, statistics: Mapping[int, Scale] | None = None
+) -> list[Interval]:
+    """Bounds of all values of a network over a set of inputs; the first are those of the input.
+
+    Args:
+        network: The network.
+        region: The inputs.
+        rounded: Whether to widen the bounds so that no rounding error makes them wrong: neither ours nor that of a
+            forward pass in the same precision. Training can do without.
+        statistics: Instead of the running statistics of batch norm: see :meth:`Network.values`.
+    """
+    return list(propagate(network, region, rounded, statistics))
+
+
+def propagate(
+    network: Network,
+    region: Region,
+    rounded: bool,
+    statistics: Mapping[int, Scale] | None = None,
+    end: int | None = None,
+) -> list[Interval]:
+    """The bounds of the input and of the first ``end`` nodes; see :func:`interval_bounds`."""
+    values = [Interval.of(region)]
+    for number, _ in network.numbered()[:end]:
+        values.append(step(network, number, values, region.radius, rounded, statistics))
+    return values
+
+
+def step(
+    network: Network,
+    number: int,
+    values: list[Interval],
+    radius: float,
+    rounded: bool,
+    statistics: Mapping[int, Scale] | None = None,
+) -> Interval:
+    """The bounds of a node's value, from those of the values before; see :func:`interval_bounds`."""
+    node = network.nodes[number - 1]
+    operator, inputs = node.operator, [values[i] for i in node.inputs]
+    if statistics and number in statistics:
+        operator = statistics[number]
+    if isinstance(operator, Affine):
+        return _affine(operator, inputs[0], radius, rounded)
+    if isinstance(operator, Sum):
+        return _sum(operator, inputs[0], inputs[1], rounded)
+    return Interval(operator(inputs[0].lower), operator(inputs[0].upper))  # monotone: both ends, eq. 7
+
+
+def _affine(operator: Affine, z: Interval, radius: float, rounded: bool) -> Interval:
+    """Center and radius of an affine map: ``mu' = W mu + b``, ``r' = |W| r`` (eq. 6)."""
+    if isinstance(operator, Average) and not operator.fan_in:  # entries are only moved
+        moved = [None if each is None else operator(each) for each in (z.center, z.spread)]
+        return Interval(operator(z.lower), operator(z.upper), *moved)
+    mu = torch.lerp(z.lower, z.upper, 0.5)
+    if rounded:
+        # The exact sum, ours, and that of a forward pass from any point of the interval differ by at most
+        # gamma (|W| |mu| + |W| (|mu| + r) + 2 |b|), and the sum |W| r itself by a factor of 1 + gamma.
+        error = gamma(operator.fan_in, mu.dtype)
+        r = operator.absolute((z.upper - mu).add_(mu.abs(), alpha=2 * error)).mul_(1 + 3 * error)
+        if operator.bias_size is not None:
+            r.add_(operator.bias_size, alpha=3 * error)
+        r.add_(smallest(operator.fan_in, mu.dtype))
+    else:
+        r = operator.absolute(z.upper - mu)
+    mu = operator(mu)
+    lower, upper = mu - r, mu + r
+    if z.center is None or z.spread is None:
+        return Interval(lower, upper)
+    return _ball(operator, z, Interval(lower, upper), radius)
+
+
+def _ball(operator: Affine, z: Interval, box: Interval, radius: float) -> Interval:
+    """Bounds by the box and by the dual norm: a ball of L2 moves entry i by at most ``eps ||W_i||_2`` (sec. 3)."""
+    assert z.center is not None and z.spread is not None
+    error = gamma(operator.fan_in, z.lower.dtype)
+    mu, spread = operator(z.center), operator.squared(z.spread) * (1 + 2 * error)
+    r = radius * spread.sqrt() * (1 + 2 * error) + 3 * error * operator.absolute(
+        z.center.abs() + radius * z.spread.sqrt()
+    )
+    if operator.bias_size is not None:
+        r = r + 3 * error * operator.bias_size
+    lower, upper = torch.maximum(box.lower, mu - r), torch.minimum(box.upper, mu + r)
+    return Interval(lower, upper, mu, spread) if isinstance(operator, Scale) else Interval(lower, upper)
+
+
+def _sum(operator: Sum, a: Interval, b: Interval, rounded: bool) -> Interval:
+    if operator.sign < 0:
+        b = Interval(-b.upper, -b.lower)
+    lower, upper = a.lower + b.lower, a.upper + b.upper
+    if rounded:  # ours, and that of a forward pass
+        size = torch.maximum(lower.abs(), upper.abs()) * (4 * unit(lower.dtype))
+        lower, upper = lower - size, upper + size
+    return Interval(lower, upper)
+
+
+def interval_margins(
+    network: Network,
+    region: Region,
+    y: Tensor,
+    *,
+    rounded: bool = True,
+    statistics: Mapping[int, Scale] | None = None,
+) -> Tensor:
+    """Lower bounds of ``z_y - z_k`` for every class k, (B, classes); 0 for y itself. See :func:`margins_from`."""
+    last = network.nodes[-1]
+    end = len(network.nodes) - isinstance(last.operator, Linear)
+    values = propagate(network, region, rounded, statistics, end)
+    return margins_from(values, last, y, rounded)
+
+
+def margins_from(values: list[Interval], last: Node, y: Tensor, rounded: bool) -> Tensor:
+    """Margins from the bounds of all values, or of all but the last: a last linear layer is merged with them.
+
+    Bounds of ``(W_y - W_k) z + b_y - b_k`` are tighter than the difference of bounds (Gowal et al. 2018, sec. 3).
+    """
+    own = torch.nn.functional.one_hot(y, _classes(values, last)).bool()
+    if not isinstance(last.operator, Linear):
+        lower, upper = values[-1].lower, values[-1].upper
+        margins = lower.gather(1, y[:, None]) - upper
+        return (margins - 4 * unit(lower.dtype) * (margins.abs()) if rounded else margins).masked_fill(own, 0)
+    weight, z = last.operator.weight, values[last.inputs[0]]
+    mu = torch.lerp(z.lower, z.upper, 0.5)
+    r = z.upper - mu
+    logits = last.operator(mu)
+    varies = torch.einsum("bkn,bn->bk", (weight[y][:, None] - weight).abs(), r)
+    margins = logits.gather(1, y[:, None]) - logits - varies
+    if rounded:
+        # Both logits have the error of a sum each, here and in a forward pass.
+        error = gamma(last.operator.fan_in, mu.dtype)
+        size = last.operator.absolute(2 * mu.abs() + 2 * r)
+        if last.operator.bias_size is not None:
+            size = size + 2 * last.operator.bias_size
+        margins = margins - 2 * error * (size + size.gather(1, y[:, None])) - smallest(weight.shape[1], mu.dtype)
+    return margins.masked_fill(own, 0)
+
+
+def _classes(values: list[Interval], last: Node) -> int:
+    return len(last.operator.weight) if isinstance(last.operator, Linear) else values[-1].lower.shape[1]
+
+
+def check_finite(network: Network, region: Region) -> None:
+    """Name the first layer whose bounds are not finite, if there is one.
+
+    Raises:
+        UserError: there is.
+    """
+    for node, bounds in zip(network.nodes, interval_bounds(network, region)[1:], strict=True):
+        if not bool(bounds.lower.isfinite().all() & bounds.upper.isfinite().all()):
+            raise UserError(
+                f"the interval bounds explode: those of the layer {node.operator.name} are not finite; "
+                "take a smaller --eps, --method crown, or a model that was trained for certificates"
+            )

@@ -1,0 +1,115 @@
+"""A network as a list of operations, each of which reads the values of earlier ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rivals.bounds.operators import Affine, BatchNorm, Conv2d, Linear, Operator, Scale
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """An operation, and the numbers of the values that it reads; value 0 is the input, value k that of node k."""
+
+    operator: Operator
+    inputs: tuple[int, ...]
+
+
+class Network:
+    """A network whose last value is its output.
+
+    Args:
+        nodes: In an order in which every value is there before it is read.
+    """
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self.nodes = list(nodes)
+
+    def numbered(self) -> list[tuple[int, Node]]:
+        """The nodes, counted from 1."""
+        return list(enumerate(self.nodes, 1))
+
+    def values(self, x: Tensor, statistics: dict[int, Scale] | None = None) -> list[Tensor]:
+        """All values for a batch of inputs, the input first.
+
+        Args:
+            x: The inputs (B, ...).
+            statistics: Given, batch norm takes the statistics of the batch, as in training, updates the running ones,
+                and leaves here the affine map that it was, by the number of its node.
+        """
+        values = [x]
+        for number, node in self.numbered():
+            operator = node.operator
+            if statistics is not None and isinstance(operator, BatchNorm):
+                operator = statistics[number] = operator.of_batch(values[node.inputs[0]])
+            values.append(operator(*(values[i] for i in node.inputs)))
+        return values
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The outputs for a batch of inputs."""
+        return self.values(x)[-1]
+
+    def readers(self) -> list[int]:
+        """How many nodes read each value."""
+        counts = [0] * (len(self.nodes) + 1)
+        for node in self.nodes:
+            for i in node.inputs:
+                counts[i] += 1
+        return counts
+
+    @torch.no_grad()
+    def frozen(self, dtype: torch.dtype | None = None) -> Network:
+        """A copy for evaluation: batch norm folded into the layer before it, ``|W|`` at hand, no graph.
+
+        Args:
+            dtype: Of its weights; that of the model by default.
+        """
+        readers, nodes, place = self.readers(), list[Node](), [0]
+        for node in self.nodes:
+            operator, inputs = _as(node.operator, dtype), tuple(place[i] for i in node.inputs)
+            before = nodes[inputs[0] - 1] if inputs[0] else None
+            foldable = before is not None and isinstance(before.operator, Linear | Conv2d)
+            if isinstance(operator, Scale) and foldable and readers[node.inputs[0]] == 1 and _by_channel(operator):
+                assert before is not None and isinstance(before.operator, Linear | Conv2d)
+                folded = before.operator.scaled(operator.scale, operator.shift, operator.shift_size)
+                nodes[inputs[0] - 1] = Node(folded, before.inputs)
+                place.append(inputs[0])
+                continue
+            nodes.append(Node(operator, inputs))
+            place.append(len(nodes))
+        ready = [n.operator.frozen() if isinstance(n.operator, Linear | Conv2d) else n.operator for n in nodes]
+        return Network([Node(operator, node.inputs) for operator, node in zip(ready, nodes, strict=True)])
+
+
+def _by_channel(scale: Scale) -> bool:
+    """Whether it has one number per channel, so that it can be folded into the weights before it."""
+    return all(side == 1 for side in scale.scale.shape[1:]) and scale.scale.shape == scale.shift.shape
+
+
+def _as(operator: Operator, dtype: torch.dtype | None) -> Operator:
+    """The operation without a graph, in another dtype; batch norm as the affine map that it is in evaluation."""
+    if isinstance(operator, BatchNorm):
+        operator = operator.running
+    if not isinstance(operator, Affine):
+        return operator
+    tensors = {name: value.detach() for name, value in vars(operator).items() if isinstance(value, Tensor)}
+    tensors = {name: value if dtype is None else value.to(dtype) for name, value in tensors.items()}
+    copied = type(operator).__new__(type(operator))
+    vars(copied).update(vars(operator) | tensors)
+    return copied
+
+
+class NetworkModule(nn.Module):
+    """A network as a module, to be attacked."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The outputs for a batch of inputs."""
+        return self.network(x)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from rivals.bounds.ibp import Interval, step
+from rivals.bounds.ibp import Interval, margins_from, step
 from rivals.bounds.network import Network
 from rivals.bounds.operators import Affine, MaxPool2d, ReLU, Sum
 from rivals.bounds.regions import Region
@@ -252,7 +252,9 @@ def crown_margins(
         rounded: See :class:`Backward`.
     """
     bounds = crown_intervals(network, region, intermediate, rounded=rounded)
-    last = len(network.nodes)
     classes = bounds[-1].lower.shape[1]
-    margins = Backward(network, region, bounds, rounded).lower(differences(y, classes, region.lower.dtype), last)
-    return margins.T.scatter(1, y[:, None], 0.0)
+    wanted = differences(y, classes, region.lower.dtype)
+    margins = Backward(network, region, bounds, rounded).lower(wanted, len(network.nodes)).T
+    # Where many units are unstable the intervals may be better; both hold.
+    by_intervals = margins_from(bounds, network.nodes[-1], y, rounded)
+    return torch.maximum(margins, by_intervals.double()).scatter(1, y[:, None], 0.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -35,7 +34,7 @@ class Interval(NamedTuple):
 
 
 def interval_bounds(
-    network: Network, region: Region, *, rounded: bool = True, statistics: Mapping[int, Scale] | None = None
+    network: Network, region: Region, *, rounded: bool = True, end: int | None = None
 ) -> list[Interval]:
     """Bounds of all values of a network over a set of inputs; the first are those of the input.
 
@@ -44,38 +43,18 @@ def interval_bounds(
         region: The inputs.
         rounded: Whether to widen the bounds so that no rounding error makes them wrong: neither ours nor that of a
             forward pass in the same precision. Training can do without.
-        statistics: Instead of the running statistics of batch norm: see :meth:`Network.values`.
+        end: The last node whose value is bounded; by default the output.
     """
-    return list(propagate(network, region, rounded, statistics))
-
-
-def propagate(
-    network: Network,
-    region: Region,
-    rounded: bool,
-    statistics: Mapping[int, Scale] | None = None,
-    end: int | None = None,
-) -> list[Interval]:
-    """The bounds of the input and of the first ``end`` nodes; see :func:`interval_bounds`."""
     values = [Interval.of(region)]
     for number, _ in network.numbered()[:end]:
-        values.append(step(network, number, values, region.radius, rounded, statistics))
+        values.append(step(network, number, values, region.radius, rounded))
     return values
 
 
-def step(
-    network: Network,
-    number: int,
-    values: list[Interval],
-    radius: float,
-    rounded: bool,
-    statistics: Mapping[int, Scale] | None = None,
-) -> Interval:
+def step(network: Network, number: int, values: list[Interval], radius: float, rounded: bool) -> Interval:
     """The bounds of a node's value, from those of the values before; see :func:`interval_bounds`."""
     node = network.nodes[number - 1]
     operator, inputs = node.operator, [values[i] for i in node.inputs]
-    if statistics and number in statistics:
-        operator = statistics[number]
     if isinstance(operator, Affine):
         return _affine(operator, inputs[0], radius, rounded)
     if isinstance(operator, Sum):
@@ -130,23 +109,15 @@ def _sum(operator: Sum, a: Interval, b: Interval, rounded: bool) -> Interval:
     return Interval(lower, upper)
 
 
-def interval_margins(
-    network: Network,
-    region: Region,
-    y: Tensor,
-    *,
-    rounded: bool = True,
-    statistics: Mapping[int, Scale] | None = None,
-) -> Tensor:
+def interval_margins(network: Network, region: Region, y: Tensor, *, rounded: bool = True) -> Tensor:
     """Lower bounds of ``z_y - z_k`` for every class k, (B, classes); 0 for y itself. See :func:`margins_from`."""
     last = network.nodes[-1]
     end = len(network.nodes) - isinstance(last.operator, Linear)
-    values = propagate(network, region, rounded, statistics, end)
-    return margins_from(values, last, y, rounded)
+    return margins_from(interval_bounds(network, region, rounded=rounded, end=end), last, y, rounded)
 
 
 def margins_from(values: list[Interval], last: Node, y: Tensor, rounded: bool) -> Tensor:
-    """Margins from the bounds of all values, or of all but the last: a last linear layer is merged with them.
+    """Margins from the bounds of all values; that of a last linear layer, which is merged with them, may be missing.
 
     Bounds of ``(W_y - W_k) z + b_y - b_k`` are tighter than the difference of bounds (Gowal et al. 2018, sec. 3).
     """

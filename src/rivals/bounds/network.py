@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,6 +52,10 @@ class Network:
     def __call__(self, x: Tensor) -> Tensor:
         """The outputs for a batch of inputs."""
         return self.values(x)[-1]
+
+    def fixed(self, statistics: Mapping[int, Scale]) -> Network:
+        """The network with the affine maps that :meth:`values` left in place of batch norm."""
+        return Network([Node(statistics.get(number, node.operator), node.inputs) for number, node in self.numbered()])
 
     def readers(self) -> list[int]:
         """How many nodes read each value."""

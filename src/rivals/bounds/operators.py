@@ -242,11 +242,11 @@ class BatchNorm(Affine):
     def of_batch(self, x: Tensor) -> Scale:
         """The affine map for the statistics of a batch, with which the running ones are updated."""
         axes = [0, *range(2, self.dims)]
-        variance, mean = torch.var_mean(x, axes, correction=0)
+        variance, mean = torch.var_mean(x.to(self.mean.dtype), axes, correction=0)
         with torch.no_grad():
             n = x.numel() / x.shape[1]
-            self.mean.lerp_(mean.to(self.mean.dtype), self.momentum)
-            self.variance.lerp_((variance * (n / (n - 1))).to(self.variance.dtype), self.momentum)
+            self.mean.lerp_(mean, self.momentum)
+            self.variance.lerp_(variance * (n / (n - 1)), self.momentum)
         return self.at(mean, variance)
 
     @property

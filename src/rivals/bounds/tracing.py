@@ -42,6 +42,8 @@ def trace(model: nn.Module, sample: Tensor) -> Network:
     Raises:
         UserError: the model cannot be traced, or has a layer of another kind; or its trace computes something else.
     """
+    if type(model) in _LAYERS:  # a tracer looks into its root, whatever that is
+        model = nn.Sequential(model)
     try:
         graph, parts = PrivateTracer().trace_privately(model)
     except Exception as error:  # whatever the model's own forward raises when it is handed a proxy

@@ -7,7 +7,8 @@ from functools import cached_property
 
 from torch import Tensor
 
-from rivals.bounds.ibp import Interval, margins_from, propagate
+from rivals.bounds.crown import Backward, differences
+from rivals.bounds.ibp import Interval, interval_bounds, margins_from
 from rivals.bounds.network import Network
 from rivals.bounds.operators import Linear, ReLU, Scale
 from rivals.bounds.regions import Region
@@ -30,19 +31,25 @@ class TrainingBounds:
         self.network = network
         self.x, self.y = x, y
         self.region = region
-        self.statistics: dict[int, Scale] = {}
 
     @cached_property
+    def _clean(self) -> tuple[Tensor, Network]:
+        """Clean logits, and the network with the statistics of this batch."""
+        statistics: dict[int, Scale] = {}
+        logits = self.network.values(self.x, statistics)[-1]
+        return logits.float(), self.network.fixed(statistics)
+
+    @property
     def logits(self) -> Tensor:
         """Logits of the clean images, (B, classes)."""
-        return self.network.values(self.x, self.statistics)[-1].float()
+        return self._clean[0]
 
     @cached_property
     def values(self) -> list[Interval]:
         """Bounds of all values, or of all but the logits where a linear layer makes them."""
-        _ = self.logits  # whose pass has the statistics
-        end = len(self.network.nodes) - isinstance(self.network.nodes[-1].operator, Linear)
-        return propagate(self.network, self.region, rounded=False, statistics=self.statistics, end=end)
+        network = self._clean[1]
+        end = len(network.nodes) - isinstance(network.nodes[-1].operator, Linear)
+        return interval_bounds(network, self.region, rounded=False, end=end)
 
     @cached_property
     def margins(self) -> Tensor:
@@ -59,3 +66,27 @@ class TrainingBounds:
     def widths(self) -> Sequence[Tensor]:
         """Mean width of the bounds of the input, then of those before each ReLU."""
         return [(upper - lower).mean() for lower, upper in [self.values[0][:2], *self.before_relus]]
+
+
+class CrownIbpBounds(TrainingBounds):
+    """Margins between CROWN's, from the intervals of IBP, and IBP's own (CROWN-IBP, Zhang et al. 2020, eq. 12).
+
+    Args:
+        network: As of :class:`TrainingBounds`, like the following.
+        crown_share: beta of the paper, the weight of CROWN's bounds; it falls from 1 to 0 as eps grows.
+    """
+
+    def __init__(self, network: Network, x: Tensor, y: Tensor, region: Region, crown_share: float) -> None:
+        super().__init__(network, x, y, region)
+        self.crown_share = crown_share
+
+    @cached_property
+    def margins(self) -> Tensor:
+        """Lower bounds of ``z_y - z_k``, (B, classes); 0 for k = y."""
+        by_ibp = margins_from(self.values, self.network.nodes[-1], self.y, rounded=False).float()
+        if self.crown_share <= 0:
+            return by_ibp
+        backward = Backward(self._clean[1], self.region, self.values, rounded=False)
+        wanted = differences(self.y, by_ibp.shape[1], self.x.dtype)
+        by_crown = backward.lower(wanted, len(self.network.nodes)).T.float()
+        return self.crown_share * by_crown + (1 - self.crown_share) * by_ibp

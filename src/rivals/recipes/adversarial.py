@@ -224,7 +224,8 @@ def certified() -> HardenConfig:
         net="strided",
         method="ibp",
         eps_warmup=0.5,
-        lr=1e-3,
+        optimizer="muon",
+        lr=2e-2,
         weight_decay=0.0,
         until="20 epochs",
     )

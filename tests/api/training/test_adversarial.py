@@ -52,7 +52,7 @@ def stripes(tmp_path, monkeypatch):
     return str(tmp_path / "stripes")
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.kappa is None])
 def test_every_method_gives_a_robust_classifier(stripes, method):
     run = rivals.harden(stripes, Linf(0.1), method=method, until="10 epochs", lr=5e-3, out="runs/hard", **TINY)
     result = run.result()

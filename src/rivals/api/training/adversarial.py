@@ -190,9 +190,10 @@ class HardenJob(ClassifierJobBase[HardenConfig]):
         config, method, solver = self.config, self.config.resolved, self._solver()
         player = build_player(config, self.new_network(), self.until)
         if config.certified:
-            from rivals.api.training.certified import certified_game
+            from rivals.api.training.certified import attacked_ball, certified_game
 
-            return certified_game(config, player, self.ball, self._attack(solver), self.ramp)
+            attack = self._attack(solver, attacked_ball(config, self.ball))
+            return certified_game(config, player, self.ball, attack, self.ramp)
         if method.loss == "madry":
             loss = madry(config.adversarial_weight, config.label_smoothing)
         else:
@@ -203,7 +204,7 @@ class HardenJob(ClassifierJobBase[HardenConfig]):
         return Game(
             {"classifier": player},
             [Turn("classifier", loss, times=config.replays if method.attack == "free" else 1, readings=readings)],
-            make_step=partial(ClassifierStep, attack=self._attack(solver)),
+            make_step=partial(ClassifierStep, attack=self._attack(solver, self.ball)),
             modules={"attack": solver} if isinstance(solver, nn.Module) else {},
             precision=config.precision,
         )
@@ -233,12 +234,11 @@ class HardenJob(ClassifierJobBase[HardenConfig]):
         warmup = self.eps_warmup
         return 1.0 if warmup is None else min(1.0, warmup.share(clock.images + self.config.batch_size, clock.seconds))
 
-    def _attack(self, solve: Solver) -> Attack:
-        """The attack as the other player: its radius grows during the warm-up."""
+    def _attack(self, solve: Solver, ball: Ball) -> Attack:
+        """The attack as the other player: its radius grows during the warm-up to that of the ball."""
         from rivals.attacks.training_attack import FreeAttack
         from rivals.base.norm_balls import Linf
 
-        ball = self.ball
         if isinstance(ball, Linf) and float(ball.eps) > WIDE_EPS:
             warnings.warn(
                 f"an eps of {float(ball.eps):g} is more than half the images' range: every image can be made gray",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -17,7 +18,7 @@ from rivals.bounds.ibp import interval_margins
 from rivals.bounds.network import Network
 from rivals.bounds.regions import region_of
 from rivals.bounds.tracing import trace
-from rivals.bounds.training_bounds import TrainingBounds
+from rivals.bounds.training_bounds import CrownIbpBounds, TrainingBounds
 from rivals.data.imageset import ImageSet
 from rivals.game.callbacks import Callback, Progress
 from rivals.game.certified_step import Bound, CertifiedStep
@@ -52,24 +53,13 @@ def certified_game(config: HardenConfig, player: Player, ball: Ball, attack: Att
     )
 
 
-def around_images(config: HardenConfig, ball: Ball, ramp: Ramp) -> Bound:
-    """IBP over the ball around each clean image (Gowal et al. 2018)."""
-    networks = _Traces()
-
-    def bound(net: nn.Module, step: ClassifierStep) -> TrainingBounds:
-        eps = ramp(step.clock) * config.eps_factor * float(ball.eps)
-        return TrainingBounds(networks(net, step.x), step.x, step.y, region_of(step.x, type(ball)(eps)))
-
-    return bound
+def attacked_ball(config: HardenConfig, ball: Ball) -> Ball:
+    """The ball at full radius that the attack searches: where sabr puts the centers of its boxes, they stay inside."""
+    share = 1 - config.small_box if config.resolved.loss == "sabr" else 1.0
+    return type(ball)(share * config.eps_factor * float(ball.eps))
 
 
-BOUNDS: dict[str, Callable[[HardenConfig, Ball, Ramp], Bound]] = {
-    "ibp": around_images,
-    "mtl-ibp": around_images,
-}
-
-
-class _Traces:
+class Traces:
     """The trace of a network, which follows its weights, made once."""
 
     def __init__(self) -> None:
@@ -80,6 +70,56 @@ class _Traces:
         if self.net is not net:
             self.net, self.network = net, trace(net, x)
         return self.network
+
+
+@dataclass(frozen=True)
+class Around:
+    """IBP over the ball around each clean image (Gowal et al. 2018).
+
+    Attributes:
+        config: The settings.
+        ball: The ball at its full radius.
+        ramp: Eps at a point of the run as a share of its full value.
+        networks: The network's trace.
+    """
+
+    config: HardenConfig
+    ball: Ball
+    ramp: Ramp
+    networks: Traces = field(default_factory=Traces)
+
+    def eps(self, step: ClassifierStep) -> float:
+        """The radius now."""
+        return self.ramp(step.clock) * self.config.eps_factor * float(self.ball.eps)
+
+    def __call__(self, net: nn.Module, step: ClassifierStep) -> TrainingBounds:
+        region = region_of(step.x, type(self.ball)(self.eps(step)))
+        return TrainingBounds(self.networks(net, step.x), step.x, step.y, region)
+
+
+class AroundByCrown(Around):
+    """CROWN-IBP over the ball around each clean image (Zhang et al. 2020)."""
+
+    def __call__(self, net: nn.Module, step: ClassifierStep) -> TrainingBounds:
+        region = region_of(step.x, type(self.ball)(self.eps(step)))
+        share = 1 - self.ramp(step.clock)
+        return CrownIbpBounds(self.networks(net, step.x), step.x, step.y, region, share)
+
+
+class AroundAdversarial(Around):
+    """IBP over a small box around an adversarial example (SABR, Mueller et al. 2023, alg. 1)."""
+
+    def __call__(self, net: nn.Module, step: ClassifierStep) -> TrainingBounds:
+        region = region_of(step.x_adv, type(self.ball)(self.config.small_box * self.eps(step)))
+        return TrainingBounds(self.networks(net, step.x), step.x, step.y, region)
+
+
+BOUNDS: dict[str, Callable[[HardenConfig, Ball, Ramp], Bound]] = {
+    "ibp": Around,
+    "crown-ibp": AroundByCrown,
+    "sabr": AroundAdversarial,
+    "mtl-ibp": Around,
+}
 
 
 class CertifiedAccuracy(Callback):

@@ -1,0 +1,70 @@
+"""Bounds in training: one set of statistics, gradients for all weights, CROWN's share."""
+
+import copy
+
+import torch
+
+from helpers.bounded_networks import Residual, randomized
+from rivals.base.norm_balls import Linf
+from rivals.bounds.crown import crown_margins
+from rivals.bounds.ibp import interval_margins
+from rivals.bounds.regions import region_of
+from rivals.bounds.tracing import trace
+from rivals.bounds.training_bounds import CrownIbpBounds, TrainingBounds
+from rivals.nets.factory import build_classifier
+from rivals.nets.ibp_init import initialize_for_ibp
+
+X = torch.rand(8, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+Y = torch.arange(8) % 5
+
+
+def test_logits_and_running_statistics_are_those_of_a_training_pass():
+    model = randomized(Residual(), "training").train()
+    other = copy.deepcopy(model)
+    bounds = TrainingBounds(trace(model, X), X, Y, region_of(X, Linf(0.1)))
+    torch.testing.assert_close(bounds.logits, other(X))
+    _ = bounds.margins  # whose pass must not update them again
+    torch.testing.assert_close(model.norm.running_mean, other.norm.running_mean)
+    torch.testing.assert_close(model.norm.running_var, other.norm.running_var)
+
+
+def test_without_a_radius_the_margins_are_those_of_the_logits():
+    model = randomized(Residual(), "training").train()
+    bounds = TrainingBounds(trace(model, X), X, Y, region_of(X, Linf(0.0)))
+    torch.testing.assert_close(bounds.margins, bounds.logits.gather(1, Y[:, None]) - bounds.logits, atol=1e-4, rtol=0)
+
+
+def test_every_weight_has_a_gradient():
+    model = randomized(Residual(), "training").train()
+    TrainingBounds(trace(model, X), X, Y, region_of(X, Linf(0.1))).margins.sum().backward()
+    for name, weight in model.named_parameters():
+        # The bias before batch norm is subtracted again with the mean, but for the shortcut around it.
+        assert weight.grad is not None and bool(weight.grad.abs().sum() > 0), name
+
+
+def test_crown_ibp_goes_from_crown_to_ibp():
+    model = randomized(Residual(), "training")
+    model.norm.requires_grad_(False)
+    network, region = trace(model, X), region_of(X, Linf(0.05))
+    plain = network.frozen()
+
+    def margins(share):
+        bounds = CrownIbpBounds(plain, X, Y, region, share)
+        return bounds.margins
+
+    torch.testing.assert_close(margins(0.0), interval_margins(plain, region, Y, rounded=False))
+    by_crown = crown_margins(plain, region, Y, intermediate=None, rounded=False).float()
+    better = torch.maximum(margins(1.0), margins(0.0))
+    torch.testing.assert_close(better, by_crown)
+    torch.testing.assert_close(margins(0.5), (margins(0.0) + margins(1.0)) / 2)
+
+
+def test_bounds_of_the_initial_weights_keep_their_width():
+    torch.manual_seed(0)
+    net = build_classifier("strided", size=28, channels=1, classes=10)
+    initialize_for_ibp(net)
+    x = torch.rand(8, 1, 28, 28)
+    bounds = TrainingBounds(trace(net, x), x, torch.zeros(8, dtype=torch.int64), region_of(x, Linf(0.1)))
+    # Batch norm divides by the deviation of the units, so only the first layer is comparable in size.
+    width = (bounds.values[3].upper - bounds.values[3].lower).mean().detach()
+    assert 0.3 < float(width / bounds.widths[0]) < 3

@@ -66,7 +66,7 @@ def test_flip_tta_averages_the_logits_over_an_image_and_its_flip(net):
     torch.testing.assert_close(averaged(x), averaged(x.flip(3)))
     assert not torch.allclose(plain(x), plain(x.flip(3)), atol=1e-3)
     with freeze(averaged, x) as frozen:
-        assert frozen.folded == (net == "resnet")
+        assert frozen.folded == (net in ("resnet", "strided"))
         torch.testing.assert_close(frozen.logits(x), averaged(x).detach(), rtol=1e-4, atol=1e-4)
     without = {key: value for key, value in plain.spec.items() if key != "flip_tta"}
     assert not rebuild(without).spec["flip_tta"]
@@ -110,7 +110,7 @@ def test_default_stages_are_as_many_as_the_size_allows(net, size):
     assert built(torch.rand(2, 3, size, size)).shape == (2, 2)
     halvings = len(built.spec["widths"]) - (net == "resnet")
     assert size >> halvings >= 2
-    assert halvings == {"cnn": 2, "resnet": 3 if size >= 16 else 2}[net]
+    assert halvings == {"cnn": 2, "resnet": 3 if size >= 16 else 2, "strided": 2}[net]
 
 
 @pytest.mark.parametrize(

@@ -156,5 +156,5 @@ def check_finite(network: Network, region: Region) -> None:
         if not bool(bounds.lower.isfinite().all() & bounds.upper.isfinite().all()):
             raise UserError(
                 f"the interval bounds explode: those of the layer {node.operator.name} are not finite; "
-                "take a smaller --eps, --method crown, or a model that was trained for certificates"
+                "take a smaller --eps, or a model that was trained for certificates"
             )

@@ -31,8 +31,8 @@ class Region:
     center: Tensor | None = None
     radius: float = 0.0
 
-    def part(self, rows: slice) -> Region:
-        """The sets of some of the images."""
+    def part(self, rows: Tensor) -> Region:
+        """The sets of some of the images, by their numbers."""
         center = None if self.center is None else self.center[rows]
         return Region(self.lower[rows], self.upper[rows], center, self.radius)
 

@@ -97,8 +97,10 @@ COMMANDS: Registry[Command] = Registry(
             on_processes=True,
         ),
         "certify": Command(
-            "certify a classifier by randomized smoothing",
-            lambda words: Flags(api.certify, {"certify": recipes.CertifyConfig(), "data": recipes.DataOptions()}),
+            "certify a classifier by bounds or randomized smoothing, or prove a property",
+            lambda words: Flags(
+                api.certify, {"certify": recipes.CertifyConfig(), "data": recipes.DataOptions()}, hidden=["ball"]
+            ),
             on_processes=True,
         ),
         "harden": Command("train a classifier adversarially", _harden, on_processes=True),

@@ -11,6 +11,10 @@ from rivals.base.registry import unknown
 from rivals.base.seeds import parse_seeds
 from rivals.recipes.base import Settings, check_range, flag
 
+CERTIFICATES = ("smoothing", "ibp", "crown", "alpha-crown")
+BOUNDED_NORMS = ("linf", "l2")
+BOUNDS_ONLY = ("norm", "eps", "attack")
+SMOOTHING_ONLY = ("sigma", "samples", "guesses", "alpha", "radii", "draws", "steps")
 DENSE_NORMS = ("linf", "l2", "l1")
 NORMS = (*DENSE_NORMS, "l0")
 EOT_AVERAGES = ("logits", "losses")
@@ -173,8 +177,16 @@ class AttackConfig(EvalConfig):
 
 @dataclass(frozen=True)
 class CertifyConfig(EvalConfig):
-    """How a classifier is certified by randomized smoothing (Cohen et al. 2019)."""
+    """How a classifier is certified: by randomized smoothing (Cohen et al. 2019), or by bounds through the network."""
 
+    method: str = "smoothing"
+    """smoothing, or bounds of the network itself: ibp, crown or alpha-crown; for a property alpha-crown by default."""
+    norm: str = "linf"
+    """Norm of the ball of bounds: linf or l2. Smoothing certifies l2."""
+    eps: str = ""
+    """Radius of the ball of bounds, for images in [0, 1], such as 8/255."""
+    attack: str = "autoattack"
+    """Attack on images that bounds do not certify, or several in order, as for rivals attack."""
     sigma: float = 0.25
     """Standard deviation of the Gaussian noise, for images in [0, 1]; it should be that of the model's training."""
     n: int | None = 500
@@ -196,6 +208,17 @@ class CertifyConfig(EvalConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.method not in CERTIFICATES:
+            raise unknown("method of certification", self.method, CERTIFICATES)
+        if self.norm not in BOUNDED_NORMS:
+            raise unknown("norm of certificates", self.norm, BOUNDED_NORMS)
+        smoothing = self.method == "smoothing"
+        for name in BOUNDS_ONLY if smoothing else SMOOTHING_ONLY:
+            if getattr(self, name) != getattr(CertifyConfig, name):
+                other = "it certifies --radii in l2" if smoothing else "its bounds need no samples"
+                raise UserError(f"{flag(name)} has no meaning for --method {self.method}: leave it out, as {other}")
+        if self.eps and parse_eps(self.eps) == 0:
+            raise UserError("an eps of 0 certifies nothing but the image itself: give one above 0, such as 8/255")
         if not 0 < self.sigma <= MAX_SIGMA:
             raise UserError(
                 f"a sigma of {self.sigma:g} cannot be: give the noise's deviation for images in [0, 1], above 0 and at "

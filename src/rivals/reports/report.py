@@ -21,6 +21,7 @@ from rivals.reports.sample_timeline import pack_frames
 from rivals.reports.sections import (
     attack,
     before_after,
+    bracket,
     certification,
     common,
     equilibrium,
@@ -149,13 +150,17 @@ def _open_sub_run(folder: Path) -> History:
 
 
 def _heading(history: History) -> str:
+    if bracket.is_bracket(history):
+        return bracket.heading(history)
     if certification.is_certification(history):
         return certification.heading(history)
     return attack.heading(history) if attack.is_attack(history) else training.heading(history)
 
 
 def _header(history: History, title: str, subtitle: str, level: str) -> Html:
-    if certification.is_certification(history):
+    if bracket.is_bracket(history):
+        figures = bracket.key_figures(history)
+    elif certification.is_certification(history):
         figures = certification.key_figures(history)
     elif attack.is_attack(history):
         figures = attack.key_figures(history)
@@ -168,6 +173,8 @@ def _run_sections(history: History, index: int, grid_bytes: int, level: str, *, 
     """All sections of a run. Runs that are compared share one figure of curves, which is not repeated here."""
     if attack.is_attack(history):
         found = attack.sections(history)
+    elif bracket.is_bracket(history):
+        found = bracket.sections(history)
     elif certification.is_certification(history):
         found = certification.sections(history)
     else:
@@ -203,6 +210,7 @@ def _comparison(histories: Sequence[History], names: Sequence[str]) -> Html:
     found = [
         ("Robust accuracy", attack.comparison(histories, names)),
         ("Certified accuracy", certification.comparison(histories, names)),
+        ("Certified, broken, open", bracket.comparison(histories, names)),
         ("Scores", scores.comparison(histories, names)),
         ("Summary", _summary_table(histories, names)),
         ("Settings that differ", _differing_settings(histories, names)),

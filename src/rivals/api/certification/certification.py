@@ -1,4 +1,4 @@
-"""``certify``: randomized smoothing certifies a radius for each image, and an attack bounds it from above."""
+"""``certify``: randomized smoothing or bounds certify images, and an attack bounds robust accuracy from above."""
 
 from __future__ import annotations
 
@@ -21,14 +21,18 @@ from rivals.recipes.options import CertifyConfig, DataOptions
 if TYPE_CHECKING:
     from torch import nn
 
+    from rivals.api.certification.image_loop import ImageLoop
     from rivals.api.common.model_zoo import NamedModel
+    from rivals.base.norm_balls import Ball
+    from rivals.base.process_group import ProcessGroup
+    from rivals.metrics.bracket import Bracket
     from rivals.metrics.certified_curve import CertifiedRobustness
 
     Model = nn.Module | str | os.PathLike[str] | None
     Data = Any
 else:
     Model = Data = str | None  # as the command line, which evaluates the signature, may name them
-    CertifiedRobustness = Any
+    CertifiedRobustness = Bracket = Ball = Any
 
 NEAR = 1.25  # factor by which the training noise may differ from sigma without a note
 HOW = "name a run folder, a classifier.safetensors, torchvision:NAME or timm:NAME"
@@ -37,23 +41,29 @@ HOW = "name a run folder, a classifier.safetensors, torchvision:NAME or timm:NAM
 def certify(
     model: Model = None,
     data: Data = None,
+    ball: Ball | None = None,
     *,
     out: str | Path | None = None,
     resume: Resume = False,
     device: str = "auto",
     quiet: bool = False,
     **settings: Any,
-) -> CertifiedRobustness:
-    """Certify a classifier by randomized smoothing, with an upper bound by an attack.
+) -> CertifiedRobustness | Bracket:
+    """Certify a classifier by randomized smoothing or by bounds, with an upper bound by an attack.
 
-    The classifier is evaluated on many noisy copies of each image. The class that most of them get is the prediction of
-    the smoothed classifier, and how often they get it gives an L2 radius within which no perturbation can change that
-    prediction (Cohen et al. 2019). Images that are not certified at a radius are attacked there (Salman et al. 2019).
+    By bounds (``--method`` ibp, crown or alpha-crown): each image whose logits provably keep their order in the whole
+    ball is certified, and the others are attacked. So each is certified, broken or open.
+
+    By smoothing: the classifier is evaluated on many noisy copies of each image. The class that most of them get is the
+    prediction of the smoothed classifier, and how often they get it gives an L2 radius within which no perturbation can
+    change that prediction (Cohen et al. 2019). Images that are not certified at a radius are attacked there (Salman et
+    al. 2019).
 
     Args:
         model: A run folder or classifier.safetensors, torchvision:NAME[:WEIGHTS] or timm:NAME; in Python also a module.
         data: A data set's name, a folder of images (subfolders are classes) or a zip; in Python also an ImageSet or
             tensors (images, labels).
+        ball: The ball of bounds, such as Linf(8 / 255), in Python; it replaces the settings norm and eps.
         out: Run folder; by default the next free runs/DATA-certify-N, and none for a module in Python.
         resume: Continue the run in --out where it stopped; auto starts it if it is not there yet.
         device: cpu, cuda, mps or another device of PyTorch; auto takes the accelerator if there is one.
@@ -61,18 +71,20 @@ def certify(
         **settings: Any field of :class:`rivals.CertifyConfig` and :class:`rivals.DataOptions`, such as ``sigma=0.5``.
 
     Returns:
-        Certified accuracy and accuracy under attack at each radius; ``print`` shows it.
+        Certified accuracy and accuracy under attack, for smoothing at each radius; ``print`` shows it.
 
     Raises:
         UserError: bad input, in one line.
         Interrupted: stopped by Ctrl-C or SIGTERM, after saving.
     """
-    from rivals.api.certification.smoothing_loop import SmoothingLoop
-    from rivals.base.norm_balls import L2
-    from rivals.metrics.randomized_smoothing import certified_radius
-
     if not isinstance(settings.get("radii", ""), str):  # in Python also numbers
         settings["radii"] = ",".join(map(str, settings["radii"]))
+    if ball is not None:
+        if ball.per_feature or not isinstance(ball.eps, int | float):
+            raise UserError("certificates take one radius, and bounds, for all features: give numbers")
+        settings |= {"norm": type(ball).__name__.lower(), "eps": repr(float(ball.eps))}
+    elif isinstance(settings.get("eps", ""), int | float):
+        settings["eps"] = repr(float(settings["eps"]))
     processes = launcher.current()
     with processes.together():
         resume = resumes(resume, out)
@@ -85,19 +97,12 @@ def certify(
         raise UserError(f"no model was named: {HOW}")
     if data is None:
         raise UserError("no data were named: give a data set's name, a folder or a zip")
-    _check_samples(config)
-    radii, notes = _radii(config.radii), Notes(quiet or not processes.first)
-    ball = L2(radii[-1])
+    plan = (_Smoothing if config.method == "smoothing" else _Bounds)(config)
+    notes = Notes(quiet or not processes.first)
     with processes.one_per_node_first():
-        target = Target.load(model, data, ball.bounds, config, options, device=device, notes=notes)
+        target = Target.load(model, data, plan.ball.bounds, config, options, device=device, notes=notes)
     target.check_alike(processes, config)
-    _warn(target.named, config.sigma, math.prod(target.data.shape), notes)
-    largest = certified_radius(config.samples, config.samples, config.sigma, config.alpha)
-    if radii[-1] > largest:
-        notes(
-            f"{config.samples:,} samples certify no radius above {largest:.4g}, whatever the model: take more for "
-            "larger ones"
-        )
+    plan.warn(target, notes)
     with contextlib.ExitStack() as stack:
         stack.enter_context(deterministic(config.deterministic))
         run = None
@@ -110,7 +115,69 @@ def certify(
                 run = target.open_run("certify", out, resume, config, options, notes)
         run = Run.shared(run, processes)
         with processes.outlast_first(patient=False):
-            return SmoothingLoop(target, ball, radii, config, notes, run, processes).run()
+            result: CertifiedRobustness | Bracket = plan.loop(target, notes, run, processes).run()
+            return result
+
+
+class _Smoothing:
+    """Randomized smoothing.
+
+    Raises:
+        UserError: the samples certify nothing.
+    """
+
+    def __init__(self, config: CertifyConfig) -> None:
+        from rivals.base.norm_balls import L2
+
+        _check_samples(config)
+        self.config, self.radii = config, _radii(config.radii)
+        self.ball: Ball = L2(self.radii[-1])
+
+    def warn(self, target: Target, notes: Notes) -> None:
+        """Note what makes the radii small."""
+        from rivals.metrics.randomized_smoothing import certified_radius
+
+        config = self.config
+        _warn(target.named, config.sigma, math.prod(target.data.shape), notes)
+        largest = certified_radius(config.samples, config.samples, config.sigma, config.alpha)
+        if self.radii[-1] > largest:
+            notes(
+                f"{config.samples:,} samples certify no radius above {largest:.4g}, whatever the model: take more for "
+                "larger ones"
+            )
+
+    def loop(self, target: Target, notes: Notes, run: Run | None, processes: ProcessGroup) -> ImageLoop[Any]:
+        """The loop over the images."""
+        from rivals.api.certification.smoothing_loop import SmoothingLoop
+
+        return SmoothingLoop(target, self.ball, self.config, notes, run, processes, self.radii)
+
+
+class _Bounds:
+    """Bounds through the network.
+
+    Raises:
+        UserError: no radius was given, or the attack cannot work.
+    """
+
+    def __init__(self, config: CertifyConfig) -> None:
+        from rivals.api.robustness.attack_spec import read_attack
+        from rivals.base.norm_balls import ball_for
+
+        if not config.eps:
+            raise UserError(f"--method {config.method} needs a radius: add --eps, in the unit of images in [0, 1]")
+        self.config = config
+        self.ball: Ball = ball_for(config.norm, parse_eps(config.eps))
+        self.stages = read_attack(config.attack, self.ball) if config.upper else ()
+
+    def warn(self, target: Target, notes: Notes) -> None:
+        """Nothing: bounds show by themselves whether they are loose."""
+
+    def loop(self, target: Target, notes: Notes, run: Run | None, processes: ProcessGroup) -> ImageLoop[Any]:
+        """The loop over the images."""
+        from rivals.api.certification.bounds_loop import BoundsLoop
+
+        return BoundsLoop(target, self.ball, self.config, notes, run, processes, self.stages)
 
 
 def _check_samples(config: CertifyConfig) -> None:

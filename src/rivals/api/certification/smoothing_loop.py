@@ -1,30 +1,23 @@
-"""Certifies and attacks one image after the other, and logs one record for each, so that it can resume."""
+"""Randomized smoothing of one image after the other, each with a certificate and an attack."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rivals.api.robustness.attack_loop import MEMORY
-from rivals.api.robustness.beats import beat_on_forward, remedy
-from rivals.api.robustness.target import Notes, Target
+from rivals.api.certification.image_loop import ImageLoop
+from rivals.api.robustness.beats import beat_on_forward
 from rivals.attacks.frozen_model import FrozenModel, freeze
 from rivals.attacks.input_checks import ONE_LOGIT, NoGradientError
 from rivals.attacks.model_rng import own_randomness
 from rivals.attacks.pgd import pgd
-from rivals.base import devices
-from rivals.base.errors import Interrupted, ProcessLost
-from rivals.base.norm_balls import Ball
-from rivals.base.process_group import ProcessGroup
 from rivals.base.rng import on_device, streams
-from rivals.base.run_folder import Record, Run
-from rivals.base.signals import interrupt_on_signal
-from rivals.base.typed_json import conforms
+from rivals.base.run_folder import Record
 from rivals.console.attack_progress import AttackProgress
 from rivals.metrics.certified_curve import CertifiedRobustness, certified_robustness
 from rivals.metrics.randomized_smoothing import (
@@ -36,94 +29,72 @@ from rivals.metrics.randomized_smoothing import (
     sample_under_noise,
 )
 from rivals.nets.wrappers import SmoothedClassifier
-from rivals.recipes.options import CertifyConfig
 
 CONFIRM_SAMPLES = 500  # fresh noise samples that confirm a successful attack
 
 
 @dataclasses.dataclass
-class SmoothingLoop:
-    """The loop over the images of a certification.
+class SmoothingLoop(ImageLoop[CertifiedRobustness]):
+    """The loop over the images of a certification by randomized smoothing.
 
     An image is certified first. At each radius that its certificate does not reach, in rising order, PGD on the mean
     probabilities of a few noisy copies searches for a point where the smoothed classifier is wrong; it counts if fresh
     samples confirm it.
 
     Attributes:
-        target: The classifier and the images.
-        ball: An L2 ball with the bounds of the images.
         radii: The radii, rising from 0.
-        config: All other options.
-        notes: What the reader of the result should know.
-        folder: The run folder, or None.
-        processes: Those that share the images. The first one writes the report.
     """
 
-    target: Target
-    ball: Ball
     radii: list[float]
-    config: CertifyConfig
-    notes: Notes
-    folder: Run | None
-    processes: ProcessGroup
     attackable: bool = True
     folded: bool = False
+    exact: FrozenModel = dataclasses.field(init=False)
+    smoothed: FrozenModel = dataclasses.field(init=False)
 
-    def run(self) -> CertifiedRobustness:
-        """All images that are not done yet, and the report."""
-        with contextlib.ExitStack() as stack:
-            if self.folder is not None and self.processes.first:
-                stack.enter_context(self.folder.lock())
-            stack.enter_context(devices.explain_out_of_memory(MEMORY))
-            self.processes.remedy = remedy(self.folder)
-            exact, smoothed = self._freeze(stack)
-            return self._images(exact, smoothed, stack.enter_context(self._live(exact, smoothed)))
+    @property
+    def schema(self) -> type[Any]:
+        """That of the report."""
+        from rivals.reports.sections.certification import CertifiedImage
 
-    def _images(self, exact: FrozenModel, smoothed: FrozenModel, live: AttackProgress) -> CertifiedRobustness:
-        folder, total = self.folder, len(self.target.data)
-        with self.processes.together():
-            known = self._merged_records() if self.processes.first else []
-            if folder is not None and self.processes.first:
-                folder.update(state="running", source=self.target.source, processes=self.processes.size)
-        records: list[Record] = self.processes.share(known)
-        left = sorted({*range(total)} - {record["step"] - 1 for record in records})
-        made: list[Record] = []
-        begun = time.perf_counter() - max((record["seconds"] for record in records), default=0.0)
-        n_fooled = sum(record["adversarial_radius"] is not None for record in records)
-        try:
-            with (
-                interrupt_on_signal(),
-                self.processes.together(patient=True),
-                devices.explain_out_of_memory(MEMORY),
-            ):
-                for i in map(left.__getitem__, self.processes.hand_out(len(left))):
-                    x = self.target.images(i, i + 1)
-                    found = self._image(exact, smoothed, x, int(self.target.data.labels[i]))
-                    seconds = round(time.perf_counter() - begun, 3)
-                    record = {"images": i + 1, "step": i + 1, "seconds": seconds, **found}
-                    if folder is not None:
-                        folder.append([record])
-                    made.append(record)
-                    n_fooled += record["adversarial_radius"] is not None
-                    certificate = f"radius {record['radius']:.3f}" if record["radius"] else "abstained"
-                    live({**record, "n_fooled": n_fooled, "stage": certificate, "eps": 0})
-        except ProcessLost:
-            if folder is not None and self.processes.first:
-                self._finish(self._merged_records(), "interrupted")
-            raise
-        except KeyboardInterrupt:
-            if folder is None:
-                raise
-            done = len(records) + len(made)
-            if self.processes.first:
-                done = self._finish(self._merged_records(), "interrupted").n
-            raise Interrupted(
-                f"stopped and saved after {done:,} of {total:,} images: continue with {folder.command_to_resume}"
-            ) from None
-        records += [record for part in self.processes.gather(made) for record in part]
-        if self.processes.first:
-            self._merged_records()
-        return self._finish(sorted(records, key=lambda record: int(record["step"])), "finished")
+        return CertifiedImage
+
+    def begin(self, stack: contextlib.ExitStack) -> AttackProgress:
+        """Freeze the model and the smoothed one."""
+        self.exact, self.smoothed = exact, smoothed = self._freeze(stack)
+        draws = self.config.draws
+        return AttackProgress(
+            len(self.target.data),
+            lambda: exact.forwards + draws * smoothed.forwards,
+            quiet=self.notes.quiet,
+            description="certifying the first image",
+        )
+
+    def certify(self, numbers: list[int]) -> list[Record]:
+        """The records of these images: certificates, and the smallest radius at which an attack succeeded."""
+        labels = self.target.data.labels
+        return [self._image(self.exact, self.smoothed, self.target.images(i, i + 1), int(labels[i])) for i in numbers]
+
+    def is_fooled(self, record: Mapping[str, Any]) -> bool:
+        """Whether an attack succeeded at some radius."""
+        return record["adversarial_radius"] is not None
+
+    def describe(self, record: Mapping[str, Any]) -> str:
+        """The certified radius."""
+        return f"radius {record['radius']:.3f}" if record["radius"] else "abstained"
+
+    def report(self, records: list[Record], notes: list[str], seconds: float, run: str | None) -> CertifiedRobustness:
+        """Both bounds at each radius."""
+        config = self.config
+        report = certified_robustness(
+            records,
+            self.radii,
+            upper=config.upper,
+            largest=certified_radius(config.samples, config.samples, config.sigma, config.alpha),
+            notes=notes,
+            protocol=self._protocol(),
+            seconds=seconds,
+        )
+        return dataclasses.replace(report, run=run)
 
     def _freeze(self, stack: contextlib.ExitStack) -> tuple[FrozenModel, FrozenModel]:
         """The model as it was given, which alone is certified, and the smoothed one, which is attacked."""
@@ -150,15 +121,6 @@ class SmoothingLoop:
             self.notes("the model gives no gradient, so nothing is attacked: the upper curve is that of radius 0")
             return False
         return True
-
-    def _live(self, exact: FrozenModel, smoothed: FrozenModel) -> AttackProgress:
-        draws = self.config.draws
-        return AttackProgress(
-            len(self.target.data),
-            lambda: exact.forwards + draws * smoothed.forwards,
-            quiet=self.notes.quiet,
-            description="certifying the first image",
-        )
 
     def _image(self, exact: FrozenModel, smoothed: FrozenModel, x: Tensor, label: int) -> Record:
         """The record of one image (1, ...): its certificate, and the smallest radius at which an attack succeeded."""
@@ -218,40 +180,6 @@ class SmoothingLoop:
             exact.logits, x_adv[0], self.config.sigma, CONFIRM_SAMPLES, generator, batch_size=self.config.batch_size
         )
         return outvoted(counts, label, self.config.alpha)
-
-    def _merged_records(self) -> list[Record]:
-        """The records of the images that are done, by all processes, in order. Damaged ones are dropped."""
-        if self.folder is None:
-            return []
-        from rivals.reports.sections.certification import CertifiedImage
-
-        return [*self.folder.merge_logs(lambda record: conforms(record, CertifiedImage)).values()]
-
-    def _finish(self, records: list[Record], state: str) -> CertifiedRobustness:
-        """The report; in a run folder also as a page."""
-        config, notes = self.config, list(self.notes.texts)
-        if state == "interrupted":
-            notes.append(f"interrupted: these numbers are of {len(records):,} of the {len(self.target.data):,} images")
-        seconds = max((record["seconds"] for record in records), default=0.0)
-        report = certified_robustness(
-            records,
-            self.radii,
-            upper=config.upper,
-            largest=certified_radius(config.samples, config.samples, config.sigma, config.alpha),
-            notes=list(dict.fromkeys(notes)),
-            protocol=self._protocol(),
-            seconds=seconds,
-        )
-        if self.folder is None or not self.processes.first:
-            return report
-        from rivals.reports.report import write_report
-
-        done = len(records)
-        self.folder.update(
-            state=state, images=done, step=done, seconds=round(seconds, 1), alarms=[], results=report.as_dict()
-        )
-        write_report([self.folder], self.folder.report)
-        return dataclasses.replace(report, run=str(self.folder.folder))
 
     def _protocol(self) -> Record:
         """How the numbers were made."""

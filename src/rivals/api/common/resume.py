@@ -2,7 +2,7 @@
 
 What a run had reached is restored elsewhere: networks, optimizers and records of training in :mod:`rivals.game.loop`,
 an attack's records in ``api/robustness/evaluator.py``, those of a certification in
-``api/certification/smoothing_loop.py``.
+``api/certification/image_loop.py``.
 """
 
 from __future__ import annotations

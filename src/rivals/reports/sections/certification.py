@@ -49,8 +49,8 @@ class CertifiedImage(TypedDict):
 
 
 def is_certification(history: History) -> bool:
-    """Whether the run is one of ``rivals certify``."""
-    return history.info.get("command") == "certify"
+    """Whether the run is one of ``rivals certify`` by smoothing."""
+    return history.info.get("command") == "certify" and history.section("config").get("method") in (None, "smoothing")
 
 
 def heading(history: History) -> str:

@@ -8,7 +8,7 @@ from rivals.base.norm_balls import L0, L1, L2, Ball, Linf
 
 DENSE = (Linf, L2, L1)
 NORMS: dict[str, tuple[type[Ball], ...]] = {
-    **dict.fromkeys(("noise", "fgsm", "bim", "pgd", "mifgsm", "fmn"), (*DENSE, L0)),
+    **dict.fromkeys(("noise", "transfer", "fgsm", "bim", "pgd", "mifgsm", "fmn"), (*DENSE, L0)),
     **dict.fromkeys(("carlini_wagner", "ddn"), (L2,)),
     **dict.fromkeys(("sigma_zero", "sparse_rs"), (L0,)),
     "pdpgd": (L2, L1),
@@ -21,6 +21,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "square_pgd": {"turns": 1, "queries": 2, "steps": 2},
     "carlini_wagner": {"steps": 4, "searches": 1},
     "sparse_rs": {"queries": 8},
+    "transfer": {"steps": 2, "variance": 1, "transform": "none"},
     "spsa": {"queries": 10, "samples": 2},
     "hopskipjump": {"queries": 30, "samples": 5},
     "surfree": {"queries": 20},

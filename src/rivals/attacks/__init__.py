@@ -34,6 +34,7 @@ from rivals.attacks.spsa import spsa
 from rivals.attacks.square import square
 from rivals.attacks.square_pgd import square_pgd
 from rivals.attacks.surfree import surfree
+from rivals.attacks.transfer import LogitsMean, transfer
 from rivals.base.registry import Registry
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "CommonOptions",
     "Ensemble",
     "FrozenModel",
+    "LogitsMean",
     "MinNormOptions",
     "Outcome",
     "Stage",
@@ -69,6 +71,7 @@ __all__ = [
     "square",
     "square_pgd",
     "surfree",
+    "transfer",
 ]
 
 # At this border alone: an evaluation takes attacks from their files, and has checked their options before.

@@ -32,6 +32,7 @@ from rivals.attacks.spsa import spsa
 from rivals.attacks.square import square
 from rivals.attacks.square_pgd import square_pgd
 from rivals.attacks.surfree import surfree
+from rivals.attacks.transfer import transfer
 from rivals.base.errors import UserError
 from rivals.base.norm_balls import L1, L2, Ball, Linf
 from rivals.base.registry import Registry, unknown
@@ -176,6 +177,7 @@ ATTACKS: Registry[Attack] = Registry(
         "pdpgd": pdpgd,
         "square": square,
         "square_pgd": square_pgd,
+        "transfer": transfer,
         "sparse_rs": sparse_rs,
         "spsa": spsa,
         "hopskipjump": hopskipjump,

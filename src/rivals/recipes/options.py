@@ -139,6 +139,8 @@ class AttackConfig(EvalConfig):
     """Image file of the images' size, white where they may change; everywhere by default."""
     attack: str = "autoattack"
     """One attack or several in order, as fgsm, pgd(steps=100,restarts=5) or apgd,square; the standard is autoattack."""
+    surrogate: str = ""
+    """Run the attack on another model, or on the mean of several as A,B, and transfer the results to this one."""
     target: str | None = None
     """Class, by name or number, that the attack has to reach; its own images are left out. None by default."""
     n: int | None = 1000

@@ -20,6 +20,7 @@ from rivals.recipes.options import AttackConfig, DataOptions
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from rivals.attacks.ensemble import Stage
     from rivals.base.norm_balls import Ball
     from rivals.metrics.robust_accuracy import Robustness
 
@@ -79,6 +80,7 @@ def attack(
         target = Target.load(model, data, ball.bounds, config, options, device=device, notes=notes)
         ball = _masked(ball, config, target)
         _check_fit(config, ball, target)
+        stages = _transferred(stages, config, target, notes)
     target.check_alike(processes, config)
     with contextlib.ExitStack() as stack:
         stack.enter_context(deterministic(config.deterministic))
@@ -155,6 +157,7 @@ def evaluate(
         target = Target.load(model, data, ball.bounds, config, options, device=device, notes=notes)
         ball = _masked(ball, config, target)
         _check_fit(config, ball, target)
+        stages = _transferred(stages, config, target, notes)
     target.check_alike(processes, config)
     with deterministic(config.deterministic):
         with processes.together():
@@ -180,6 +183,16 @@ def _radii(ball: Ball, curve: Sequence[float]) -> list[float]:
     if wrong is not None:
         raise UserError(f"the curve holds {wrong:g}, and the ball ends at {most:g}: give radii from 0 to that")
     return sorted({*map(float, curve), most} - {0.0})
+
+
+def _transferred(stages: tuple[Stage, ...], config: AttackConfig, target: Target, notes: Notes) -> tuple[Stage, ...]:
+    """The stages on the models of ``--surrogate``, if there are any."""
+    if not config.surrogate:
+        return stages
+    from rivals.api.robustness.surrogates import through_surrogates
+
+    notes(f"attacked through {config.surrogate}: robust accuracy under transfer, which says nothing of other attacks")
+    return through_surrogates(stages, config.surrogate, target)
 
 
 def _masked(ball: Ball, config: AttackConfig, target: Target) -> Ball:

@@ -261,6 +261,7 @@ class Evaluator:
         """How the numbers were made."""
         return {
             "attack": self.config.attack,
+            "surrogate": self.config.surrogate or None,
             "target": self.config.target if self.target.data.targets is not None else None,
             "stages": [stage.name for stage in loop.stages],
             "norm": type(self.ball).__name__,

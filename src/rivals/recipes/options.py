@@ -19,6 +19,7 @@ DENSE_NORMS = ("linf", "l2", "l1")
 NORMS = (*DENSE_NORMS, "l0")
 EOT_AVERAGES = ("logits", "losses")
 SAVE_FORMATS = ("npz", "png", "none")
+TRACKERS = ("tensorboard", "trackio", "wandb", "mlflow")
 REDUCTIONS = ("tree", "ring")
 NONFINITE_POLICIES = ("stop", "rollback")
 MAX_IMAGES = 10_000_000  # to generate at once
@@ -63,6 +64,8 @@ class RunOptions(Settings):
     """Time between checkpoints, written like --until; 1 minute by default."""
     keep_every: str | None = None
     """Time between milestones, written like --until: networks that are kept in the run's milestones/."""
+    track: str | None = None
+    """Also log to tensorboard, trackio, wandb or mlflow, or to several with commas between them."""
     time_limit: str | None = None
     """Save and stop after N minutes or hours of this process, as after SIGTERM; continue with --resume."""
     reduction: str = "tree"
@@ -74,8 +77,16 @@ class RunOptions(Settings):
         _check_durations(checkpoint_every=self.checkpoint_every, keep_every=self.keep_every)
         if self.reduction not in REDUCTIONS:
             raise unknown("reduction", self.reduction, REDUCTIONS)
+        for name in self.trackers:
+            if name not in TRACKERS:
+                raise unknown("tracker", name, TRACKERS)
         if self.time_limit is not None:
             Duration.parse(self.time_limit, "a value of --time-limit", ("minutes",))
+
+    @property
+    def trackers(self) -> list[str]:
+        """The names in ``track``."""
+        return [] if self.track is None else [name.strip() for name in self.track.split(",")]
 
 
 @dataclass(frozen=True)

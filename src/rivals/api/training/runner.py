@@ -91,7 +91,7 @@ def _begin(job: TrainingJob[Any], stack: contextlib.ExitStack) -> Sequence[Callb
     """Open or create the run folder, locked until the ``stack`` ends. Returns the callbacks."""
     name = f"{job.loaded.name}-{job.recipe}"
     job.folder = stack.enter_context(reserve_folder(job.request.out, name))
-    callbacks = [*job.make_callbacks(), *_milestones(job)]
+    callbacks = [*job.make_callbacks(), *_milestones(job), *_tracking(job, stack)]
     if job.time_left <= 0:
         raise UserError(f"--time-limit '{job.run_options.time_limit}' was over before training began: give more")
     run = job.open_run()
@@ -119,6 +119,16 @@ def _milestones(job: TrainingJob[Any]) -> Sequence[Callback]:
         return []
     every, player = Duration.parse(job.run_options.keep_every), job.game.players[job.network]
     return [Milestones(every, Run(job.folder), player, partial(_facts, job))]
+
+
+def _tracking(job: TrainingJob[Any], stack: contextlib.ExitStack) -> Sequence[Callback]:
+    from rivals.api.training.tracking import Tracking
+
+    if not job.run_options.trackers:
+        return []
+    tracking = Tracking(job.run_options.trackers, Run(job.folder))
+    stack.callback(tracking.close)
+    return [tracking]
 
 
 def _facts(job: TrainingJob[Any], progress: Progress) -> dict[str, Any]:

@@ -111,7 +111,15 @@ def test_steps_are_thinned_out_and_all_else_is_passed_on(tmp_path, monkeypatch):
 
 
 def test_scalars_of_records():
-    alarm = {"images": 8, "step": 2, "seconds": 0.1, "alarm": "oscillation", "raised": True, "message": "", "remedy": ""}
+    alarm = {
+        "images": 8,
+        "step": 2,
+        "seconds": 0.1,
+        "alarm": "oscillation",
+        "raised": True,
+        "message": "",
+        "remedy": "",
+    }
     assert scalars(alarm) == {"alarm/oscillation": 1.0}
     record = {"images": 8, "step": 2, "seconds": 0.1, "d_real": 0.5, "sample_grid": "x.png", "speed": None}
     assert scalars(record) == {"images": 8.0, "d_real": 0.5}

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,7 +47,7 @@ class _TensorBoard:
     def _open(self, purge_step: int | None) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer: Any = SummaryWriter(str(self.folder), purge_step=purge_step)  # type: ignore[no-untyped-call]
+        self.writer: Any = SummaryWriter(str(self.folder), purge_step=purge_step)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         for name, value in values.items():
@@ -177,18 +178,18 @@ class Tracking(Callback):
         if self.trackers is None:
             self.trackers = {}
             for name in self.names:
-                self._try(name, lambda name=name: self._begin(name))
+                self._try(name, partial(self._begin, name))
         grid = record.get("sample_grid")
         for name, tracker in [*self.trackers.items()]:
-            self._try(name, lambda tracker=tracker: tracker.log(values, record["step"]))
+            self._try(name, partial(tracker.log, values, record["step"]))
             if grid is not None and name in self.trackers:
-                self._try(name, lambda tracker=tracker: tracker.image(self.run.folder / grid, record["step"]))
+                self._try(name, partial(tracker.image, self.run.folder / grid, record["step"]))
 
     def on_restore(self, past: Iterable[Record], progress: Progress) -> None:
         """Tell the trackers to forget later steps."""
         self.restored, self.last = progress.step, -SECONDS_BETWEEN_STEPS
         for name, tracker in [*(self.trackers or {}).items()]:
-            self._try(name, lambda tracker=tracker: tracker.rewind(progress.step))
+            self._try(name, partial(tracker.rewind, progress.step))
 
     def close(self) -> None:
         """Let the trackers write what is left."""

@@ -90,10 +90,15 @@ def processes(r: Result) -> Section:
         rows.append([name, _bytes(all(same.values())), after])
     gains = "Speed was not measured."
     if speed := r["speed"]:
+        most = {name: f"{target:g}" for name, target in speed["targets"].items()}
         gains = (
             f"Two processes of one thread play **{speed['weak_scaling']:.2f} times** the images/s of one (target: "
-            "1.8), `quick` on CIFAR-10, 64 images each. Cut into 4 micro-batches, a batch of 256 on one process runs "
-            f"at **{speed['micro_batches']:.2f} times** the speed of the whole (target: 0.9)."
+            f"{most['weak_scaling']}), `quick` on CIFAR-10, 64 images each. Cut into 4 micro-batches, a batch of 256 "
+            f"on one process runs at **{speed['micro_batches']:.2f} times** the speed of the whole (target: "
+            f"{most['micro_batches']}). An attack by PGD takes **{speed['attack_time']:.2f} times** as long on two "
+            f"processes as on one (target: {most['attack_time']}), and **{speed['attack_time_uneven']:.2f} times** if "
+            f"one of them is three times slower (target: {most['attack_time_uneven']}, which two such processes could "
+            "reach without any loss)."
         )
     return Section(
         title="Several processes",

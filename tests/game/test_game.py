@@ -1,6 +1,7 @@
 """Turns: which player learns, what has a graph, penalties, EMA, schedules, precision."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -156,25 +157,46 @@ def test_learning_rates_and_betas_follow_their_schedules(images):
     assert optimizer.betas[1] == pytest.approx(0.945)
 
 
-def test_bf16_is_used_in_convolutions_only_and_not_with_gradient_penalties(images):
+def test_bf16_is_used_in_convolutions_only(images):
     game, _ = small_game("quick", precision="bf16", penalty_every=2)
     net = game.players["discriminator"].net
     seen = []
     for part in net.layers:
         part.register_forward_hook(lambda part, x, y: seen.append(y.dtype))
     batches = Batches(images, 4, seed=0)
-    # The penalty's input gradients are of the same pass as the loss, so it is taken in float32.
-    game._take(game.turns[0], (0, 0, 0), batches, Clock(0), 0, ALONE)
-    assert set(seen) == {torch.float32}
-    seen.clear()
-    values = game._take(game.turns[0], (1, 0, 0), batches, Clock(0), 0, ALONE)
-    assert set(seen) == {torch.bfloat16}
-    assert all(value.dtype == torch.float32 and value.isfinite() for value in values.values())
-    assert {weight.dtype for player in game.players.values() for weight in player.net.parameters()} == {torch.float32}
     exact, _ = small_game("quick", precision="fp32", penalty_every=2)
-    exact._take(exact.turns[0], (0, 0, 0), batches, Clock(0), 0, ALONE)
-    other = exact._take(exact.turns[0], (1, 0, 0), batches, Clock(0), 0, ALONE)
-    assert values["loss/discriminator"] == pytest.approx(float(other["loss/discriminator"]), abs=0.02)
+    for step in (0, 1):  # with a gradient penalty, and without
+        values = game._take(game.turns[0], (step, 0, 0), batches, Clock(0), 0, ALONE)
+        assert set(seen) == {torch.bfloat16}
+        seen.clear()
+        assert all(value.dtype == torch.float32 and value.isfinite() for value in values.values())
+        other = exact._take(exact.turns[0], (step, 0, 0), batches, Clock(0), 0, ALONE)
+        assert {key: float(value) for key, value in values.items()} == {
+            key: pytest.approx(float(value), abs=0.02, rel=0.02) for key, value in other.items()
+        }
+    assert {weight.dtype for player in game.players.values() for weight in player.net.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("penalties", [{"r1": 5, "r2": 5}, {"r1": 0, "r2": 0, "gp": 10}])
+def test_gradient_penalties_in_bf16_have_slopes_in_float32_and_nearly_their_gradient(images, monkeypatch, penalties):
+    slopes, gradients, grad = [], [], torch.autograd.grad
+
+    def watched(*args, **how):
+        found = grad(*args, **how)
+        slopes.extend(each.dtype for each in found)
+        return found
+
+    monkeypatch.setattr(torch.autograd, "grad", watched)
+    for precision in ("fp32", "bf16"):
+        game, _ = small_game("r3", precision=precision, penalty_every=1, **penalties)
+        turn = replace(game.turns[0], loss=lambda view: {"none": 0 * (view.real.sum() + view.fake.sum())})
+        game._play(turn, (0, 0, 0), Batches(images, 4, seed=0), Clock(0))
+        gradients.append(torch.cat([gradient.flatten() for gradient in game.players["discriminator"].gradients()]))
+    assert set(slopes) == {torch.float32}
+    exact, half = gradients
+    assert not torch.equal(exact, half)
+    assert torch.cosine_similarity(exact, half, dim=0) > 0.98
+    assert half.norm() == pytest.approx(exact.norm().item(), rel=0.02)
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # which the tracer itself reads

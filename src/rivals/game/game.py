@@ -84,9 +84,9 @@ class Game:
         make_step: Makes what a turn sees: a :class:`~rivals.game.gan_step.GanStep` for a generator and a
             discriminator, a :class:`~rivals.game.classifier_step.ClassifierStep` for a classifier.
         modules: Other modules, by name, whose state is saved with the players'.
-        precision: Of matrix products and convolutions on the way to a loss: fp32, or bf16 (autocast). Weights,
-            optimizers and penalties stay in float32, and so do turns whose penalties take input gradients, since those
-            are of the same forward pass.
+        precision: Of matrix products and convolutions on the way to a loss or to a gradient penalty: fp32, or bf16
+            (autocast). Weights, optimizers and other penalties stay in float32. So do the images, hence the slopes of
+            the discriminator are added up and squared in float32.
         compile: Call the networks through ``torch.compile``, except in turns with gradient penalties: compiled networks
             have no second derivative.
     """
@@ -205,7 +205,7 @@ class Game:
             augment=self.augment,
             needs_input_grad=needs_input_grad,
         )
-        with devices.autocast(self.device, self.bf16 and not needs_input_grad):
+        with devices.autocast(self.device, self.bf16):
             parts = turn.loss(view)
         loss = torch.stack(list(parts.values())).sum()
         values = {f"loss/{turn.player}": loss.detach()}
@@ -213,7 +213,9 @@ class Game:
             values |= {f"loss/{turn.player}/{name}": part.detach() for name, part in parts.items()}
         total = loss
         for penalty in due:
-            score = penalty.score(view) * penalty.weight.at(clock)
+            # A gradient penalty's error in bf16 is 1 %; that of a difference of two logits would not be small.
+            with devices.autocast(self.device, self.bf16 and penalty.differentiates_twice):
+                score = penalty.score(view) * penalty.weight.at(clock)
             values[f"penalty/{penalty.name}"] = score.detach()
             # Lazy regularization (StyleGAN2, Karras et al. 2020, sec. 3.1): every k-th step, k times as strong.
             total = total + penalty.every * score

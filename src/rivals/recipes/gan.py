@@ -88,8 +88,7 @@ class Config(Settings):
     ema_rampup: float = 0.05
     """The half-life is at most this fraction of the images seen, to forget the initial weights; 0 for no limit."""
     precision: str = "auto"
-    """Of matrix products in training: fp32, bf16 (faster), or auto: bf16 where the hardware has it. Steps with a
-    gradient penalty stay in fp32."""
+    """Of matrix products in training: fp32, bf16 (faster), or auto: bf16 where the hardware has it."""
     compile: bool = False
     """Compile both networks by torch.compile, which takes a minute; steps with a gradient penalty stay uncompiled."""
     weights: str = ""

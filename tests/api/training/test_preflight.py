@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rivals.api.training import memory
+from rivals.api.training.gan import GanJob
+from rivals.api.training.job import Request
 from rivals.api.training.preflight import check_trainable, warnings_for
 from rivals.base.errors import UserError
 from rivals.data.imageset import ImageSet
-from rivals.recipes import RECIPES
+from rivals.recipes import PUBLISHED, RECIPES
 
 SMALL = ["--generator-widths", "8", "8", "--discriminator-widths", "8", "8", "--until", "2 steps"]
 
@@ -76,3 +79,14 @@ def test_warnings_are_printed_before_the_run(run_rivals, tmp_path, monkeypatch):
     assert status == 2
     assert err.strip().count("\n") == 0 and "less than one step" in err
     assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("recipe", PUBLISHED)
+def test_every_published_recipe_tells_its_memory_before_the_start(monkeypatch, recipe):
+    asked = []
+    monkeypatch.setattr(memory, "estimate_memory", lambda config, **shape: asked.append(shape) or 3 * 2**30)
+    job = GanJob(Request("noise", recipe, None, False, None, "cpu", True, {}))
+    job.images = images(labels=np.arange(60) % 2)
+    job.resolve_config()
+    assert any(note.startswith("a step needs about 3.0 GiB of memory") for note in job.notes)
+    assert asked[0]["micro_batches"] == 1

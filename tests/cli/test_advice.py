@@ -24,7 +24,9 @@ SAID_BY = {  # which commands print the messages of a file or a folder; the firs
     "api/scoring/": ["score"],
     "api/training/adversarial.py": ["harden"],
     "api/training/classifier.py": ["classify", "harden"],
+    "api/training/advgan.py": ["train"],
     "api/training/gan.py": ["train"],
+    "api/training/train.py": ["train"],
     "api/training/preflight.py": ["train"],
     "api/training/job.py": TRAINING,
     "attacks/": ["attack"],
@@ -37,6 +39,7 @@ SAID_BY = {  # which commands print the messages of a file or a folder; the firs
     "metrics/robust_accuracy.py": ["attack"],
     "recipes/adversarial.py": ["harden"],
     "recipes/classifiers.py": ["classify", "harden"],
+    "recipes/against.py": ["train"],
     "recipes/gan.py": ["train"],
     "studio/server.py": ["studio"],
 }
@@ -46,6 +49,7 @@ OTHERS = {  # flags that the message names with another command
     "api/latent_space.py": {"--conditional"},  # "train it with"
     "base/launcher.py": {"--standalone"},  # torchrun's
     "data/tar_index.py": {"--sparse"},  # tar's
+    "attacks/advgan.py": {"--against", "--conditional"},  # "train it with"
     "extractors/efficientnet_lite0.py": {"--force-reinstall"},  # pip's
     "studio/tab_compare.py": {"--equilibrium"},
 }

@@ -14,7 +14,8 @@ from rivals.api.robustness.evaluation import attack, evaluate
 from rivals.api.scoring.scoring import score
 from rivals.api.training.adversarial import harden
 from rivals.api.training.classifier import ClassifierRun, classify
-from rivals.api.training.gan import GanRun, train
+from rivals.api.training.gan import GanRun
+from rivals.api.training.train import train
 
 __all__ = [
     "ClassifierRun",

@@ -8,6 +8,7 @@ A new attack takes three files: its own, ``autoattack.py`` (a line in ``ATTACKS`
 command line and in ensembles; one that needs no gradient is also in ``GRADIENT_FREE``), and this one.
 """
 
+from rivals.attacks.advgan import advgan
 from rivals.attacks.apgd import apgd
 from rivals.attacks.attack_options import checked_options
 from rivals.attacks.attack_state import CommonOptions
@@ -23,6 +24,7 @@ from rivals.attacks.fgsm import fgsm
 from rivals.attacks.fmn import fmn
 from rivals.attacks.frozen_model import FrozenModel, freeze
 from rivals.attacks.hopskipjump import hopskipjump
+from rivals.attacks.latent_pgd import latent_pgd
 from rivals.attacks.mifgsm import mifgsm
 from rivals.attacks.min_norm import MinNormOptions
 from rivals.attacks.pdpgd import pdpgd
@@ -47,6 +49,7 @@ __all__ = [
     "MinNormOptions",
     "Outcome",
     "Stage",
+    "advgan",
     "apgd",
     "augment",
     "autoattack",
@@ -60,6 +63,7 @@ __all__ = [
     "fmn",
     "freeze",
     "hopskipjump",
+    "latent_pgd",
     "mifgsm",
     "noise",
     "pdpgd",
@@ -77,4 +81,5 @@ __all__ = [
 # At this border alone: an evaluation takes attacks from their files, and has checked their options before.
 ATTACKS: Registry[Attack] = Registry("attack", {name: checked_options(attack) for name, attack in NAMED.items()})
 globals().update({attack.__name__: attack for attack in ATTACKS.values()})
-globals().update(augment=checked_options(augment), run_ensemble=checked_options(run_ensemble))
+for _function in (advgan, augment, latent_pgd, run_ensemble):
+    globals()[_function.__name__] = checked_options(_function)

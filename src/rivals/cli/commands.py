@@ -48,7 +48,8 @@ def _recipe(words: Sequence[str], recipes: Mapping[str, Callable[[], Any]], defa
 
 
 def _train(words: Sequence[str]) -> Flags:
-    config = _recipe(words, recipes.RECIPES, recipes.DEFAULT)
+    against = any(word.partition("=")[0] == "--against" for word in words)
+    config = _recipe(words, recipes.RECIPES, "advgan" if against else recipes.DEFAULT)
     return Flags(api.train, {"recipe": config, "data": recipes.DataOptions(), "run": recipes.GanRunOptions()})
 
 

@@ -6,6 +6,7 @@ resumed evaluation reports the same as an uninterrupted one.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -182,6 +183,7 @@ class Robustness:
         protocol: How the numbers were made: attack, norm, eps, seed, images, versions.
         seconds: Time spent.
         run: The run folder, if there is one.
+        naive: With a defense, the robust accuracy under attacks that do not see it.
     """
 
     clean: Proportion
@@ -196,6 +198,12 @@ class Robustness:
     seconds: float
     queries: dict[str, tuple[tuple[int, Proportion], ...]] = field(default_factory=dict)
     run: str | None = None
+    naive: Proportion | None = None
+
+    def with_naive(self, stage: str) -> Robustness:
+        """With the accuracy that the first stage of this name, which does not see a defense, has left."""
+        fooled = self.stages[stage].fooled if stage in self.stages else 0
+        return dataclasses.replace(self, naive=Proportion(self.clean.count - fooled, self.n))
 
     @property
     def n(self) -> int:
@@ -205,6 +213,19 @@ class Robustness:
     @property
     def verdict(self) -> str:
         """One line: whether the robust accuracy can be trusted."""
+        if self.naive is None:
+            return self._trust
+        honest, naive = f"{self.robust.value:.1%}", f"{self.naive.value:.1%}"
+        if self.robust.count < self.naive.count:
+            believed = f"believe {honest}, from attacks through the defense, and not {naive}, which is of attacks that "
+            return f"{believed}do not see it; {self._trust}"
+        return (
+            f"believe at most {honest}: attacks through the defense fooled no more images than those that do not see "
+            f"it ({naive}); {self._trust}"
+        )
+
+    @property
+    def _trust(self) -> str:
         if self.alarms:
             first, *more = self.alarms
             suspected = "the attack may be weak here" if first["alarm"] in NOT_MASKING else "possible gradient masking"
@@ -222,6 +243,7 @@ class Robustness:
             "clean": self.clean.as_dict(),
             "robust": self.robust.as_dict(),
             "robust_8bit": self.robust_8bit.as_dict(),
+            **({} if self.naive is None else {"naive": self.naive.as_dict()}),
             "n": self.n,
             "verdict": self.verdict,
             "curve": [{"eps": eps, **accuracy.as_dict()} for eps, accuracy in self.curve],
@@ -249,6 +271,8 @@ class Robustness:
             f"robust accuracy  {self.robust}",
             f"  in 8 bits      {self.robust_8bit}",
         ]
+        if self.naive is not None:
+            lines.append(f"  naive          {self.naive}  (attacks that do not see the defense)")
         lines += [f"  at eps {eps:<8.5g} {accuracy}" for eps, accuracy in self.curve[1:-1]]
         for name, count in self.stages.items():
             lines.append(

@@ -1,4 +1,4 @@
-"""Networks by name: GANs (``mlp``, ``dcgan``, ``sngan``, ``r3``), classifiers (``cnn``, ``resnet``, ``strided``)."""
+"""Networks by name: GANs, classifiers and the perturber of AdvGAN."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from rivals.nets.dcgan import DCGANDiscriminator, DCGANGenerator
 from rivals.nets.discriminator import Discriminator
 from rivals.nets.generator import Generator
 from rivals.nets.mlp import MLPDiscriminator, MLPGenerator
+from rivals.nets.perturber import Perturber
 from rivals.nets.r3gan import R3Discriminator, R3Generator
 from rivals.nets.resnet import ResNet
 from rivals.nets.sngan import SNGANDiscriminator, SNGANGenerator
@@ -113,6 +114,16 @@ def build_classifier(
     return built
 
 
+def build_perturber(
+    net: str = "advgan", *, size: int, channels: int, classes: int = 0, widths: tuple[int, ...] = (), **options: Any
+) -> Perturber:
+    """A new perturber, as :func:`build_generator`; ``classes`` are those of the targets, 0 for none."""
+    if net != "advgan":
+        raise unknown("perturber", net, ["advgan"])
+    _check_options("a perturber", Perturber, options)
+    return Perturber(size=size, channels=channels, classes=classes, widths=tuple(widths), **options)
+
+
 def rebuild(spec: Mapping[str, Any]) -> nn.Module:
     """The architecture that a module's ``spec`` describes, with new weights.
 
@@ -125,6 +136,7 @@ def rebuild(spec: Mapping[str, Any]) -> nn.Module:
         "generator": build_generator,
         "discriminator": build_discriminator,
         "classifier": build_classifier,
+        "perturber": build_perturber,
     }
     needed = {"net", "size", "channels"} | ({"classes"} if role == "classifier" else set())
     if role not in builders or not needed <= arguments.keys():

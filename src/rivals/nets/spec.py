@@ -10,7 +10,7 @@ from rivals.base.typed_json import Between
 class Spec(TypedDict):
     """A network's ``spec`` in JSON: the arguments that build it. Their bounds are those of its class."""
 
-    role: Literal["generator", "classifier"]
+    role: Literal["generator", "classifier", "perturber"]
     net: str
     size: int
     channels: int
@@ -23,3 +23,7 @@ class Spec(TypedDict):
     mean: NotRequired[list[Annotated[float, Between(-1e6, 1e6)]]]
     std: NotRequired[list[Annotated[float, Between(1e-6, 1e6)]]]
     flip_tta: NotRequired[bool]
+    norm: NotRequired[str]
+    eps: NotRequired[Annotated[float, Between(1e-9, 1e6)]]
+    target: NotRequired[int | None]
+    universal: NotRequired[bool]

@@ -11,13 +11,14 @@ from rivals.base.duration import Duration
 from rivals.base.errors import UserError
 from rivals.base.registry import Registry, unknown
 from rivals.base.schedules import Schedule
-from rivals.recipes.base import NONE, PRECISIONS, MicroBatches, Settings, check_micro_batches, check_range, flag
+from rivals.recipes.against import AgainstConfig
+from rivals.recipes.base import NONE, PRECISIONS, MicroBatches, check_micro_batches, check_range, flag
 
 AUGMENTS = ("none", "diff", "ada")
 
 
 @dataclass(frozen=True)
-class Config(Settings):
+class Config(AgainstConfig):
     """How a GAN is trained. A SCHEDULE is a number, or START -> END in N images."""
 
     net: str = "dcgan"
@@ -103,6 +104,7 @@ class Config(Settings):
     """Length of the run from its very start: N images, epochs, steps, minutes or hours, where N may end in k or M."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         Duration.parse(self.until, "a value of --until")
         for name, least, most in (
             ("latent_dim", 1, 65536),
@@ -313,6 +315,25 @@ def quick() -> Config:
     )
 
 
+def advgan() -> Config:
+    """AdvGAN (Xiao et al. 2018): a generator of perturbations against the classifier of ``--against``, held constant.
+
+    Least squares as in the paper. The generator's lr of 1e-3 decays so that the last perturbations settle.
+    """
+    lr = Schedule.parse("1e-3 -> 1e-4 in 200k images")
+    return Config(
+        net="dcgan",
+        discriminator_norm="none",
+        loss="least-squares",
+        batch_size=128,
+        beta1=0.5,
+        generator_lr=lr,
+        discriminator_lr=Schedule.parse(2e-4),
+        sample_grid=64,
+        until="200k images",
+    )
+
+
 def auto() -> Config:
     """Fitted to data, budget and machine by :mod:`rivals.recipes.auto_rules`, starting from these values."""
     return dataclasses.replace(quick(), until="10 minutes")
@@ -328,6 +349,7 @@ RECIPES: Registry[Callable[[], Config]] = Registry(
         "dcgan": dcgan,
         "sngan": sngan,
         "r3": r3,
+        "advgan": advgan,
         "r3-cifar10": r3_cifar10,
         "r3-ffhq64": r3_ffhq64,
         "r3-ffhq256": r3_ffhq256,

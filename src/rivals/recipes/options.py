@@ -156,6 +156,11 @@ class AttackConfig(EvalConfig):
     """Class, by name or number, that the attack has to reach; its own images are left out. None by default."""
     n: int | None = 1000
     """Number of images, taken from one fixed permutation of the data; all if the data have fewer."""
+    defense: str = ""
+    """Purifier in front of the model, attacked through as well: jpeg(quality=50), bit-depth(bits=3) or
+    defense-gan:RUN."""
+    adaptive_steps: int = 40
+    """Steps of the attacks through --defense."""
     eot: int = 1
     """Expectation over transformation: average a randomized model over this many forward passes."""
     eot_average: str = "logits"
@@ -186,6 +191,11 @@ class AttackConfig(EvalConfig):
                 raise UserError(
                     f"an l0 eps of {word.strip()} is no whole number: say how many may change, such as --eps 10"
                 )
+        check_range(self, "adaptive_steps", 1, 10**5)
+        if self.adaptive_steps != AttackConfig.adaptive_steps and not self.defense:
+            raise UserError("--adaptive-steps attacks through a defense, and there is none: add --defense")
+        if self.defense and len({parse_eps(word) for word in self.eps.split(",")} - {0.0}) > 1:
+            raise UserError(f"--eps {self.eps}: a naive figure beside the honest one needs one radius: give one")
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rivals.attacks.ensemble import Stage
     from rivals.base.norm_balls import Ball
 
+GENERATOR = "generator:"  # and a run, whose generator is the attack
 _GIVEN = (
     "model",
     "x",
@@ -29,6 +30,7 @@ _GIVEN = (
     "seed",
     "batch_size",
     "options",
+    "generator",
 )
 
 
@@ -55,8 +57,7 @@ def write_radii(radii: Sequence[float]) -> str:
 
 def read_attack(text: str, ball: Ball) -> tuple[Stage, ...]:
     """The stages of an ensemble from text: names in order, separated by commas, each with options in
-    parentheses if
-    wanted.
+    parentheses if wanted.
 
     ``autoattack`` means the stages of its standard version, ``autoattack-VERSION`` those of another.
 
@@ -68,6 +69,9 @@ def read_attack(text: str, ball: Ball) -> tuple[Stage, ...]:
 
     stages: list[Stage] = []
     for word in re.split(r",(?![^()]*\))", text):
+        if word.strip().startswith(GENERATOR):
+            stages.append(_by_generator(word.strip()))
+            continue
         match = re.fullmatch(r"\s*([\w-]+)\s*(?:\((.*)\))?\s*", word)
         if not match:
             raise UserError(
@@ -84,7 +88,7 @@ def read_attack(text: str, ball: Ball) -> tuple[Stage, ...]:
         if name not in ATTACKS:
             raise unknown("attack", name, ATTACKS)
         attack = ATTACKS[name]
-        part = Stage(word.strip(), partial(attack, **_options(name, attack, options)) if options else attack)
+        part = Stage(word.strip(), partial(attack, **read_options(name, attack, options)) if options else attack)
         _rehearse(part, ball)
         stages.append(part)
     names = [part.name for part in stages]
@@ -92,6 +96,40 @@ def read_attack(text: str, ball: Ball) -> tuple[Stage, ...]:
     if repeated:
         raise UserError(f"the attack {repeated} is named twice: name it once, or with other options")
     return tuple(stages)
+
+
+def _by_generator(word: str) -> Stage:
+    """The attack by the generator of a run, as ``generator:RUN``.
+
+    Raises:
+        UserError: there is no such run, or its network perturbs no images.
+    """
+    from rivals.api.common.network_io import load
+    from rivals.attacks.advgan import advgan
+    from rivals.attacks.ensemble import Stage
+
+    run = word.removeprefix(GENERATOR)
+    if not run:
+        raise UserError("generator: names no run: write generator:RUN, with a run of rivals train --against")
+    net = load(run)
+    if net.spec["role"] != "perturber":
+        raise UserError(
+            f"'{run}' holds a {net.spec['role']} that perturbs no images: name a run of rivals train --against MODEL"
+        )
+    return Stage(word, _OnDevice(advgan, net))
+
+
+class _OnDevice:
+    """An attack by a network that follows the images to their device."""
+
+    def __init__(self, attack: Callable[..., Tensor], net: Any) -> None:
+        self.attack, self.net = attack, net
+
+    def __call__(
+        self, model: Any, x: Tensor, y: Tensor, ball: Ball, *, clean: Tensor | None = None, **options: Any
+    ) -> Tensor:
+        """The attack, with the network where the images are."""
+        return self.attack(model, x, y, ball, generator=self.net.to(x.device), clean=clean, **options)
 
 
 def _rehearse(part: Stage, ball: Ball) -> None:
@@ -126,11 +164,15 @@ def is_gradient_free(stage: Stage) -> bool:
     """Whether a stage needs no gradient."""
     from rivals.attacks.autoattack import GRADIENT_FREE
 
-    return re.split(r"\W", stage.name)[0] in GRADIENT_FREE
+    return stage.name.startswith(GENERATOR) or re.split(r"\W", stage.name)[0] in GRADIENT_FREE
 
 
-def _options(name: str, attack: Callable[..., Tensor], text: str) -> dict[str, Any]:
-    """Options from ``steps=100, loss=dlr``, checked against the attack's own."""
+def read_options(name: str, attack: Callable[..., Any], text: str) -> dict[str, Any]:
+    """Options from ``steps=100, loss=dlr``, checked against those of what is called ``name``.
+
+    Raises:
+        UserError: it has no such option, or it cannot have such a value.
+    """
     parameters = inspect.signature(attack).parameters
     known = [each for each in parameters if each not in _GIVEN]
     if "options" in parameters and "loss" not in known:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rivals.api.common.resume import reserve_folder, resolve_options, source_to_resume
 from rivals.api.robustness.attack_spec import named_stages, read_attack, read_radii, write_radii
+from rivals.api.robustness.defense import defend
 from rivals.api.robustness.target import Notes, Target
 from rivals.base import launcher
 from rivals.base.errors import UserError
@@ -81,6 +82,8 @@ def attack(
         ball = _masked(ball, config, target)
         _check_fit(config, ball, target)
         stages = _transferred(stages, config, target, notes)
+        if config.defense:
+            target, stages = defend(target, stages, ball, config)
     target.check_alike(processes, config)
     with contextlib.ExitStack() as stack:
         stack.enter_context(deterministic(config.deterministic))
@@ -158,6 +161,8 @@ def evaluate(
         ball = _masked(ball, config, target)
         _check_fit(config, ball, target)
         stages = _transferred(stages, config, target, notes)
+        if config.defense:
+            target, stages = defend(target, stages, ball, config)
     target.check_alike(processes, config)
     with deterministic(config.deterministic):
         with processes.together():

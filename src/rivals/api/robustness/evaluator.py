@@ -13,6 +13,7 @@ from rivals.api.robustness.attack_loop import MEMORY, AttackLoop, EvalModels
 from rivals.api.robustness.attack_records import CleanRecord, ProbeRecord, StageRecord
 from rivals.api.robustness.attack_spec import is_gradient_free
 from rivals.api.robustness.beats import beat_on_forward, remedy
+from rivals.api.robustness.defense import NAIVE
 from rivals.api.robustness.masking_probe import probe_masking, stages_for
 from rivals.api.robustness.target import Notes, Target
 from rivals.attacks.ensemble import Stage
@@ -232,6 +233,8 @@ class Evaluator:
             protocol=self._protocol(loop, probe),
             seconds=seconds,
         )
+        if self.config.defense:
+            report = report.with_naive(NAIVE)
         if folder is None:
             return report
         from rivals.reports.report import write_report
@@ -277,6 +280,7 @@ class Evaluator:
             "votes": loop.models.votes,
             "alarms": self.config.alarms,
             "probed": probe["probe"]["n"] if self.config.alarms else 0,
+            "defense": self.config.defense or None,
             "folded": loop.models.attacked.folded,
             **self.target.protocol(),
         }

@@ -70,6 +70,62 @@ class SampleGrid(Callback):
         yield progress.record(sample_grid=f"samples/{path.name}", **values)
 
 
+class PerturbedAccuracy(Callback):
+    """Measures what a generator's perturbations leave of a classifier's accuracy; saves a grid of perturbed images.
+
+    Args:
+        every: Time between two evaluations.
+        run: Where the grids are saved.
+        generator: Images in [0, 1] and target classes or None to perturbed images.
+        classifier: In evaluation mode.
+        held_out: Labeled images that it is not trained on.
+        grid: Images in a grid.
+    """
+
+    def __init__(
+        self,
+        every: Duration,
+        run: Run,
+        generator: Any,
+        classifier: nn.Module,
+        held_out: ImageSet,
+        grid: int,
+    ) -> None:
+        self.every, self.run = every, run
+        self.generator, self.classifier, self.grid = generator, classifier, grid
+        device = next(generator.parameters()).device
+        assert held_out.labels is not None
+        self.x = torch.from_numpy(held_out.images[:]).to(device) / 255
+        self.y = torch.from_numpy(held_out.labels).to(device)
+        self.targets: Tensor | None = None
+        if generator.classes:
+            self.targets = (self.y + 1) % generator.classes
+        elif generator.target is not None:
+            self.targets = torch.full_like(self.y, generator.target)
+
+    @torch.no_grad()
+    def measure(self, progress: Progress) -> Iterator[Record]:
+        """The record of an evaluation: accuracy, and with targets the share of images that reach theirs."""
+        clean, left, reached, shown = 0, 0, 0, []
+        for some in torch.split(torch.arange(len(self.x), device=self.x.device), BLOCK):
+            x, y = self.x[some], self.y[some]
+            targets = None if self.targets is None else self.targets[some]
+            x_adv = self.generator(x, targets if self.generator.classes else None)
+            shown.append(x_adv)
+            clean += int((self.classifier(x).argmax(1) == y).sum())
+            predicted = self.classifier(x_adv).argmax(1)
+            left += int((predicted == y).sum())
+            reached += 0 if targets is None else int(((predicted == targets) & (targets != y)).sum())
+        pixels = torch.cat(shown)[: self.grid].mul(255).round().to("cpu", torch.uint8)
+        make_folder(self.run.samples)
+        path = self.run.samples / f"{progress.images:09d}.png"
+        image_grid.save_png(image_grid.make_grid(pixels.numpy()), path)
+        values = {"accuracy/held_out": clean / len(self.x), "accuracy/generator": left / len(self.x)}
+        if self.targets is not None:
+            values["targets_reached"] = reached / max(1, int((self.targets != self.y).sum()))
+        yield progress.record(sample_grid=f"samples/{path.name}", **values)
+
+
 class Milestones(Callback):
     """Saves the network at intervals and keeps it, as ``milestones/IMAGES.safetensors`` with its ``.json``.
 

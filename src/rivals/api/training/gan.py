@@ -1,20 +1,18 @@
-"""``train``: a generator against a discriminator."""
+"""A generator against a discriminator: the runs of ``train`` without a classifier."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rivals import recipes
 from rivals.api.common.network_io import load
 from rivals.api.common.resume import note_printer
 from rivals.api.training.job import Request, TrainingJob
-from rivals.api.training.runner import run_job
 from rivals.base import devices
 from rivals.base.duration import Duration
 from rivals.base.errors import UserError
-from rivals.base.run_folder import Record, Resume, Run
+from rivals.base.run_folder import Record, Run
 from rivals.base.typed_json import conforms
 from rivals.recipes import Config, GanRunOptions
 
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
 
 SAMPLE_GRIDS = 40  # over a run, by default
 MAX_SHARE = 0.01  # of the run's time, for sample grids by default, and for evaluations of the discriminator
+MEASURED = ("accuracy/held_out", "accuracy/generator", "targets_reached", "accuracy/pgd", "accuracy/test")
 ENTROPY_IMAGES = 1000  # of which the entropy of the data is estimated
 
 
@@ -50,10 +49,14 @@ class GanRun(Run):
             if "loss/discriminator" in record:
                 last = record
         keys = ("loss/discriminator", "loss/generator", "d_real", "d_fake")
+        measured: Record = {}
+        for record in self.records():
+            measured |= {key: value for key, value in record.items() if key in MEASURED}
         return {
             "run": str(self.folder),
             **{key: info[key] for key in ("state", "images", "step", "epochs", "seconds", "alarms")},
             **{key: last[key] for key in keys if key in last},
+            **measured,
             **self._best(),
             "generator": str(self.folder / "generator.safetensors"),
             "report": str(self.report),
@@ -66,42 +69,6 @@ class GanRun(Run):
         scored = [record for record in self.records() if conforms(record.get(key), float) and record["step"]]
         best = min(scored, key=lambda record: float(record[key]), default=None)
         return {} if best is None else {"best": {metric: best[key], "images": best["images"]}}
-
-
-def train(
-    data: str | None = None,
-    *,
-    recipe: str | None = None,
-    out: str | Path | None = None,
-    resume: Resume = False,
-    seed: int | None = None,
-    device: str = "auto",
-    quiet: bool = False,
-    **settings: Any,
-) -> GanRun:
-    """Train a generator against a discriminator.
-
-    Args:
-        data: A data set's name, a folder of images (subfolders are classes) or a zip; mnist5k by default.
-        recipe: auto (the default), which is fitted to the data, --until and this machine; or a preset: quick,
-            mlp-classic, mlp, dcgan, sngan, r3 or one of R3GAN's own.
-        out: Run folder; by default the next free runs/DATA-RECIPE-N.
-        resume: Continue the run in --out, exactly as if it had never stopped; auto starts it if it is not there yet.
-        seed: Seed of everything random; 0 by default.
-        device: cpu, cuda, mps or another device of PyTorch; auto takes the accelerator if there is one.
-        quiet: Print no progress.
-        **settings: Any field of :class:`rivals.Config`, :class:`rivals.DataOptions` and
-            :class:`rivals.recipes.GanRunOptions`, such as ``until="2M images"``.
-
-    Returns:
-        The run, with ``.generator``.
-
-    Raises:
-        UserError: bad input, in one line; or training failed.
-        Interrupted: stopped by Ctrl-C or SIGTERM, after saving.
-    """
-    run = run_job(GanJob(Request(data, recipe, out, resume, seed, device, quiet, settings)))
-    return GanRun(run.folder)
 
 
 class GanJob(TrainingJob[Config]):

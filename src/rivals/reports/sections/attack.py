@@ -54,6 +54,7 @@ def key_figures(history: History) -> list[Card]:
             ("Clean accuracy", "clean"),
             ("Robust accuracy", "robust"),
             ("Robust accuracy, 8 bits", "robust_8bit"),
+            ("Naive accuracy, defense unseen", "naive"),
         )
         if (proportion := get_object(results, key))
     ]

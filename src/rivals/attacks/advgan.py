@@ -1,0 +1,108 @@
+"""The attack by a trained generator: one forward pass an image (AdvGAN, Xiao et al. 2018)."""
+
+from __future__ import annotations
+
+from typing import Any, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from rivals.attacks.attack_losses import strongest_others
+from rivals.attacks.attack_state import AttackState, CommonOptions, Model, prepare
+from rivals.base.errors import UserError
+from rivals.base.norm_balls import Ball
+
+
+def advgan(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    ball: Ball,
+    *,
+    generator: nn.Module,
+    clean: Tensor | None = None,
+    **options: Unpack[CommonOptions],
+) -> Tensor:
+    """Perturb each image by a generator that was trained before, and project onto ball and box.
+
+    The model is asked only whether an image was fooled: two forward passes, and no gradient. So a generator trained
+    against one model attacks any other. One that is conditional is given the targets, or, in an untargeted attack, the
+    wrong class with the largest logit.
+
+    Args:
+        model: An ``nn.Module`` from images (n, ...) to logits (n, K), or a :class:`FrozenModel`.
+        x: Images (n, C, H, W) in [0, 1].
+        y: Labels (n,).
+        ball: The threat model. It may differ from that of the generator: a smaller ball cuts its perturbations off, and
+            a larger one leaves them as they are.
+        generator: Images (b, C, H, W) in [0, 1], and target classes (b,) or None, to perturbed images; in evaluation
+            mode, as :func:`rivals.load` gives a run of ``rivals train --against``. It has ``size``, ``channels``,
+            ``classes`` (0 if it is not conditional) and ``target`` (its only target class, or None).
+        clean: The model's logits for ``x``, if they are known: saves a pass.
+        options: See :class:`CommonOptions`.
+
+    Returns:
+        Images like ``x``, in ball and box; the image itself where it is misclassified as it is.
+
+    Raises:
+        UserError: bad input, in one line; the generator is for other images, classes or targets.
+    """
+    facts: Any = generator
+    check_generator(facts, x)
+    like = next(generator.parameters())
+    with prepare(model, x, y, ball, **options) as state:
+        _check_targets(facts, state)
+        clean = state.clean_logits(clean)
+        for some in state.batches():
+            indices = some[~state.finished(some)] if state.stop else some
+            if not len(indices):
+                continue
+            images = state.x[indices]
+            x_adv = generator(images.to(like), _targets(facts, state, clean, indices)).to(images)
+            x_adv = ball.with_eps(ball.radii(state.x)[indices]).project(x_adv, images)
+            state.keep_best(indices, x_adv, state.frozen.logits(x_adv))
+        return state.best
+
+
+def _targets(generator: Any, state: AttackState, clean: Tensor, indices: Tensor) -> Tensor | None:
+    """The class that a conditional generator is told, (m,)."""
+    if not generator.classes:
+        return None
+    given = state.target(indices)
+    return strongest_others(clean[indices], state.y[indices], 1)[:, 0] if given is None else given
+
+
+def check_generator(generator: Any, x: Tensor) -> None:
+    """Refuse what is no generator of perturbations, or one for other images.
+
+    Raises:
+        UserError: it is.
+    """
+    if not isinstance(generator, nn.Module) or not hasattr(generator, "target"):
+        raise UserError(
+            f"the generator is a {type(generator).__name__} that perturbs no images: give one of a run of rivals "
+            "train --against MODEL"
+        )
+    facts: Any = generator
+    shape: tuple[int, ...] = (facts.channels, facts.size, facts.size)
+    if isinstance(x, Tensor) and len(x) and tuple(x.shape[1:]) != shape:
+        theirs, ours = (" x ".join(map(str, each)) for each in (shape, x.shape[1:]))
+        raise UserError(f"the generator is for images of {theirs}, and these are {ours}: train one for such images")
+
+
+def _check_targets(generator: Any, state: AttackState) -> None:
+    classes = state.frozen.classes
+    if len(state.x) and generator.classes and generator.classes != classes:
+        raise UserError(
+            f"the generator is for {generator.classes} classes and the model has {classes}: train one against a model "
+            f"of {classes} classes"
+        )
+    if state.targets is None or generator.classes or not len(state.x):
+        return
+    wanted = sorted(set(torch.unique(state.targets).tolist()))
+    if generator.target is None:
+        raise UserError(
+            "the generator fools into any class, and cannot be given a target: train it with --conditional or --target"
+        )
+    if wanted != [generator.target]:
+        raise UserError(f"the generator's only target is class {generator.target}, not {wanted[0]}: train another one")

@@ -1,0 +1,159 @@
+"""Perturbers: images to adversarial examples in a norm ball, in one forward pass (AdvGAN, Xiao et al. 2018)."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rivals.base.errors import UserError
+from rivals.base.norm_balls import Ball, Linf, ball_for
+from rivals.base.registry import unknown
+from rivals.base.tensors import batch_view, image_norm
+from rivals.nets.conditioning import require_labels
+from rivals.nets.padding import MOST_LAYERS, check_image_shape, shown, to_channels_last, widths_fit
+
+NORMS = ("linf", "l2", "l1")
+STAGES = 2  # halvings
+MAX_RMS = 1.5  # of h over an image, where tanh is neither linear nor saturated
+
+
+class Perturber(nn.Module):
+    """Images (B, channels, size, size) in [0, 1] to images in ball and box around them.
+
+    Two strided convolutions, residual blocks, two transposed convolutions, as AdvGAN's (Xiao et al. 2018, sec. 4), but
+    without normalization: an image's perturbation does not depend on its batch. In Linf the change is
+    ``eps tanh(h)``, clipped to the box; in L2 and L1 ``h`` is scaled to the ball and projected exactly onto ball and
+    box. The root mean square of ``h`` over an image is limited: without that, tanh saturates within a hundred steps,
+    and nothing is learned any more.
+
+    Args:
+        size: Height and width in pixels, 8 to 1024.
+        channels: 1, 3 or 4.
+        classes: Number of target classes it is conditioned on; 0 for none.
+        norm: linf, l2 or l1.
+        eps: Radius of the ball, for images in [0, 1].
+        widths: Channels at half and at a quarter of the resolution.
+        blocks: Residual blocks.
+        target: The class that it was trained to reach, or None. For whoever uses it; the network ignores it.
+        universal: Take no image: the same perturbation for all (of a target class).
+
+    Attributes:
+        spec: The arguments as JSON, for :func:`rivals.nets.factory.rebuild`.
+        about: What the .json file of a loaded network holds.
+    """
+
+    noise: Tensor
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        channels: int,
+        classes: int = 0,
+        norm: str = "linf",
+        eps: float = 0.3,
+        widths: tuple[int, ...] = (),
+        blocks: int = 2,
+        target: int | None = None,
+        universal: bool = False,
+    ) -> None:
+        super().__init__()
+        check_image_shape(size, channels, classes)
+        widths = tuple(widths) or (32, 64)
+        if len(widths) != STAGES or not widths_fit(widths):
+            raise UserError(f"widths {shown(widths)} do not fit a perturber: give {STAGES} positive numbers, as 32,64")
+        if not 0 <= blocks <= MOST_LAYERS:
+            raise UserError(f"a perturber of {blocks} residual blocks cannot be built: take 0 to {MOST_LAYERS}")
+        if norm not in NORMS:
+            raise unknown("norm of a perturber", norm, NORMS)
+        if not 0 < float(eps) < math.inf:
+            raise UserError(f"an eps of {eps:g} leaves nothing to perturb: give one above 0, such as 8/255")
+        self.size, self.channels, self.classes = size, channels, classes
+        self.target, self.universal = target, universal
+        self.about: dict[str, Any] = {}
+        self.spec: dict[str, Any] = {
+            "role": "perturber",
+            "net": "advgan",
+            "size": size,
+            "channels": channels,
+            "classes": classes,
+            "norm": norm,
+            "eps": float(eps),
+            "widths": list(widths),
+            "blocks": blocks,
+            "target": target,
+            "universal": universal,
+        }
+        down: list[nn.Module] = []
+        for in_channels, out_channels in pairwise((channels, *widths)):
+            down += [nn.Conv2d(in_channels, out_channels, 4, 2, 1), nn.ReLU(inplace=True)]
+        self.down = nn.Sequential(*down)
+        self.embedding = nn.Embedding(classes, widths[-1]) if classes else None
+        self.blocks = nn.ModuleList(Residual(widths[-1]) for _ in range(blocks))
+        up: list[nn.Module] = []
+        for in_channels, out_channels in pairwise((*widths[::-1], channels)):
+            up += [nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 1), nn.ReLU(inplace=True)]
+        self.up = nn.Sequential(*up[:-1])
+        # Poursaeed et al. 2018, sec. 3.1: a universal perturbation is the generator's output for fixed noise.
+        if universal:
+            self.register_buffer("noise", torch.rand(1, channels, size, size))
+        to_channels_last(self)
+
+    @cached_property
+    def ball(self) -> Ball:
+        """The ball of the perturbations. Made on first use: its checks have no meaning on the meta device."""
+        return ball_for(self.spec["norm"], self.spec["eps"])
+
+    def raw(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The perturbation h of images (B, C, H, W), for target classes (B,) or None, before the ball; (B, C, H, W)."""
+        margin = -self.size % 2**STAGES
+        seen = self.noise.expand(len(x), -1, -1, -1) if self.universal else x
+        h = self.down(F.pad(seen * 2 - 1, (0, margin, 0, margin)))
+        if self.embedding is not None:
+            h = h + self.embedding(require_labels(labels))[:, :, None, None]
+        for block in self.blocks:
+            h = block(h)
+        h = self.up(h)[..., : self.size, : self.size]
+        h = h.to(torch.promote_types(h.dtype, torch.float32))
+        rms = h.flatten(1).square().mean(1).sqrt().clamp_min(1e-6)
+        limited: Tensor = h * batch_view((MAX_RMS / rms).clamp_max(1), h)
+        return limited
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Images (B, C, H, W) in [0, 1], and target classes (B,) int64 or None, to images in ball and box."""
+        h = self.raw(x, labels)
+        eps = float(self.ball.eps)
+        low, high = self.ball.bounds
+        if isinstance(self.ball, Linf):
+            bounded: Tensor = (x + eps * torch.tanh(h)).clamp(low, high)
+            return bounded
+        h = h * eps * h[0].numel() ** (-1 / self.ball.p)  # values of 1 everywhere have the length eps
+        # The gradient is that of scaling into the ball and clipping; the value that of the exact projection, which is
+        # longer where the box has cut something off.
+        length = image_norm(h, self.ball.p).clamp_min(1e-12)
+        scaled = (x + h * batch_view((eps / length).clamp_max(1), x)).clamp(low, high)
+        with torch.no_grad():
+            exact = self.ball.project(x + h, x)
+        projected: Tensor = scaled + (exact - scaled).detach()
+        return projected
+
+
+class Residual(nn.Module):
+    """``x + conv(relu(conv(x)))``, at first the identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Feature maps (B, C, H, W) to feature maps of the same shape."""
+        y: Tensor = x + self.conv2(F.relu(self.conv1(x), inplace=True))
+        return y

@@ -1,0 +1,63 @@
+"""Settings of a GAN with a classifier in its game: the one to fool (AdvGAN), or the one that it trains (Rob-GAN)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from rivals.base.eps import parse_eps
+from rivals.base.errors import UserError
+from rivals.base.registry import unknown
+from rivals.recipes.base import Settings, check_range, flag
+from rivals.recipes.options import DENSE_NORMS
+
+
+@dataclass(frozen=True)
+class AgainstConfig(Settings):
+    """The classifier in the game, and the ball of the perturbations."""
+
+    against: str = ""
+    """AdvGAN: train the generator to fool this classifier: a run, a classifier.safetensors, torchvision:NAME or
+    timm:NAME."""
+    norm: str = "linf"
+    """Norm of the ball of the perturbations: linf, l2 or l1 (--against and the recipe robgan)."""
+    eps: str = ""
+    """Radius of the ball, for images in [0, 1], such as 8/255; by default in linf 0.3 for gray images, else 8/255."""
+    target: str | None = None
+    """Class, by name or number, that --against has to fool the classifier into; any wrong one by default."""
+    universal: bool = False
+    """One perturbation for all images, which the generator of --against makes without seeing them."""
+    black_box: bool = False
+    """Learn only from the labels that the classifier of --against answers, by a surrogate that is trained on them."""
+    confidence: float = 5.0
+    """Margin of the fooling loss, in logits: an image that is fooled by so much counts no more (--against)."""
+    gan_weight: float = 0.1
+    """Weight of the discriminator's part in the loss of --against: perturbed images are to look real."""
+    norm_weight: float = 0.1
+    """Weight of the hinge on the norm of the perturbation in the loss of --against."""
+    norm_bound: float = 0.8
+    """Where that hinge begins, as a share of the longest perturbation in the ball."""
+    robust_steps: int = 0
+    """Rob-GAN: steps of PGD on the real images that the discriminator sees; 0 for a GAN without attack."""
+    class_weight: float = 1.0
+    """Weight of the class losses of Rob-GAN."""
+
+    def __post_init__(self) -> None:
+        if self.norm not in DENSE_NORMS:
+            raise unknown("norm", self.norm, DENSE_NORMS)
+        if self.eps and parse_eps(self.eps) == 0:
+            raise UserError("an eps of 0 leaves nothing to perturb: give one above 0, such as 8/255")
+        for name, most in (("confidence", 1e6), ("gan_weight", 1e6), ("norm_weight", 1e6), ("norm_bound", 1)):
+            check_range(self, name, 0, most)
+        check_range(self, "robust_steps", 0, 1000)
+        check_range(self, "class_weight", 0, 1e6)
+        given = {each.name: getattr(self, each.name) != each.default for each in fields(AgainstConfig)}
+        for name in ("target", "universal", "black_box", "confidence", "gan_weight", "norm_weight", "norm_bound"):
+            if given[name] and not self.against:
+                raise UserError(f"{flag(name)} has no meaning without a classifier to fool: add --against MODEL")
+        if self.norm != "linf" and not self.eps:
+            raise UserError(f"--norm {self.norm} needs a radius: add --eps, in the unit of images in [0, 1]")
+        if self.robust_steps and self.against:
+            raise UserError("--robust-steps trains a classifier and --against fools one: leave one out")
+        for name in ("norm", "eps"):
+            if given[name] and not (self.against or self.robust_steps):
+                raise UserError(f"{flag(name)} has no meaning in a GAN without a classifier: add --against MODEL")

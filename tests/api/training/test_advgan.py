@@ -1,0 +1,126 @@
+"""``train --against``: a generator learns to fool a classifier, end to end, and its attack is used."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import rivals
+from helpers.commands import assert_refused
+from rivals.api.common.network_io import save_network
+from rivals.nets.factory import build_classifier
+
+QUICK = ("--until", "30 steps", "--batch-size", "8", "--discriminator-widths", "4", "--generator-widths", "4", "8")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Bright and dark images, a classifier that tells them apart, and others that do not fit."""
+    home = tmp_path_factory.mktemp("advgan")
+    for i in range(60):
+        path = home / "photos" / ("bright" if i % 2 else "dark") / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 80, (8, 8), dtype=np.uint8) + (i % 2) * 70
+        Image.fromarray(pixels.astype(np.uint8)).save(path)
+    torch.manual_seed(0)
+    for name, size, names in (("plain", 8, ["bright", "dark"]), ("large", 16, ["bright", "dark"]), ("three", 8, None)):
+        net = build_classifier("cnn", size=size, channels=1, classes=2 if names else 3, widths=(4,))
+        if name == "plain":
+            optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+            for _ in range(60):
+                y = torch.randint(2, (32,))
+                x = (torch.rand(32, 1, 8, 8) * 80 + (1 - y).view(-1, 1, 1, 1) * 70) / 255
+                loss = torch.nn.functional.cross_entropy(net(x), y)
+                optimizer.zero_grad(), loss.backward(), optimizer.step()
+        save_network(net, home / f"{name}.safetensors", {"classes": names} if names else {})
+    return home
+
+
+@pytest.fixture(scope="module")
+def run(home):
+    settings = {"batch_size": 16, "hold_out": 12, "discriminator_widths": (4,), "generator_widths": (4, 8)}
+    return rivals.train(
+        str(home / "photos"),
+        against=str(home / "plain.safetensors"),
+        eps="0.4",
+        until="120 steps",
+        out=home / "run",
+        quiet=True,
+        **settings,
+    )
+
+
+def test_the_generator_learns_to_fool_the_classifier(run):
+    result = run.result()
+    assert result["accuracy/held_out"] == 1
+    assert result["accuracy/generator"] < 0.5
+    assert run.info["fools"]["eps"] == 0.4
+    assert run.info["recipe"] == "advgan"
+    assert (run.folder / "report.html").exists()
+
+
+def test_the_run_is_an_attack_in_a_list_of_attacks(run, home, run_rivals):
+    words = ("attack", home / "plain.safetensors", home / "photos", "--eps", "0.4", "--no-alarms", "--save", "none")
+    result = run_rivals(*words, "--attack", f"generator:{run.folder},pgd(steps=2)", "--out", home / "attack", "--json")
+    assert result.status == 0, result.err
+    report = json.loads(result.out)
+    stages = {stage["stage"]: stage for stage in report["stages"]}
+    assert stages[f"generator:{run.folder}"]["fooled"] > 20
+    assert stages[f"generator:{run.folder}"]["backwards"] == 0
+
+
+def test_the_loaded_generator_is_an_attack_in_python(run, home):
+    model = rivals.load(home / "plain.safetensors")
+    x = torch.rand(6, 1, 8, 8) * 0.3
+    y, ball = torch.ones(6, dtype=torch.int64), rivals.Linf(0.4)
+    x_adv = rivals.attacks.advgan(model, x, y, ball, generator=run.generator)
+    assert ball.contains(x_adv, x).all()
+
+
+def test_a_run_resumes_to_the_same_weights(home, run_rivals):
+    words = ("train", home / "photos", "--against", home / "plain.safetensors", *QUICK, "--sample-every", "4 steps")
+    assert run_rivals(*words, "--out", home / "whole", "--until", "12 steps").status == 0
+    assert run_rivals(*words, "--out", home / "part", "--until", "4 steps").status == 0
+    assert run_rivals("train", "--resume", "--out", home / "part", "--until", "12 steps").status == 0
+    whole, part = ((home / name / "generator.safetensors").read_bytes() for name in ("whole", "part"))
+    assert whole == part
+
+
+@pytest.mark.parametrize(
+    "more", [("--target", "dark"), ("--conditional", "--norm", "l2", "--eps", "2"), ("--universal",), ("--black-box",)]
+)
+def test_its_kinds_train_and_attack(home, run_rivals, more, tmp_path):
+    words = ("train", home / "photos", "--against", home / "plain.safetensors", *QUICK, "--until", "2 steps")
+    assert run_rivals(*words, *more, "--out", tmp_path / "run").status == 0
+    attack = ("attack", home / "plain.safetensors", home / "photos", "--eps", "0.2", "--no-alarms", "--save", "none")
+    target = ("--target", "dark") if more[0] in ("--target", "--conditional") else ()
+    result = run_rivals(*attack, *target, "--attack", f"generator:{tmp_path / 'run'}", "--out", tmp_path / "attack")
+    assert result.status == 0, result.err
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (("--against", "large.safetensors"), ("takes images of 1 x 16 x 16", "--size")),
+        (("--against", "three.safetensors"), ("has 3 classes and 'photos' 2",)),
+        (("--against", "plain.safetensors", "--eps", "0"), ("eps of 0",)),
+        (("--against", "plain.safetensors", "--target", "blue"), ("target class 'blue'",)),
+        (("--against", "plain.safetensors", "--recipe", "quick"), ("--recipe quick", "leave it out")),
+        (("--against", "plain.safetensors", "--norm", "l2"), ("--norm l2 needs a radius",)),
+        (("--universal",), ("--universal", "add --against")),
+        (("--recipe", "advgan"), ("name one by --against MODEL",)),
+    ],
+)
+def test_what_cannot_work_is_refused_before_a_run_begins(home, run_rivals, monkeypatch, words, parts):
+    monkeypatch.chdir(home)
+    assert_refused(run_rivals("train", "photos", *words, "--out", "refused"), *parts)
+    assert not (home / "refused").exists()
+
+
+def test_a_network_that_perturbs_nothing_is_no_attack(home, run_rivals, monkeypatch):
+    monkeypatch.chdir(home)
+    words = ("attack", "plain.safetensors", "photos", "--out", "refused", "--attack")
+    assert_refused(run_rivals(*words, "generator:plain.safetensors"), "holds a classifier that perturbs no images")
+    assert_refused(run_rivals(*words, "generator:"), "names no run")

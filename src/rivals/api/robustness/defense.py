@@ -60,13 +60,18 @@ def defend(
     Raises:
         UserError: the defense cannot be made, or the images have another range per feature.
     """
+    from torch import Tensor
+
     from rivals.attacks.ensemble import Stage
     from rivals.attacks.latent_pgd import latent_pgd
     from rivals.attacks.pgd import pgd
+    from rivals.base.norm_balls import L1, L2, Linf
     from rivals.defenses import DefenseGAN, PurifiedModel
     from rivals.nets.wrappers import EOTModel
 
-    if ball.per_feature:
+    if not isinstance(ball, Linf | L2 | L1):
+        raise UserError(f"attacks through a defense follow gradients, which {config.norm} has none for: take linf or l2")
+    if any(isinstance(bound, Tensor) for bound in ball.bounds):
         raise UserError("a defense takes images of one range, and these have bounds per feature: give two numbers")
     purifier = read_defense(config.defense).to(target.device).eval().requires_grad_(False)
     bare, bounds = target.model, (float(ball.bounds[0]), float(ball.bounds[1]))

@@ -70,7 +70,9 @@ def defend(
     from rivals.nets.wrappers import EOTModel
 
     if not isinstance(ball, Linf | L2 | L1):
-        raise UserError(f"attacks through a defense follow gradients, which {config.norm} has none for: take linf or l2")
+        raise UserError(
+            f"attacks through a defense follow gradients, which {config.norm} has none for: take linf or l2"
+        )
     if any(isinstance(bound, Tensor) for bound in ball.bounds):
         raise UserError("a defense takes images of one range, and these have bounds per feature: give two numbers")
     purifier = read_defense(config.defense).to(target.device).eval().requires_grad_(False)

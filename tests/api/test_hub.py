@@ -13,6 +13,7 @@ import torch
 
 import rivals
 from helpers.commands import RunRivals
+from helpers.fake_runs import fake_run
 from rivals import UserError, build_classifier, build_generator
 from rivals.api import hub, onnx_export
 from rivals.api.common.network_io import save_network
@@ -198,3 +199,31 @@ def test_the_fake_client_has_the_signatures_of_the_real_one() -> None:
         (fake.snapshot_download, client.snapshot_download),
     ):
         assert set(inspect.signature(own).parameters) <= set(inspect.signature(real).parameters)
+
+
+def eval_results(folder: Path) -> dict[str, float]:
+    """The metrics of a card as the Hub reads them."""
+    hub_client = pytest.importorskip("huggingface_hub", reason="needs the extra 'hub'")
+    data = hub_client.ModelCard.load(folder / "README.md").data
+    return {each.metric_name: each.metric_value for each in data.eval_results or []}
+
+
+def test_the_card_of_a_generator_has_its_scores(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "run", grids=0)
+    kept(run.folder, "dcgan")
+    values = [{"name": "FD-lite0", "value": 156.25, "error": 1.0}, {"name": "recall (k = 3)", "value": None}]
+    (run.folder / "scores.json").write_text(json.dumps({"values": values}))
+    rivals.push(str(run.folder), str(tmp_path / "shared"))
+    assert eval_results(tmp_path / "shared") == {"FD-lite0": 156.25}
+    assert "| FD-lite0 | 156.2 |" in (tmp_path / "shared" / "README.md").read_text()
+
+
+def test_the_card_of_a_classifier_has_its_last_accuracy(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "run", command="classify", grids=0)
+    kept(run.folder, "cnn")
+    for step, accuracy in ((201, 0.5), (202, 0.875)):
+        run.append([{"images": 64 * step, "step": step, "seconds": 99.0, "accuracy/test": accuracy, "n_test": 8}])
+    rivals.push(str(run.folder), str(tmp_path / "shared"))
+    assert eval_results(tmp_path / "shared") == {"accuracy": 0.875}
+    rivals.push(str(run.folder / "classifier.safetensors"), str(tmp_path / "file"))
+    assert eval_results(tmp_path / "file") == {}

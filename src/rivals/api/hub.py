@@ -12,6 +12,8 @@ from typing import Any
 from rivals.api.common.network_io import ROLES, load, save_network
 from rivals.base.errors import UserError
 from rivals.base.files import expand_user, explain_os_errors, whole_folder, write_atomically
+from rivals.base.run_folder import FIX, Run
+from rivals.base.typed_json import read_json
 
 SHOWN = 16  # samples of a generator on its model card
 PATTERNS = ("*.safetensors", "*.json", "*.md", "*.png")  # what is downloaded; nothing that could run code
@@ -41,11 +43,11 @@ def push(run: str, target: str, *, private: bool = False) -> dict[str, Any]:
             if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
                 raise UserError(f"'{target}' exists already and is not empty: choose another folder")
         with whole_folder(folder) as aside:
-            files = _write_files(net, aside, str(folder))
+            files = _write_files(net, aside, str(folder), results_of(run))
         return {"folder": str(folder), "files": files}
     hub = _hub()
     with tempfile.TemporaryDirectory() as place:
-        files = _write_files(net, Path(place), target)
+        files = _write_files(net, Path(place), target, results_of(run))
         try:
             api = hub.HfApi()
             api.create_repo(target, private=private, exist_ok=True)
@@ -110,7 +112,35 @@ def _is_repository(text: str) -> bool:
     return REPOSITORY.fullmatch(text) is not None and not text.startswith((".", "/", "~"))
 
 
-def _write_files(net: Any, folder: Path, title: str) -> list[str]:
+def results_of(run: str | Path) -> list[tuple[str, float]]:
+    """Metrics that were measured of a run's network, by name; none for a single file.
+
+    Of a generator the scores in ``scores.json``; of a classifier its test accuracy and, if it was hardened, its robust
+    accuracy under the attack that chose it.
+    """
+    from rivals.reports.sections.before_after import NUMBERS, BeforeAfterFile
+    from rivals.reports.sections.scores import FILE, ScoresFile
+
+    folder = Path(run)
+    if not (folder / "run.json").exists():
+        return []
+    found = []
+    for record in Run(folder).records():
+        if "accuracy/test" in record:
+            found = [("accuracy", float(record["accuracy/test"]))]
+    if (folder / NUMBERS).exists():
+        compared = read_json(folder / NUMBERS, BeforeAfterFile, FIX)
+        protocol, after = compared["protocol"], compared["sides"][-1]
+        eps = f"{protocol['norm']} {protocol['eps'][-1]:g}"
+        name = f"robust accuracy ({protocol['attack']}, {eps}, {protocol['n']:,} images)"
+        found.append((name, float(after["robust"]["value"])))
+    if (folder / FILE).exists():
+        scores = read_json(folder / FILE, ScoresFile, FIX)["values"]
+        found += [(score["name"], value) for score in scores if (value := score.get("value")) is not None]
+    return found
+
+
+def _write_files(net: Any, folder: Path, title: str, results: list[tuple[str, float]]) -> list[str]:
     """Write weights, JSON, model card and sample grid into a folder; returns the names of the files."""
     from rivals.reports import image_grid
 
@@ -120,12 +150,12 @@ def _write_files(net: Any, folder: Path, title: str) -> list[str]:
     )
     if role == "generator":
         image_grid.save_png(image_grid.make_grid(net.sample(SHOWN, seed=0).numpy()), folder / PICTURE)
-    write_atomically(folder / CARD, _card(net, role, title).encode())
+    write_atomically(folder / CARD, _card(net, role, title, results).encode())
     return sorted(path.name for path in folder.iterdir())
 
 
-def _card(net: Any, role: str, title: str) -> str:
-    """The model card."""
+def _card(net: Any, role: str, title: str, results: list[tuple[str, float]]) -> str:
+    """The model card: metadata with the measured metrics as the Hub reads them (``model-index``), then text."""
     kind = "unconditional-image-generation" if role == "generator" else "image-classification"
     use = "images = net.sample(16, seed=0)  # uint8 (16, C, H, W)"
     if role == "classifier":
@@ -133,9 +163,17 @@ def _card(net: Any, role: str, title: str) -> str:
     spec = {key: value for key, value in net.spec.items() if key not in ("mean", "std")}
     about = {key: value for key, value in net.about.items() if key not in ("format", "spec", "classes", "recipe")}
     rows = [f"| {key} | {json.dumps(value)} |" for key, value in (spec | about).items()]
+    rows += [f"| {name} | {value:.4g} |" for name, value in results]
+    data = str(net.about.get("data", "unknown"))
+    metrics = [{"type": name.split()[0].lower(), "name": name, "value": value} for name, value in results]
+    dataset = {"name": data, "type": re.sub(r"[^\w.-]+", "-", data) or "unknown"}
+    entries = [{"task": {"type": kind}, "dataset": dataset, "metrics": metrics}]
+    # JSON, which is YAML too.
+    index = [f"model-index: {json.dumps([{'name': Path(title).name, 'results': entries}])}"] if metrics else []
     return "\n".join(
         [
-            *("---", "library_name: rivals", f"pipeline_tag: {kind}", "tags: [rivals, adversarial-learning]", "---"),
+            *("---", "library_name: rivals", f"pipeline_tag: {kind}", "tags: [rivals, adversarial-learning]"),
+            *(*index, "---"),
             *("", f"# {Path(title).name}", ""),
             f"A {role} made with [Rivals](https://pypi.org/project/rivals/), adversarial learning for PyTorch.",
             *(["", f"![{SHOWN} samples]({PICTURE})"] if role == "generator" else []),

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 
 from rivals.base.errors import printable
 
 SECONDS_PER_LINE = 10.0  # between plain lines
+MIN_HEIGHT = 16  # lines of a terminal that has room for a picture
 SECONDS_PER_UPDATE = 0.2  # between updates of a bar
+
+
+class _BarWithPicture(Progress):
+    """A bar below something else, both redrawn in place."""
+
+    above: RenderableType | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The picture, if there is one, then the bar."""
+        if self.above is not None:
+            yield self.above
+        yield from super().get_renderables()
 
 
 class ProgressBar:
@@ -30,11 +43,11 @@ class ProgressBar:
         self, *, quiet: bool, description: str = "starting", total: float = 1.0, columns: Sequence[ProgressColumn] = ()
     ) -> None:
         self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
-        self._progress: Progress | None = None
+        self._progress: _BarWithPicture | None = None
         self._next_update = 0.0
         if self.console.is_terminal and not quiet:
             shown = (BarColumn(bar_width=20), TextColumn("{task.description}"), *columns)
-            self._progress = Progress(*shown, console=self.console, transient=True)
+            self._progress = _BarWithPicture(*shown, console=self.console, transient=True)
             self._task = self._progress.add_task(description, total=total)
 
     def __enter__(self) -> Self:
@@ -51,6 +64,17 @@ class ProgressBar:
     def print(self, text: str) -> None:
         """Print a line, above the bar if there is one."""
         self.console.print(printable(text), markup=False)
+
+    @property
+    def picture_width(self) -> int:
+        """Characters in a line of a picture above the bar; 0 where none can be shown."""
+        colorful = self.console.color_system not in (None, "standard") and self.console.height >= MIN_HEIGHT
+        return self.console.width if self._progress is not None and colorful else 0
+
+    def show_above(self, picture: RenderableType) -> None:
+        """Show something above the bar, in the place of what was there."""
+        if self._progress is not None:
+            self._progress.above = picture
 
     @property
     def is_due(self) -> bool:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from rivals.base.duration import Duration
 from rivals.base.run_folder import Record
 from rivals.console.bars import ProgressBar, format_clock
+from rivals.console.picture import Images, strip
 
+MAX_WIDTH = 100  # of the strip of samples
 SHORT_NAMES = {"loss/discriminator": "L_D", "loss/generator": "L_G", "loss/classifier": "loss"}
 
 
@@ -15,11 +19,20 @@ class TrainingProgress(ProgressBar):
     Args:
         until: Length of the run.
         epoch: Images per epoch.
+        samples: Returns the latest generated images, uint8 (N, C, H, W), or None; shown above the bar.
         quiet: Show nothing.
     """
 
-    def __init__(self, until: Duration, epoch: int, *, quiet: bool = False) -> None:
+    def __init__(
+        self,
+        until: Duration,
+        epoch: int,
+        *,
+        samples: Callable[[], Images | None] = lambda: None,
+        quiet: bool = False,
+    ) -> None:
         super().__init__(quiet=quiet)
+        self.samples = samples
         self.until = until
         self.epoch = epoch
         self._start: tuple[float, float] | None = None  # progress and seconds at the first update
@@ -30,6 +43,8 @@ class TrainingProgress(ProgressBar):
             self.print(f"{record['images']:>9,} images  {record['message']}")
             if record.get("remedy"):
                 self.print(f"{'':>17} {record['remedy']}")
+        elif "sample_grid" in record and self.picture_width and (samples := self.samples()) is not None:
+            self.show_above(strip(samples, min(self.picture_width, MAX_WIDTH)))
         elif "images_per_second" in record and self.is_due:
             done = self._done(record)
             self.update(done, self._line(record, done))

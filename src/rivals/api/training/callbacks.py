@@ -59,10 +59,11 @@ class SampleGrid(Callback):
         self.latents = generator.latents(n, seed)
         self.labels = torch.arange(n) % generator.classes if generator.classes else None
         self.diversity = Diversity(images.images, n)
+        self.samples: Tensor | None = None
 
     def measure(self, progress: Progress) -> Iterator[Record]:
         """The record of a grid."""
-        samples = self.generator.generate(self.latents, self.labels)
+        samples = self.samples = self.generator.generate(self.latents, self.labels)
         make_folder(self.run.samples)
         path = self.run.samples / f"{progress.images:09d}.png"
         image_grid.save_png(image_grid.make_grid(samples.numpy()), path)

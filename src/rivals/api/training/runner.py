@@ -197,7 +197,9 @@ def _train(job: TrainingJob[Any], run: Run, callbacks: Sequence[Callback]) -> No
     from rivals.game.callbacks import OnLog, Progress
     from rivals.game.metric_buffer import TrainingFailure
 
-    bar = TrainingProgress(job.until, job.batches.n, quiet=job.request.quiet)
+    bar = TrainingProgress(
+        job.until, job.batches.n, samples=partial(_latest_samples, callbacks), quiet=job.request.quiet
+    )
     with stop_on_signal(job.time_left) as stop, bar, devices.explain_out_of_memory():
         try:
             end = _play(job, run, [*callbacks, OnLog(bar)], stop)
@@ -225,6 +227,14 @@ def _train(job: TrainingJob[Any], run: Run, callbacks: Sequence[Callback]) -> No
         _finish(job, run, end, callbacks, "interrupted" if stopped else "finished", shortfall=shortfall)
     if stopped:
         raise Interrupted(f"stopped and saved at {end.images:,} images: continue with {run.command_to_resume}")
+
+
+def _latest_samples(callbacks: Sequence[Callback]) -> Any:
+    """The images of the last sample grid as an array; None before the first, or without any."""
+    from rivals.api.training.callbacks import SampleGrid
+
+    grids = (callback.samples for callback in callbacks if isinstance(callback, SampleGrid))
+    return next((samples.numpy() for samples in grids if samples is not None), None)
 
 
 def _save_network(job: TrainingJob[Any], end: Progress) -> nn.Module:

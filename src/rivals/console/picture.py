@@ -36,7 +36,7 @@ def strip(images: Images, width: int) -> Text:
 
 
 def _shrink(image: Images) -> Images:
-    """An image as (H, W, 4) of at most ``SIDE`` pixels with an even height; the last channel is 1 where there is one."""
+    """An image as (H, W, 4), at most ``SIDE`` pixels of even height; the last channel is 1 where there is a pixel."""
     factor = max(1, -(-max(image.shape[1:]) // SIDE))
     height, width = (side // factor * factor for side in image.shape[1:])
     blocks = image[:, :height, :width].reshape(len(image), height // factor, factor, width // factor, factor)

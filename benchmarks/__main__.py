@@ -8,7 +8,16 @@ import sys
 from benchmarks import table
 
 NAMES = (
-    *("attack_speed", "attack_strength", "autoattack", "classic_speed", "demo_recipes", "equilibrium", "faults"),
+    *(
+        "attack_speed",
+        "attack_strength",
+        "autoattack",
+        "certified",
+        "classic_speed",
+        "demo_recipes",
+        "equilibrium",
+        "faults",
+    ),
     *("fidelity", "gan_quality", "gan_throughput", "hardening", "hardening_cost", "kills", "loop_overhead", "masking"),
     *("memory", "mlp_mnist", "overfitting", "processes", "query_attacks", "resume", "small_data", "sngan_speed"),
     *("sparse_attacks", "stacked_mnist", "startup", "studio", "transfer"),

@@ -76,10 +76,8 @@ class Network:
         for node in self.nodes:
             operator, inputs = _as(node.operator, dtype), tuple(place[i] for i in node.inputs)
             before = nodes[inputs[0] - 1] if inputs[0] else None
-            foldable = before is not None and isinstance(before.operator, Linear | Conv2d)
-            if isinstance(operator, Scale) and foldable and readers[node.inputs[0]] == 1 and _by_channel(operator):
-                assert before is not None and isinstance(before.operator, Linear | Conv2d)
-                folded = before.operator.scaled(operator.scale, operator.shift, operator.shift_size)
+            folded = _folded(operator, before) if readers[node.inputs[0]] == 1 else None
+            if folded is not None and before is not None:
                 nodes[inputs[0] - 1] = Node(folded, before.inputs)
                 place.append(inputs[0])
                 continue
@@ -89,9 +87,14 @@ class Network:
         return Network([Node(operator, node.inputs) for operator, node in zip(ready, nodes, strict=True)])
 
 
-def _by_channel(scale: Scale) -> bool:
-    """Whether it has one number per channel, so that it can be folded into the weights before it."""
-    return all(side == 1 for side in scale.scale.shape[1:]) and scale.scale.shape == scale.shift.shape
+def _folded(scale: Operator, before: Node | None) -> Operator | None:
+    """A layer that does what ``before`` and then ``scale`` do, if that has one number for each channel."""
+    if not isinstance(scale, Scale) or before is None or not isinstance(before.operator, Linear | Conv2d):
+        return None
+    channels = (len(before.operator.weight), *([1, 1] if isinstance(before.operator, Conv2d) else []))
+    if not scale.scale.shape == scale.shift.shape == channels:
+        return None
+    return before.operator.scaled(scale.scale, scale.shift, scale.shift_size)
 
 
 def _as(operator: Operator, dtype: torch.dtype | None) -> Operator:

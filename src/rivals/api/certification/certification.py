@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from rivals.base.eps import parse_eps
 from rivals.base.errors import UserError
 from rivals.base.numerics import deterministic
 from rivals.base.run_folder import Resume, Run, resumes
+from rivals.recipes.base import flag
 from rivals.recipes.options import CertifyConfig, DataOptions
 
 if TYPE_CHECKING:
@@ -27,12 +28,13 @@ if TYPE_CHECKING:
     from rivals.base.process_group import ProcessGroup
     from rivals.metrics.bracket import Bracket
     from rivals.metrics.certified_curve import CertifiedRobustness
+    from rivals.metrics.property_result import PropertyResult
 
     Model = nn.Module | str | os.PathLike[str] | None
     Data = Any
 else:
     Model = Data = str | None  # as the command line, which evaluates the signature, may name them
-    CertifiedRobustness = Bracket = Ball = Any
+    CertifiedRobustness = Bracket = Ball = PropertyResult = Any
 
 NEAR = 1.25  # factor by which the training noise may differ from sigma without a note
 HOW = "name a run folder, a classifier.safetensors, torchvision:NAME or timm:NAME"
@@ -48,7 +50,7 @@ def certify(
     device: str = "auto",
     quiet: bool = False,
     **settings: Any,
-) -> CertifiedRobustness | Bracket:
+) -> CertifiedRobustness | Bracket | PropertyResult:
     """Certify a classifier by randomized smoothing or by bounds, with an upper bound by an attack.
 
     By bounds (``--method`` ibp, crown or alpha-crown): each image whose logits provably keep their order in the whole
@@ -61,6 +63,8 @@ def certify(
 
     Args:
         model: A run folder or classifier.safetensors, torchvision:NAME[:WEIGHTS] or timm:NAME; in Python also a module.
+            Or an ONNX file, of which the property in a .vnnlib file, named as the data, is checked: sat with a
+            counterexample, unsat or unknown.
         data: A data set's name, a folder of images (subfolders are classes) or a zip; in Python also an ImageSet or
             tensors (images, labels).
         ball: The ball of bounds, such as Linf(8 / 255), in Python; it replaces the settings norm and eps.
@@ -85,6 +89,8 @@ def certify(
         settings |= {"norm": type(ball).__name__.lower(), "eps": repr(float(ball.eps))}
     elif isinstance(settings.get("eps", ""), int | float):
         settings["eps"] = repr(float(settings["eps"]))
+    if _names_property(model):
+        return _check_property(str(model), data, out, settings)
     processes = launcher.current()
     with processes.together():
         resume = resumes(resume, out)
@@ -117,6 +123,32 @@ def certify(
         with processes.outlast_first(patient=False):
             result: CertifiedRobustness | Bracket = plan.loop(target, notes, run, processes).run()
             return result
+
+
+def _names_property(model: Any) -> bool:
+    """Whether an ONNX file is named, of which properties can be checked."""
+    from rivals.api.certification.properties import is_onnx
+
+    return isinstance(model, str | os.PathLike) and is_onnx(model)
+
+
+def _check_property(network: str, data: Any, out: Any, settings: Mapping[str, Any]) -> PropertyResult:
+    """Check one property of an ONNX file.
+
+    Raises:
+        UserError: there is none, or a setting has no meaning for it.
+    """
+    from rivals.api.certification.properties import check_property
+
+    if not isinstance(data, str | os.PathLike) or not str(data).endswith((".vnnlib", ".vnnlib.gz")):
+        raise UserError(f"'{network}' is an ONNX file, of which a property can be proven: name a .vnnlib file after it")
+    config = CertifyConfig(method="alpha-crown").changed(**{"method": "alpha-crown", **settings})
+    for name in ("out", *settings):
+        if name not in ("method", "seed", "out") or (name == "out" and out is not None):
+            raise UserError(f"{flag(name)} has no meaning for a property, which names its inputs: leave it out")
+    if config.method == "smoothing":
+        raise UserError("smoothing certifies no property: take --method alpha-crown, crown or ibp")
+    return check_property(network, str(data), config.method, config.seed)
 
 
 class _Smoothing:

@@ -1,0 +1,252 @@
+"""Certificates: properties of VNN-COMP 2022, and MNIST classifiers that were trained to be certified.
+
+``vnncomp``: on the 90 properties of the category mnist_fc, what the attack and the bounds find, against what the
+verifiers of the competition agreed on. ``mnist-0.1`` and ``mnist-0.3``: clean, certified and unbroken shares of the
+10,000 test images, after at most 60 minutes of one thread. Settings were chosen on training images kept aside.
+
+    python -m benchmarks certified              # all that is missing
+    python -m benchmarks.certified vnncomp
+    python -m benchmarks.certified train mnist-0.1
+    python -m benchmarks.certified evaluate mnist-0.1
+    python -m benchmarks.certified cost
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import rivals
+from benchmarks.harness import record, recorded
+from benchmarks.interval_check import worst_margins
+from rivals.api.certification.properties import THOROUGH, Check, load_property
+from rivals.api.common.network_io import save_network
+from rivals.api.training.callbacks import accuracy
+from rivals.base.eps import parse_eps
+from rivals.base.norm_balls import Linf
+from rivals.bounds.ibp import interval_margins
+from rivals.bounds.regions import region_of
+from rivals.bounds.tracing import trace
+from rivals.data.load import load
+from rivals.nets.factory import build_classifier
+
+RUNS, MODELS = Path("runs/benchmark-certified"), Path(__file__).parent / "models"
+ATTACKED = 1000  # test images that are attacked whether they are certified or not
+ROUNDS, BATCH = 9, 16  # of the cost of IBP, and images in a batch
+
+
+@dataclass(frozen=True)
+class Case:
+    """A radius on MNIST, and how a classifier is trained for it.
+
+    Attributes:
+        eps: The radius in Linf.
+        settings: Of ``rivals harden``.
+    """
+
+    eps: str
+    settings: dict[str, Any]
+
+    @property
+    def file(self) -> Path:
+        """Where the classifier is kept."""
+        return MODELS / f"mnist-certified-{self.eps}.safetensors"
+
+
+COMMON = {"method": "ibp", "optimizer": "muon", "lr": 2e-2, "widths": (16, 32), "until": "60 minutes"}
+CASES = {
+    "mnist-0.1": Case("0.1", {"eps_factor": 1.5, **COMMON}),
+    "mnist-0.3": Case("0.3", {"eps_factor": 1.1, **COMMON}),
+}
+
+
+def note(**facts: Any) -> None:
+    """Add facts to the results and save them."""
+    known = {key: recorded("certified", key) for key in ("vnncomp", "models", "cost")} if RESULT.exists() else {}
+    record("certified", **{"vnncomp": {}, "models": {}, "cost": {}} | known | facts)
+
+
+RESULT = Path(__file__).parent / "results" / "certified.json"
+
+
+def known(key: str) -> dict[str, Any]:
+    """What was recorded before."""
+    return recorded("certified", key) if RESULT.exists() else {}
+
+
+def vnncomp() -> None:
+    """Attack and bound each property; those that are done are kept."""
+    root = Path(os.environ["RIVALS_DATA"]) / "vnncomp2022-mnist_fc"
+    with (root / "results.csv").open() as file:
+        expected = list(csv.DictReader(file))
+    instances = known("vnncomp").get("instances", {})
+    for row in expected:
+        network, wanted = Path(row["onnx"]).name, Path(row["vnnlib"]).name
+        name = f"{network.removesuffix('.onnx')} {wanted.removesuffix('.vnnlib')}"
+        if name not in instances:
+            instances[name] = {"expected": row["status"], **_check(root, network, wanted)}
+            print(name, instances[name], flush=True)
+            note(vnncomp=summary(instances))
+    note(vnncomp=summary(instances))
+
+
+def _check(root: Path, network: str, wanted: str) -> dict[str, Any]:
+    """What the attack finds, and what each method excludes, all of them whatever the others say."""
+    files = str(root / "onnx" / f"{network}.gz"), str(root / "vnnlib" / f"{wanted}.gz")
+    start = time.process_time()
+    found = load_property(*files).search(**THOROUGH)
+    result: dict[str, Any] = {"attacked": found is not None, "attack_seconds": round(time.process_time() - start, 2)}
+    for method in ("ibp", "crown", "alpha-crown"):
+        if method == "alpha-crown" and result["crown"]:
+            result[method] = True  # it starts from CROWN's bounds
+            continue
+        checked: Check = load_property(*files)
+        start = time.process_time()
+        checked.exclude(method)
+        result[method] = not checked.left
+        result[f"{method}_seconds"] = round(time.process_time() - start, 2)
+    return result
+
+
+def summary(instances: dict[str, Any]) -> dict[str, Any]:
+    """The counts over all instances."""
+
+    def count(status: str, key: str) -> int:
+        return sum(each[key] for each in instances.values() if each["expected"] == status)
+
+    of = {status: sum(each["expected"] == status for each in instances.values()) for status in ("sat", "unsat")}
+    methods = ("ibp", "crown", "alpha-crown")
+    return {
+        "of": of,
+        "sat_attacked": count("sat", "attacked"),
+        "unsat_attacked": count("unsat", "attacked"),
+        "unsat_certified": {method: count("unsat", method) for method in methods},
+        "sat_certified": {method: count("sat", method) for method in methods},
+        "instances": instances,
+    }
+
+
+def train(name: str) -> None:
+    """Train a classifier, and keep it under ``benchmarks/models``."""
+    case, folder = CASES[name], RUNS / name
+    shutil.rmtree(folder, ignore_errors=True)
+    start = time.process_time()
+    rivals.harden("mnist", Linf(parse_eps(case.eps)), out=folder, quiet=True, **case.settings)
+    keep(name, folder, (time.process_time() - start) / 60)
+
+
+def keep(name: str, folder: Path, minutes: float) -> None:
+    """Save the classifier of a run under ``benchmarks/models``, with how it was trained."""
+    run = rivals.Run.open(folder)
+    about = {"data": "mnist", "classes": list(map(str, range(10))), "benchmark": name, "cpu_minutes": round(minutes, 1)}
+    about |= {key: run.info[key] for key in ("images", "config", "hardened")}
+    save_network(rivals.load(folder), CASES[name].file, about)
+
+
+def evaluate(name: str) -> None:
+    """Certify the test images by IBP and CROWN, attack those that are left, and check all in another way."""
+    case = CASES[name]
+    ball, net, test = Linf(parse_eps(case.eps)), rivals.load(case.file), load("mnist", split="test")
+    assert test.labels is not None
+    facts: dict[str, Any] = {"eps": case.eps, "clean": round(accuracy(net, test), 4), "n": len(test)}
+    about: Any = net.about
+    facts |= {key: about[key] for key in ("images", "cpu_minutes")}
+    for method in ("ibp", "crown"):
+        found = rivals.certify(
+            *(net, test, ball),
+            **{"method": method, "n": len(test), "upper": method == "crown", "attack": "autoattack-swift"},
+            quiet=True,
+        )
+        facts[method] = found.as_dict()["certified"]
+        facts[f"{method}_minutes"] = round(found.seconds / 60, 2)
+    facts |= {"unbroken": found.as_dict()["unbroken"], "open": found.as_dict()["open"]}
+    print(name, facts, flush=True)
+    margins = np.concatenate([_in_float64(case, test, first) for first in range(0, len(test), 500)])
+    ours = np.concatenate([_ours(net, test, ball, first) for first in range(0, len(test), 500)])
+    facts["float64_certified"] = int((margins > 0).sum())
+    facts["not_confirmed"] = int(((ours > 0) & (margins <= 0)).sum())
+    facts["largest_difference"] = float(np.abs(ours - margins).max())
+    note(models=known("models") | {name: facts})
+    print(name, facts, flush=True)
+    attack_all(name)
+
+
+def attack_all(name: str) -> None:
+    """Attack test images whether they are certified or not: no certified one may fall."""
+    case = CASES[name]
+    ball, net, test = Linf(parse_eps(case.eps)), rivals.load(case.file), load("mnist", split="test")
+    report = rivals.evaluate(
+        *(net, test, ball), attack="autoattack-swift", n=ATTACKED, alarms=False, quiet=True, save="none"
+    )
+    found = rivals.certify(net, test, ball, method="ibp", n=ATTACKED, upper=False, quiet=True)
+    facts = {"attacked": ATTACKED, "attacked_robust": report.robust.count, "attacked_certified": found.certified.count}
+    models = known("models")
+    note(models=models | {name: models[name] | facts})
+    print(name, facts, flush=True)
+
+
+def _in_float64(case: Case, test: Any, first: int) -> np.ndarray[Any, Any]:
+    x, y = test.images[first : first + 500].astype(np.float64) / 255, test.labels[first : first + 500]
+    return worst_margins(case.file, x, y, parse_eps(case.eps))
+
+
+@torch.no_grad()
+def _ours(net: Any, test: Any, ball: Linf, first: int) -> np.ndarray[Any, Any]:
+    x = torch.from_numpy(test.images[first : first + 500]).float() / 255
+    y = torch.from_numpy(test.labels[first : first + 500])
+    margins = interval_margins(trace(net, x).frozen(), region_of(x, ball), y)
+    smallest = margins.scatter(1, y[:, None], torch.inf).amin(1)
+    return smallest.double().numpy()
+
+
+@torch.no_grad()
+def cost() -> None:
+    """IBP's bounds of a batch against a forward pass of the same batch, in turn."""
+    ratios: dict[str, float] = {}
+    for net, channels, size in (("cnn", 1, 28), ("strided", 1, 28), ("resnet", 3, 32)):
+        model = build_classifier(net, size=size, channels=channels, classes=10, mean=(0.5,) * channels).eval()
+        x = torch.rand(BATCH, channels, size, size).contiguous(memory_format=torch.channels_last)
+        y, network, region = model(x).argmax(1), trace(model, x).frozen(), region_of(x, Linf(0.1))
+        rounds = []
+        for _ in range(ROUNDS):
+            sides = []
+            for run in (lambda: model(x), lambda: interval_margins(network, region, y)):  # noqa: B023
+                start = time.process_time()
+                for _ in range(10):
+                    run()
+                sides.append(time.process_time() - start)
+            rounds.append(sides[1] / sides[0])
+        ratios[net] = round(statistics.median(rounds), 2)
+        print(net, ratios[net], flush=True)
+    note(cost={"batch_size": BATCH, "rounds": ROUNDS, "target": 2.3, "ratios": ratios})
+
+
+def main() -> None:
+    """Run what is named on the command line, or all that is missing."""
+    torch.set_num_threads(1)
+    if len(sys.argv) > 1:
+        action, *names = sys.argv[1:]
+        {"vnncomp": vnncomp, "train": train, "evaluate": evaluate, "attack": attack_all, "cost": cost}[action](*names)
+        return
+    vnncomp()
+    for name, case in CASES.items():
+        if not case.file.exists():
+            train(name)
+        if "attacked" not in known("models").get(name, {}):
+            evaluate(name)
+    if not known("cost"):
+        cost()
+
+
+if __name__ == "__main__":
+    main()

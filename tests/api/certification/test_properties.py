@@ -1,0 +1,116 @@
+"""``rivals certify net.onnx property.vnnlib``: sat with a counterexample, unsat, unknown, and refusals."""
+
+import csv
+import gzip
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rivals
+from helpers.commands import assert_refused
+
+onnx = pytest.importorskip("onnx")
+
+# y_0 = relu(x_0) + relu(-x_0) is |x_0|, and y_1 is x_1.
+WEIGHTS = {"w": [[1.0, -1, 0], [0, 0, 1]], "v": [[1.0, 0], [1, 0], [0, 1]]}
+VARIABLES = "".join(f"(declare-const {name} Real)\n" for name in ("X_0", "X_1", "Y_0", "Y_1"))
+BOX = VARIABLES + "(assert (>= X_0 -1))(assert (<= X_0 1))(assert (>= X_1 0))(assert (<= X_1 0.5))\n"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """The network and a few properties of it; one of each packed."""
+    home = tmp_path_factory.mktemp("place")
+    helper = onnx.helper
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("MatMul", ["b", "v"], ["y"]),
+    ]
+    x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 2])
+    y = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 2])
+    tensors = [onnx.numpy_helper.from_array(np.array(rows, np.float32), name) for name, rows in WEIGHTS.items()]
+    content = helper.make_model(helper.make_graph(nodes, "g", [x], [y], tensors)).SerializeToString()
+    (home / "net.onnx").write_bytes(content)
+    (home / "net.onnx.gz").write_bytes(gzip.compress(content))
+    (home / "broken.onnx.gz").write_bytes(gzip.compress(content)[:-20])
+    properties = {
+        "sat": BOX + "(assert (and (>= Y_0 0.9) (<= Y_1 0.1)))",
+        "unsat": BOX + "(assert (or (and (>= Y_0 1.1)) (and (>= Y_1 0.75) (>= Y_0 0))))",
+        "hard": BOX + "(assert (<= Y_0 -0.1))",
+        "impossible": BOX + "(assert (>= X_1 2))(assert (>= Y_0 0))",
+        "three": BOX + "(declare-const X_2 Real)(assert (>= X_2 0))(assert (<= X_2 1))(assert (>= Y_0 0))",
+    }
+    for name, text in properties.items():
+        (home / f"{name}.vnnlib").write_text(text)
+        (home / f"{name}.vnnlib.gz").write_bytes(gzip.compress(text.encode()))
+    return home
+
+
+def check(run_rivals, place, name, *words, net="net.onnx"):
+    status, out, err = run_rivals("certify", place / net, place / f"{name}.vnnlib", *words, "--json")
+    assert status == 0, err
+    return json.loads(out)
+
+
+def test_a_counterexample_is_found_and_shown(run_rivals, place):
+    found = check(run_rivals, place, "sat")
+    assert found["status"] == "sat"
+    inputs, outputs = found["counterexample"]["inputs"], found["counterexample"]["outputs"]
+    assert -1 <= inputs[0] <= 1 and 0 <= inputs[1] <= 0.1 and outputs == [abs(inputs[0]), inputs[1]]
+    assert outputs[0] >= 0.9
+    shown = run_rivals("certify", place / "net.onnx.gz", place / "sat.vnnlib.gz").out
+    assert shown.startswith("sat\n((X_0 ")
+
+
+@pytest.mark.parametrize("method", ["ibp", "crown", "alpha-crown"])
+def test_what_is_impossible_is_proven(run_rivals, place, method):
+    # The intervals of |x| on [-1, 1] end at 2; y_0 <= 1 needs linear bounds.
+    found = check(run_rivals, place, "unsat", "--method", method, net="net.onnx.gz")
+    assert found["status"] == ("unknown" if method == "ibp" else "unsat")
+    assert found["excluded"] == (1 if method == "ibp" else 2)
+    assert check(run_rivals, place, "impossible", "--method", method)["status"] == "unsat"
+
+
+def test_alpha_crown_proves_what_crown_cannot(run_rivals, place):
+    # |x| >= -0.1: slopes 1 give relu(x) + relu(-x) >= x - x = 0 at best, at worst -1.
+    assert check(run_rivals, place, "hard")["status"] == "unsat"
+
+
+def test_python_has_the_same(place):
+    found = rivals.certify(place / "net.onnx", place / "unsat.vnnlib")
+    assert (found.status, found.cases) == ("unsat", 2)
+    assert "2 of 2 cases excluded by alpha-crown" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("net.onnx", "three.vnnlib"), "is of 3 inputs and 2 outputs"),
+        (("net.onnx", "missing.vnnlib"), "does not exist"),
+        (("broken.onnx.gz", "sat.vnnlib"), "cannot be read"),
+        (("net.onnx", "sat.txt"), "name a .vnnlib file after it"),
+        (("net.onnx", "sat.vnnlib", "--eps", "0.1"), "--eps has no meaning for a property"),
+        (("net.onnx", "sat.vnnlib", "--method", "smoothing"), "smoothing certifies no property"),
+        (("net.onnx", "sat.vnnlib", "--out", "runs/p"), "--out has no meaning for a property"),
+    ],
+)
+def test_what_cannot_work_is_refused(run_rivals, place, monkeypatch, words, says):
+    monkeypatch.chdir(place)
+    assert_refused(run_rivals("certify", *words), says)
+
+
+def test_a_few_properties_of_the_competition_are_as_its_verifiers_found():
+    root = Path(os.environ.get("RIVALS_DATA", "nowhere")) / "vnncomp2022-mnist_fc"
+    if not root.exists():
+        pytest.skip("needs vnncomp2022-mnist_fc under RIVALS_DATA")
+    with (root / "results.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if "256x2" in row["onnx"] and "0.03" in row["vnnlib"]]
+    chosen = [row for row in rows if row["status"] in ("sat", "unsat")][:3]
+    assert {row["status"] for row in chosen} == {"sat", "unsat"}
+    for row in chosen:
+        network, wanted = (root / row[key].removeprefix("mnist_fc/") for key in ("onnx", "vnnlib"))
+        assert rivals.certify(f"{network}.gz", f"{wanted}.gz").status == row["status"], row

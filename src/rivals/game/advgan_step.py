@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rivals.base.schedules import Clock
 from rivals.game.gan_step import GENERATOR, GanStep
 
 CLASSIFIER = "classifier"
@@ -25,6 +26,8 @@ class AdvGanStep(GanStep):
             classes (B,) or None to perturbed images.
         classifier: The classifier to fool, held constant: in evaluation mode, without gradients for its weights. None
             if it is the player ``classifier``.
+        strength: The share of the perturbation that is applied at a point of the run. Ball and box are convex, so any
+            share of it stays in both.
         teacher: Labels of images (B, C, H, W) in [0, 1], (B,): those that a black box answers. By default the labels
             of the data.
     """
@@ -34,11 +37,13 @@ class AdvGanStep(GanStep):
         *args: Any,
         classifier: nn.Module | None = None,
         teacher: Callable[[Tensor], Tensor] | None = None,
+        strength: Callable[[Clock], float] = lambda clock: 1.0,
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)
         self._classifier = classifier
         self._teacher = teacher
+        self._strength = strength
 
     @property
     def labels(self) -> None:
@@ -72,8 +77,9 @@ class AdvGanStep(GanStep):
     def x_adv(self) -> Tensor:
         """The perturbed images, (B, C, H, W) in [0, 1]: constant, unless it is the generator's turn."""
         with torch.set_grad_enabled(self.mover == GENERATOR):
-            x_adv: Tensor = self.nets[GENERATOR](self.x, self.targets)
-        return x_adv
+            perturbed: Tensor = self.nets[GENERATOR](self.x, self.targets)
+            share = self._strength(self.clock)
+            return perturbed if share == 1 else self.x + share * (perturbed - self.x)
 
     @property
     def perturbation(self) -> Tensor:

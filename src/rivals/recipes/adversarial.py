@@ -22,7 +22,7 @@ class Method:
 
     Attributes:
         paper: Its source.
-        attack: steps (of PGD), free, noise, augment or none.
+        attack: steps (of PGD), free, noise, augment, generator or none.
         loss: madry, trades or mart; of certified training ibp, crown-ibp, sabr or mtl-ibp.
         steps: Steps of the attack.
         step_size: As a share of eps; None for that of its paper: 1.25 for a single step (Wong et al. 2020), 1 for a
@@ -53,6 +53,7 @@ METHODS: Registry[Method] = Registry(
         "pgd": Method("Madry et al. 2018", "steps", "madry", 10),
         "trades": Method("Zhang et al. 2019", "steps", "trades", 10, start="gaussian", beta=6.0),
         "mart": Method("Wang et al. 2020", "steps", "mart", 10, start="gaussian", beta=5.0),
+        "gan": Method("Xiao et al. 2018, learning with the classifier", "generator", "madry"),
         "ibp": Method("Gowal et al. 2018; Shi et al. 2021", "none", "ibp", kappa=0.0),
         "crown-ibp": Method("Zhang et al. 2020", "none", "crown-ibp", kappa=0.0),
         "sabr": Method("Mueller et al. 2023", "steps", "sabr", 8, 0.5, kappa=0.0),
@@ -66,7 +67,7 @@ class HardenConfig(ClassifierConfig):
     """How a classifier is trained adversarially."""
 
     method: str = "trades"
-    """noise, augment, fgsm, free, pgd, trades or mart; for certificates ibp, crown-ibp, sabr or mtl-ibp."""
+    """noise, augment, fgsm, free, pgd, trades, mart or gan; for certificates ibp, crown-ibp, sabr or mtl-ibp."""
     norm: str = "linf"
     """Norm of the ball of the attack: linf, l2 or l1."""
     eps: str = ""
@@ -136,6 +137,8 @@ class HardenConfig(ClassifierConfig):
                 f"--adversarial-weight has no meaning for the method {self.method}, which has {other}: leave it out"
             )
         self._check_certified(method)
+        if self.awp and method.attack == "generator":
+            raise UserError("--awp cannot be combined with the method gan, whose other player learns: leave one out")
         if self.awp and method.attack == "free":
             raise UserError(
                 "--awp cannot be combined with the method free, whose attack shares its backward pass: leave one out"

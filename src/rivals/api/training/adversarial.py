@@ -189,6 +189,11 @@ class HardenJob(ClassifierJobBase[HardenConfig]):
 
         config, method, solver = self.config, self.config.resolved, self._solver()
         player = build_player(config, self.new_network(), self.until)
+        if method.attack == "generator":
+            from rivals.api.training.generator_game import generator_game
+
+            place: Any = {"device": self.device, "seed": self.seed}
+            return generator_game(config, player, self.images, self.ball, self.ramp, **place)
         if config.certified:
             from rivals.api.training.certified import attacked_ball, certified_game
 
@@ -223,7 +228,7 @@ class HardenJob(ClassifierJobBase[HardenConfig]):
         if method.attack == "steps":
             assert method.step_size is not None
             return TrainingPGD(method.steps, method.step_size, method.start, divergence=method.loss == "trades")
-        if method.attack == "none":
+        if method.attack in ("none", "generator"):  # the latter's is a player of its own
             return no_attack
         if method.attack == "free":
             return FreeAttack((config.batch_size, images.channels, images.size, images.size)).to(self.device)

@@ -37,7 +37,8 @@ class AgainstConfig(Settings):
     norm_bound: float = 0.8
     """Where that hinge begins, as a share of the longest perturbation in the ball."""
     robust_steps: int = 0
-    """Rob-GAN: steps of PGD on the real images that the discriminator sees; 0 for a GAN without attack."""
+    """Rob-GAN: steps of PGD on the real images that the discriminator sees, whose eps grows over the first 100k images;
+    0 for a GAN without attack."""
     class_weight: float = 1.0
     """Weight of the class losses of Rob-GAN."""
 

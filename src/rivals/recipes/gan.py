@@ -334,6 +334,21 @@ def advgan() -> Config:
     )
 
 
+def robgan() -> Config:
+    """Rob-GAN (Liu & Hsieh 2019): a discriminator with a class head that is trained on PGD examples of real images."""
+    return Config(
+        net="dcgan",
+        conditional=True,
+        loss="hinge",
+        robust_steps=5,
+        beta1=0.5,
+        generator_lr=Schedule.parse(1e-3),
+        discriminator_lr=Schedule.parse(1e-3),
+        ema=Schedule.parse("10k"),
+        until="20 epochs",
+    )
+
+
 def auto() -> Config:
     """Fitted to data, budget and machine by :mod:`rivals.recipes.auto_rules`, starting from these values."""
     return dataclasses.replace(quick(), until="10 minutes")
@@ -350,6 +365,7 @@ RECIPES: Registry[Callable[[], Config]] = Registry(
         "sngan": sngan,
         "r3": r3,
         "advgan": advgan,
+        "robgan": robgan,
         "r3-cifar10": r3_cifar10,
         "r3-ffhq64": r3_ffhq64,
         "r3-ffhq256": r3_ffhq256,

@@ -29,6 +29,10 @@ def build_game(config: Config, *, size: int, channels: int, classes: int, device
         device: Where to play.
         seed: Seed of the initial weights.
     """
+    if config.robust_steps:
+        from rivals.api.common.robust_game import build_robust_game
+
+        return build_robust_game(config, size=size, channels=channels, classes=classes, device=device, seed=seed)
     from functools import partial
 
     import torch

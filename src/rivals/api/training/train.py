@@ -10,6 +10,7 @@ from rivals.api.training import advgan
 from rivals.api.training.advgan import AdvGanJob
 from rivals.api.training.gan import GanJob, GanRun
 from rivals.api.training.job import Request, TrainingJob
+from rivals.api.training.robgan import RobGanJob
 from rivals.api.training.runner import run_job
 from rivals.base import launcher
 from rivals.base.errors import UserError
@@ -62,4 +63,6 @@ def _kind(request: Request) -> type[TrainingJob[Config]]:
             with contextlib.suppress(UserError):  # which the job raises too
                 recipe = str(Run.open(request.out).info.get("recipe"))
     recipe = processes.share(recipe)
-    return AdvGanJob if recipe == advgan.RECIPE or request.settings.get("against") else GanJob
+    if recipe == advgan.RECIPE or request.settings.get("against"):
+        return AdvGanJob
+    return RobGanJob if recipe == "robgan" else GanJob

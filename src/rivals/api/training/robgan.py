@@ -1,0 +1,90 @@
+"""``train --recipe robgan``: a generator and a robust classifier from one game (Rob-GAN)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rivals.api.common.network_io import save_network
+from rivals.api.common.resume import load_images, note_printer
+from rivals.api.common.robust_game import ball_of
+from rivals.api.training.gan import GanJob
+from rivals.base.duration import Duration
+from rivals.base.errors import UserError
+from rivals.base.run_folder import Record, Run
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from rivals.data.imageset import ImageSet
+    from rivals.game.callbacks import Callback, Progress
+
+EVALUATIONS = 10  # of robust accuracy over a run
+HELD_OUT = 1000  # training images kept aside where there are no test images
+
+
+class RobGanJob(GanJob):
+    """A run of ``rivals train --recipe robgan``: its folder ends with a generator, and a classifier."""
+
+    test: ImageSet
+
+    def load_data(self) -> None:
+        """Load the images, and labeled ones to evaluate the classifier on."""
+        from rivals.data.classes import match_classes
+        from rivals.data.load import evaluation_split
+        from rivals.data.splits import hold_out
+
+        if not self.config.robust_steps:
+            raise UserError("--robust-steps 0 leaves the recipe robgan without its attack: take 1 or more")
+        if self.config.weights:
+            raise UserError("--weights cannot be combined with the recipe robgan: leave it out")
+        super().load_data()
+        if split := evaluation_split(self.source):
+            quiet = self.request.quiet
+            test = load_images(self.source, self.data_options, quiet=quiet, split=split)
+            self.test = match_classes(test, self.images.classes, "the training set", note_printer(quiet))
+        elif self.held_out is not None:
+            self.test = self.held_out
+        else:
+            count = max(1, min(HELD_OUT, len(self.images) // 10))
+            self.images, self.test = hold_out(self.images, count, self.seed)
+
+    def make_callbacks(self) -> Sequence[Callback]:
+        """As of any GAN, and the accuracy of the class head: clean, under FGSM and under PGD."""
+        from rivals.api.training.callbacks import RobustAccuracy
+        from rivals.nets.two_heads import ClassHead
+
+        discriminator: Any = self.game.players["discriminator"]
+        every = Duration(self.until.amount / EVALUATIONS, self.until.unit)
+        head: Any = _Headed(ClassHead(discriminator.net))
+        robust = RobustAccuracy(every, head, self.test, ball_of(self.config, self.images.channels))
+        return [*super().make_callbacks(), robust]
+
+    def run_facts(self) -> Record:
+        """As of any GAN, and how the classifier is made robust."""
+        ball = ball_of(self.config, self.images.channels)
+        hardened = {"norm": self.config.norm, "eps": float(ball.eps), "method": "robgan"}
+        return {**super().run_facts(), "hardened": hardened}
+
+    def on_trained(self, net: nn.Module, end: Progress) -> None:
+        """Save the class head as a classifier, too."""
+        super().on_trained(net, end)
+        discriminator: Any = self.game.players["discriminator"].net
+        facts = {"data": self.loaded.name, "classes": list(self.loaded.classes), "images": end.images}
+        facts |= {"seed": self.seed, "white": self.data_options.white}
+        save_network(discriminator.classifier(), self.folder / "classifier.safetensors", facts)
+
+    def final_evaluation(self, net: nn.Module) -> str | None:
+        """The classifier under attack, for the report."""
+        from rivals.api.robustness.before_after import Comparison
+
+        discriminator: Any = self.game.players["discriminator"].net
+        ball = ball_of(self.config, self.images.channels)
+        return Comparison(Run(self.folder).folder, self.test, ball, None, self.seed)(discriminator.classifier().eval())
+
+
+class _Headed:
+    """A player that is evaluated by its class head."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.net = self.eval_net = net

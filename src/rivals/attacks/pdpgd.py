@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from rivals.attacks.active_batch import Rows
+from rivals.attacks.active_batch import ActiveBatch, Rows
 from rivals.attacks.adam import adam_moments
 from rivals.attacks.attack_state import Model, check_at_least, check_norm
 from rivals.attacks.linear_boundary import numerical_margin
@@ -32,7 +32,7 @@ def pdpgd(
     ball: Ball,
     *,
     steps: int = 100,
-    primal_lr: float = 0.1,
+    primal_lr: float = 0.5,
     primal_lr_decrease: float = 0.01,
     dual_lr: float = 0.1,
     dual_lr_decrease: float = 0.1,
@@ -55,7 +55,7 @@ def pdpgd(
         ball: ``L1`` or ``L2``: its bounds and, by its eps, how far an adversarial example may be to count.
         steps: Gradients, of which a quarter is saved for the time that the refinement takes. The last iterate is
             evaluated too.
-        primal_lr: Adam's learning rate at first, in shares of the range of images.
+        primal_lr: Adam's learning rate at first, in shares of the range of images; the paper's is 0.1.
         primal_lr_decrease: What share of it is left at the end; it falls exponentially.
         dual_lr: Step size of the logarithm of ``lambda_1 / lambda_0`` at first.
         dual_lr_decrease: What share of it is left at the end; it falls linearly.
@@ -84,7 +84,10 @@ def pdpgd(
         primal = primal_lr * primal_lr_decrease**shares
         dual = dual_lr * (1 - shares * (1 - dual_lr_decrease))
         attack = _PDPGD(search, steps, primal, dual, high - low)
-        search.run(attack.init_rows, attack.step)
+        indices = (~search.state.fooled).nonzero()[:, 0]
+        # Where nothing was found, once more, without the norm until something is.
+        found = lambda some: search.distances[some].isfinite()  # noqa: E731
+        ActiveBatch(attack.init_rows, attack.step, 2).run(indices, search.state.batch_size, found)
         return search.result()
 
 
@@ -131,7 +134,9 @@ class _PDPGD:
         rows.k = rows.k + 1
         mean, root = adam_moments(rows, gradient)
         r = (rows.x_adv - rows.x) / self.range - rate * mean / root
-        mu = batch_view(rows.weights[:, 0] / rows.weights[:, 1], leaf) * rate
+        ratio = rows.weights[:, 0] / rows.weights[:, 1]
+        ratio = ratio.masked_fill((rows.trial > 0) & search.distances[rows.index].isinf(), 0)
+        mu = batch_view(ratio, leaf) * rate
         proximal = r.sign() * (r.abs() - mu / root).clamp_min_(0) if isinstance(search.ball, L1) else _l2(r, root, mu)
         rows.x_adv = (rows.x + proximal * self.range).clamp_(*search.ball.bounds)
         # The dual step: ascent along the sign of the constraint, and the moving average of the weights
@@ -158,8 +163,12 @@ def _l2(r: Tensor, root: Tensor, mu: Tensor) -> Tensor:
     a, h, weight = (values.to(precise).flatten(1) for values in (root * r, root, mu))
     t, largest = torch.zeros_like(weight), math.sqrt(torch.finfo(precise).max)
     for _ in range(NEWTON_STEPS):
-        w = a / (h * t + weight)
+        w = a / (h * t + weight).clamp_min(torch.finfo(precise).tiny)
         size = w.norm(dim=1, keepdim=True).clamp_min(torch.finfo(precise).tiny)
         slope = (w.square() * h / (h * t + weight)).sum(1, keepdim=True) / size**3
         t = (t + (1 - 1 / size) / slope.clamp_min(torch.finfo(precise).tiny)).clamp_(0, largest)
-    return (a * t / (h * t + weight)).view_as(r).to(r.dtype)
+    return (
+        torch.where(weight > 0, a * t / (h * t + weight).clamp_min(torch.finfo(precise).tiny), a / h)
+        .view_as(r)
+        .to(r.dtype)
+    )

@@ -24,6 +24,7 @@ from rivals.reports.sections import (
     bracket,
     certification,
     common,
+    corruptions,
     equilibrium,
     neighbors,
     scores,
@@ -154,6 +155,8 @@ def _heading(history: History) -> str:
         return bracket.heading(history)
     if certification.is_certification(history):
         return certification.heading(history)
+    if corruptions.is_corruptions(history):
+        return f"{common.model_name(history)} under common corruptions"
     return attack.heading(history) if attack.is_attack(history) else training.heading(history)
 
 
@@ -162,6 +165,8 @@ def _header(history: History, title: str, subtitle: str, level: str) -> Html:
         figures = bracket.key_figures(history)
     elif certification.is_certification(history):
         figures = certification.key_figures(history)
+    elif corruptions.is_corruptions(history):
+        figures = corruptions.key_figures(history)
     elif attack.is_attack(history):
         figures = attack.key_figures(history)
     else:
@@ -173,6 +178,8 @@ def _run_sections(history: History, index: int, grid_bytes: int, level: str, *, 
     """All sections of a run. Runs that are compared share one figure of curves, which is not repeated here."""
     if attack.is_attack(history):
         found = attack.sections(history)
+    elif corruptions.is_corruptions(history):
+        found = corruptions.sections(history)
     elif bracket.is_bracket(history):
         found = bracket.sections(history)
     elif certification.is_certification(history):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rivals.api.common.resume import reserve_folder, resolve_options, source_to_resume
+from rivals.api.robustness import corruption_eval
 from rivals.api.robustness.attack_spec import named_stages, read_attack, read_radii, write_radii
 from rivals.api.robustness.defense import defend
 from rivals.api.robustness.target import Notes, Target
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from rivals.attacks.ensemble import Stage
     from rivals.base.norm_balls import Ball
+    from rivals.metrics.corruption_error import CorruptionRobustness
     from rivals.metrics.robust_accuracy import Robustness
 
 
@@ -74,6 +77,8 @@ def attack(
         )
     if data is None:
         raise UserError("no data were named: give a data set's name, a folder or a zip")
+    if config.attack.strip() == corruption_eval.NAME:
+        return _under_corruptions(model, data, config, options, (out, resume), device, Notes(quiet))
     radii = read_radii(config.eps)
     ball, notes = ball_for(config.norm, radii[-1], pixels=config.pixels), Notes(quiet or not processes.first)
     stages = read_attack(config.attack, ball)
@@ -97,6 +102,29 @@ def attack(
         run = Run.shared(run, processes)
         with processes.outlast_first(patient=False):
             return Evaluator(target, ball, radii, stages, config, notes, run, processes).run()
+
+
+def _under_corruptions(
+    model: Any,
+    data: Any,
+    config: AttackConfig,
+    options: DataOptions,
+    place: tuple[str | Path | None, bool],
+    device: str,
+    notes: Notes,
+) -> CorruptionRobustness:
+    """``--attack corruptions``: a run of its own kind, on one process."""
+    from rivals.data.load import source_name
+
+    files = corruption_eval.CorruptedFiles.open(data) if corruption_eval.has_corrupted_files(data) else None
+    given = data if files is None else files.as_images()
+    target = Target.load(model, given, (0.0, 1.0), config, options, device=device, notes=notes)
+    if files is not None:
+        target = dataclasses.replace(target, source={**target.source, "data": str(Path(data).absolute())})
+    out, resume = place
+    with reserve_folder(out, f"{source_name(str(data))}-corruptions") as folder:
+        run = target.open_run("attack", folder, resume, config, options, notes)
+    return corruption_eval.evaluate_corruptions(target, files, config, notes, run)
 
 
 def evaluate(

@@ -12,7 +12,8 @@ from rivals.reports.sections.common import EMPTY, Card, note_list, notice
 FIGURE_NOTE = "A dot for each severity, the larger the stronger; dashed: clean accuracy."
 EXPLANATION = Html("""<p><b>Common corruptions</b> (Hendrycks &amp; Dietterich 2019) are not adversarial: 15 kinds of
 noise, blur, weather and compression, in 5 severities. The <b>mean corruption error</b> (mCE) is the mean over kinds of
-the mean error over severities; for models of ImageNet's 1,000 classes each kind is first divided by AlexNet's error.</p>""")
+the mean error over severities; for models of ImageNet's 1,000 classes each kind is first divided by AlexNet's
+error.</p>""")
 
 
 def is_corruptions(history: History) -> bool:

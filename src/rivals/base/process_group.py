@@ -71,7 +71,14 @@ class ProcessGroup:
         return list(numbers)
 
     def beat(self) -> None:
-        """Tell the others that this process makes progress, so that they go on waiting for it. Cheap."""
+        """Tell the others that this process makes progress, so that they go on waiting for it. Cheap.
+
+        Raises:
+            KeyboardInterrupt: another process was told to :meth:`stop`.
+        """
+
+    def stop(self) -> None:
+        """Let the others stop too, amid the pieces that are handed out, since this process was told to."""
 
     @contextlib.contextmanager
     def together(self, *, patient: bool = False) -> Iterator[None]:

@@ -41,6 +41,7 @@ class TorchProcessGroup(ProcessGroup):
         self.rank, self.size = rank, size
         self._seconds = timeout.total_seconds()
         self._turn = 0  # numbers the messages
+        self._pieces = 0  # the turn in which they began to be handed out
         self._beats = 0
         self._next_beat = 0.0
         with self._contact():
@@ -100,6 +101,15 @@ class TorchProcessGroup(ProcessGroup):
             self._next_beat = now + min(BEAT_SECONDS, self._seconds / 10)
             self._beats += 1
             self._put(f"beat {self.rank}", str(self._beats))
+            self._heed_stop()
+
+    def stop(self) -> None:
+        with contextlib.suppress(ProcessLost):
+            self._put(f"stop {self._pieces}", "")
+
+    def _heed_stop(self) -> None:
+        if self._has(f"stop {self._pieces}"):
+            raise KeyboardInterrupt
 
     @contextlib.contextmanager
     def one_per_node_first(self) -> Iterator[None]:
@@ -159,11 +169,12 @@ class TorchProcessGroup(ProcessGroup):
         keys = [f"part {self._turn} {rank}" for rank in range(self.size)]
         self._put(keys[self.rank], json.dumps(value))
         for rank, key in enumerate(keys):
-            self._wait_for(key, of=rank)
+            self._wait_for(key, of=rank, stoppable=True)
         return [json.loads(self._get(key)) for key in keys]
 
     def hand_out(self, count: int) -> Iterator[int]:
         self._turn += 1
+        self._pieces = self._turn
         key = f"rivals pieces {self._turn}"
         while True:
             with self._contact():
@@ -226,15 +237,17 @@ class TorchProcessGroup(ProcessGroup):
             value: bytes = self._store.get(f"rivals {key}")
         return value.decode()
 
-    def _wait_for(self, key: str, of: int | None = None, seconds: float = math.inf) -> None:
+    def _wait_for(self, key: str, of: int | None = None, seconds: float = math.inf, *, stoppable: bool = False) -> None:
         """Wait for a message, by default however long it takes: to decode the images may take hours.
 
         Args:
             key: Its key.
             of: The process that sends it: it is waited for as long as it beats.
             seconds: The longest wait.
+            stoppable: Whether another process that was told to stop ends the wait.
 
         Raises:
+            KeyboardInterrupt: it was, and this is stoppable.
             ProcessLost: the process has not been heard of for as long as the timeout.
         """
         begun = heard = time.monotonic()
@@ -243,6 +256,8 @@ class TorchProcessGroup(ProcessGroup):
             now = time.monotonic()
             if now - begun > seconds:
                 return
+            if stoppable:
+                self._heed_stop()
             if of is not None:
                 latest = self._get(f"beat {of}") if self._has(f"beat {of}") else ""
                 if latest != beats:

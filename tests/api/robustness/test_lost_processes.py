@@ -1,6 +1,7 @@
 """An evaluation of which one process hangs, dies, fails or differs: it ends with one line, and nothing is lost."""
 
 import os
+import signal
 import time
 
 import pytest
@@ -105,6 +106,17 @@ def test_a_process_that_dies_is_given_up(run, tmp_path):
     first, second = run("attack", lambda: os._exit(9), timeout=2, out=tmp_path / "run")
     assert second is None
     assert first.startswith("ProcessLost: process 1 of 2 made no progress for 2 seconds")
+
+
+@pytest.mark.parametrize("command", ["attack", "certify"])
+def test_a_signal_to_one_process_stops_both_and_the_work_is_kept(run, tmp_path, command):
+    out = tmp_path / "run"
+    lines = run(command, lambda: os.kill(os.getpid(), signal.SIGTERM), out=out)
+    assert [line.partition(" ")[0] for line in lines] == ["Interrupted:"] * 2
+    assert all(line.endswith(f"continue with rivals {command} --resume --out {out}") for line in lines)
+    assert Run.open(out).info["state"] == "interrupted"
+    resumed = work(command, Model(), out=out, resume=True)
+    assert resumed.as_dict()["curve"] == work(command, Model()).as_dict()["curve"]
 
 
 def test_a_process_with_another_model_is_refused_before_the_work(monkeypatch, tmp_path):

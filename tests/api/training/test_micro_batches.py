@@ -4,6 +4,7 @@ import pytest
 
 import rivals
 from helpers.small_games import noise_images
+from rivals.api.common.alike import _code_hash
 from rivals.api.training.micro_batches import check_same_game, check_share, fit_micro_batches
 from rivals.base.process_group import ALONE, ProcessGroup
 from rivals.game.game import Game
@@ -67,10 +68,11 @@ def test_processes_that_cannot_share_a_step_are_refused(size, parts, fix):
         check_share(Several(size), parts)
 
 
-@pytest.mark.parametrize("what", ["images", "version of rivals"])
+@pytest.mark.parametrize("what", ["images", "version of rivals", "code of rivals"])
 def test_processes_with_other_images_or_code_are_refused(what):
     images = noise_images()
-    mine = {"images": images.hash, "version of rivals": rivals.__version__}[what]
+    known = {"images": images.hash, "version of rivals": rivals.__version__, "code of rivals": _code_hash()}
+    mine = known[what]
     check_same_game(Several(2), Game({"net": _player()}, []), images)
     with pytest.raises(rivals.UserError, match=f"process 1 has another {what} than process 0, other instead of {mine}"):
         check_same_game(Several(2, **{mine: "other"}), Game({"net": _player()}, []), images)

@@ -129,6 +129,7 @@ class ImageLoop(ABC, Generic[R]):
                 self._finish(self._merged_records(), "interrupted")
             raise
         except KeyboardInterrupt:
+            self.processes.stop()
             if folder is None:
                 raise
             done = len(records) + len(made)

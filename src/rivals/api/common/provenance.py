@@ -36,8 +36,11 @@ def run_facts(command: str, device: torch.device) -> dict[str, Any]:
 
 def changes_since(info: Mapping[str, Any], device: torch.device) -> str | None:
     """What to say if a run is resumed with other versions, or on another machine, than in its ``run.json``."""
-    before = {**info.get("versions", {}), **info.get("hardware", {}), "device": info.get("device")}
+    exact = numerics(device)
+    earlier = {name: value for name, value in info.get("numerics", {}).items() if name in exact}
+    before = {**info.get("versions", {}), **info.get("hardware", {}), **earlier, "device": info.get("device")}
     now = {**versions(), **hardware(device), "device": str(device)}
+    now |= {name: exact[name] for name in earlier}
     names = [name for name in before | now if name != "cores" and before.get(name) != now.get(name)]
     if not names:
         return None

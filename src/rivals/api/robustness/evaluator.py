@@ -96,11 +96,16 @@ class Evaluator:
                     folder.update(state="interrupted")
                 raise
             except KeyboardInterrupt:
+                self.processes.stop()
                 if folder is None:
                     raise
-                if self.processes.first and (begun is None or self.processes.size > 1):
-                    folder.update(state="interrupted")  # images that several processes had taken are no first part
-                elif begun is not None and self.processes.first:
+                if self.processes.size > 1:  # images that several processes had taken are no first part
+                    if self.processes.first:
+                        folder.update(state="interrupted")
+                    raise Interrupted(f"stopped: {remedy(folder)}") from None
+                if begun is None:
+                    folder.update(state="interrupted")
+                else:
                     self._finish(begun.loop, state, begun.probe, "interrupted")
                 raise Interrupted(
                     f"stopped and saved after {folder.info.get('images', 0):,} of {len(self.target.data):,} images: "

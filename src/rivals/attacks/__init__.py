@@ -27,6 +27,7 @@ from rivals.attacks.hopskipjump import hopskipjump
 from rivals.attacks.latent_pgd import latent_pgd
 from rivals.attacks.mifgsm import mifgsm
 from rivals.attacks.min_norm import MinNormOptions
+from rivals.attacks.patch import Placement, adversarial_patch, apply_patch
 from rivals.attacks.pdpgd import pdpgd
 from rivals.attacks.pgd import pgd
 from rivals.attacks.random_baselines import AugmentRanges, augment, noise
@@ -37,6 +38,7 @@ from rivals.attacks.square import square
 from rivals.attacks.square_pgd import square_pgd
 from rivals.attacks.surfree import surfree
 from rivals.attacks.transfer import LogitsMean, transfer
+from rivals.attacks.universal import universal_perturbation
 from rivals.base.registry import Registry
 
 __all__ = [
@@ -48,9 +50,12 @@ __all__ = [
     "LogitsMean",
     "MinNormOptions",
     "Outcome",
+    "Placement",
     "Stage",
+    "adversarial_patch",
     "advgan",
     "apgd",
+    "apply_patch",
     "augment",
     "autoattack",
     "autoattack_stages",
@@ -76,10 +81,11 @@ __all__ = [
     "square_pgd",
     "surfree",
     "transfer",
+    "universal_perturbation",
 ]
 
 # At this border alone: an evaluation takes attacks from their files, and has checked their options before.
 ATTACKS: Registry[Attack] = Registry("attack", {name: checked_options(attack) for name, attack in NAMED.items()})
 globals().update({attack.__name__: attack for attack in ATTACKS.values()})
-for _function in (advgan, augment, latent_pgd, run_ensemble):
+for _function in (adversarial_patch, advgan, augment, latent_pgd, run_ensemble, universal_perturbation):
     globals()[_function.__name__] = checked_options(_function)

@@ -26,6 +26,7 @@ from rivals.reports.sections import (
     common,
     corruptions,
     equilibrium,
+    image_agnostic,
     neighbors,
     scores,
     training,
@@ -155,6 +156,8 @@ def _heading(history: History) -> str:
         return bracket.heading(history)
     if certification.is_certification(history):
         return certification.heading(history)
+    if image_agnostic.is_image_agnostic(history):
+        return f"{common.model_name(history)} under {history.section('config').get('attack')}"
     if corruptions.is_corruptions(history):
         return f"{common.model_name(history)} under common corruptions"
     return attack.heading(history) if attack.is_attack(history) else training.heading(history)
@@ -165,6 +168,8 @@ def _header(history: History, title: str, subtitle: str, level: str) -> Html:
         figures = bracket.key_figures(history)
     elif certification.is_certification(history):
         figures = certification.key_figures(history)
+    elif image_agnostic.is_image_agnostic(history):
+        figures = image_agnostic.key_figures(history)
     elif corruptions.is_corruptions(history):
         figures = corruptions.key_figures(history)
     elif attack.is_attack(history):
@@ -178,6 +183,8 @@ def _run_sections(history: History, index: int, grid_bytes: int, level: str, *, 
     """All sections of a run. Runs that are compared share one figure of curves, which is not repeated here."""
     if attack.is_attack(history):
         found = attack.sections(history)
+    elif image_agnostic.is_image_agnostic(history):
+        found = image_agnostic.sections(history)
     elif corruptions.is_corruptions(history):
         found = corruptions.sections(history)
     elif bracket.is_bracket(history):

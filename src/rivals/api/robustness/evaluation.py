@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rivals.api.common.resume import reserve_folder, resolve_options, source_to_resume
-from rivals.api.robustness import corruption_eval
+from rivals.api.robustness import corruption_eval, image_agnostic_eval
 from rivals.api.robustness.attack_spec import named_stages, read_attack, read_radii, write_radii
 from rivals.api.robustness.defense import defend
 from rivals.api.robustness.target import Notes, Target
@@ -23,6 +23,7 @@ from rivals.recipes.options import AttackConfig, DataOptions
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from rivals.api.robustness.image_agnostic_eval import ImageAgnostic
     from rivals.attacks.ensemble import Stage
     from rivals.base.norm_balls import Ball
     from rivals.metrics.corruption_error import CorruptionRobustness
@@ -81,6 +82,8 @@ def attack(
         return _under_corruptions(model, data, config, options, (out, resume), device, Notes(quiet))
     radii = read_radii(config.eps)
     ball, notes = ball_for(config.norm, radii[-1], pixels=config.pixels), Notes(quiet or not processes.first)
+    if (spec := image_agnostic_eval.spec_of(config.attack)) is not None:
+        return _image_agnostic(spec, ball, model, data, (config, options), (out, resume), device, notes)
     stages = read_attack(config.attack, ball)
     with processes.one_per_node_first():
         target = Target.load(model, data, ball.bounds, config, options, device=device, notes=notes)
@@ -102,6 +105,27 @@ def attack(
         run = Run.shared(run, processes)
         with processes.outlast_first(patient=False):
             return Evaluator(target, ball, radii, stages, config, notes, run, processes).run()
+
+
+def _image_agnostic(
+    spec: tuple[str, dict[str, Any]],
+    ball: Ball,
+    model: Any,
+    data: Any,
+    settings: tuple[AttackConfig, DataOptions],
+    place: tuple[str | Path | None, bool],
+    device: str,
+    notes: Notes,
+) -> ImageAgnostic:
+    """``--attack patch`` or ``universal``: a run of its own kind, on one process; resumed, it starts anew."""
+    from rivals.data.load import source_name
+
+    config, options = settings
+    target = Target.load(model, data, ball.bounds, config, options, device=device, notes=notes)
+    ball, (out, resume) = _masked(ball, config, target), place
+    with reserve_folder(out, f"{source_name(str(data))}-{spec[0]}") as folder:
+        run = target.open_run("attack", folder, resume, config, options, notes)
+    return image_agnostic_eval.evaluate_image_agnostic(spec, target, ball, config, notes, run)
 
 
 def _under_corruptions(

@@ -23,6 +23,7 @@ from rivals.reports.sections import common
 from rivals.reports.sections.adversarial_examples import FILE, read_examples
 from rivals.reports.sections.common import EMPTY, Card, model_name, note_list, notice, run_legend
 from rivals.reports.sections.corruptions import is_corruptions
+from rivals.reports.sections.image_agnostic import is_image_agnostic
 
 EXPLANATION = Html("""<p>An <b>adversarial example</b> lies within distance eps of a clean image, in the given norm, and
 is misclassified. <b>Clean accuracy</b> is the share of images that are classified correctly; <b>robust accuracy</b> the
@@ -37,8 +38,8 @@ QUERIES_NOTE = (
 
 
 def is_attack(history: History) -> bool:
-    """Whether the run is one of ``rivals attack``, but for corruptions."""
-    return history.info.get("command") == "attack" and not is_corruptions(history)
+    """Whether the run is one of ``rivals attack`` whose images have an adversarial example each."""
+    return history.info.get("command") == "attack" and not (is_corruptions(history) or is_image_agnostic(history))
 
 
 def heading(history: History) -> str:

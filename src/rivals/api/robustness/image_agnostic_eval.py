@@ -1,4 +1,4 @@
-"""``--attack patch`` and ``--attack universal``: one picture for all images, learned on half of them, for the others."""
+"""``--attack patch`` and ``--attack universal``: one picture for all images, learned on half of them, for the rest."""
 
 from __future__ import annotations
 

@@ -19,7 +19,17 @@ NAMES = (
         "faults",
     ),
     *("fidelity", "gan_quality", "gan_throughput", "hardening", "hardening_cost", "kills", "loop_overhead", "masking"),
-    *("memory", "mlp_mnist", "overfitting", "processes", "query_attacks", "resume", "small_data", "sngan_speed"),
+    *(
+        "memory",
+        "mlp_mnist",
+        "overfitting",
+        "processes",
+        "query_attacks",
+        "resume",
+        "shards",
+        "small_data",
+        "sngan_speed",
+    ),
     *("sparse_attacks", "stacked_mnist", "startup", "studio", "transfer"),
 )
 

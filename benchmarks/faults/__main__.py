@@ -19,7 +19,7 @@ from benchmarks.harness import record, recorded
 SEED = 2026
 CASES = {
     "images in folders": 900,
-    "zips, dataset.json": 500,
+    "zips, shards, dataset.json": 500,
     "run.json": 900,
     "metrics.jsonl": 600,
     "side files (npz, png)": 500,

@@ -77,6 +77,15 @@ def archives(rng: Random, world: World, home: Path) -> Case:
     return Case("zip", (*PACK, "photos.zip", "out.zip", *_reading(rng)))
 
 
+def shards(rng: Random, world: World, home: Path) -> Case:
+    """Shards of which one is damaged or odd."""
+    folder = world.copy("shards", home)
+    path = rng.choice(sorted(folder.iterdir()))
+    mangle = mutators.mangle_json if path.suffix == ".json" else mutators.mangle_tar
+    path.write_bytes(mangle(rng, path.read_bytes()))
+    return Case(f"shards: {path.name}", (*PACK, "./shards", "out.zip", *_reading(rng)))
+
+
 def descriptions(rng: Random, world: World, home: Path) -> Case:
     """A dataset.json that does not describe its images, in a zip or a folder."""
     with zipfile.ZipFile(world.home / "photos.zip") as archive:
@@ -196,7 +205,8 @@ def networks(rng: Random, world: World, home: Path) -> Case:
 def decoded(rng: Random, world: World, home: Path) -> Case:
     """A cache of decoded images that is damaged."""
     cache = world.copy("cache", home)
-    path = rng.choice(sorted(path for path in cache.rglob("decoded/*9*/*") if path.is_file()))
+    resized = (about.parent for about in cache.rglob("about.json") if b"3, 9, 9]" in about.read_bytes())
+    path = rng.choice(sorted(path for entry in resized for path in entry.iterdir()))
     mangle = mutators.mangle_json if path.suffix == ".json" else mutators.mangle_bytes
     path.write_bytes(mangle(rng, path.read_bytes()))
     words = (*PACK, str(world.home / "photos"), "out.zip", "--size", "9")
@@ -209,7 +219,7 @@ def _same_zip(one: Path, other: Path) -> bool:
 
 KINDS: dict[str, tuple[Maker, ...]] = {
     "images in folders": (images,),
-    "zips, dataset.json": (archives, descriptions),
+    "zips, shards, dataset.json": (archives, shards, descriptions),
     "run.json": (run_json,),
     "metrics.jsonl": (metrics,),
     "side files (npz, png)": (side_files,),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -281,3 +282,50 @@ def _mark(rng: Random, content: bytearray) -> None:
     size = 2 if offset < 14 or offset == 26 else 4
     for place in places[:1] + places[len(places) // 2 :][:1] if rng.random() < 0.5 else places:
         content[place : place + size] = value.to_bytes(size, "little")
+
+
+def mangle_tar(rng: Random, content: bytes) -> bytes:
+    """A tar whose files are named, labeled or marked in other ways, or that is damaged."""
+    if rng.random() < 0.35:
+        return mangle_bytes(rng, content)
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        members = [(member, tar.extractfile(member).read()) for member in tar.getmembers()]  # type: ignore[union-attr]
+    at = rng.randrange(len(members))
+    member, entry = members[at]
+    match rng.randrange(6):
+        case 0:
+            odd = rng.choice((*NAMES, "..", "/top", "a/../..", "a//b", "a/./b", ".hidden"))
+            member.name = f"{odd}/{member.name}".replace("\0", "")[:60_000]
+        case 1:
+            members[at] = (member, mangle_bytes(rng, entry))
+        case 2:
+            kinds = (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE)
+            member.type, member.linkname = rng.choice(kinds), rng.choice(("/etc/passwd", member.name, "nowhere"))
+        case 3:
+            del members[at]
+        case 4:
+            members.append((member, entry[: len(entry) // 2]))
+        case _:
+            label = tarfile.TarInfo(member.name.partition(".")[0] + ".json")
+            members.append((label, mangle_json(rng, b'{"label": 1}')))
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w", errors="surrogateescape") as tar:
+        for each, data in members:
+            each.size = len(data) if each.isreg() else 0
+            tar.addfile(each, io.BytesIO(data))
+    changed = bytearray(written.getvalue())
+    if rng.random() < 0.5:
+        _mark_tar(rng, changed)
+    return bytes(changed)
+
+
+def _mark_tar(rng: Random, content: bytearray) -> None:
+    """Change one field of a header, with a checksum that fits."""
+    headers = [at for at in range(0, len(content), 512) if content[at + 257 : at + 262] == b"ustar"]
+    at = rng.choice(headers)
+    sizes = (b"77777777777\0", b"\x80" + b"\xff" * 11, b"\xff" * 12, b"1x", b"7777777\0")
+    kinds = (b"x", b"g", b"L", b"K", b"S", b"V", b"7", b"\0")
+    start, value = rng.choice([*((124, size) for size in sizes), *((156, kind) for kind in kinds)])
+    content[at + start : at + start + len(value)] = value
+    content[at + 148 : at + 156] = b" " * 8
+    content[at + 148 : at + 156] = b"%06o\0 " % sum(content[at : at + 512])

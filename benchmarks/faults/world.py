@@ -23,7 +23,7 @@ CLASSIFIER = ("--until", "2 steps", "--batch-size", "4", "--widths", "4", "--qui
 
 
 class World:
-    """A folder with ``photos``, ``mixed`` (one image in each format), ``photos.zip``, runs and networks.
+    """A folder with ``photos``, ``mixed`` (one image in each format), ``photos.zip``, ``shards``, runs and networks.
 
     Args:
         home: An empty folder.
@@ -40,6 +40,7 @@ class World:
         with environment(self.home, self.home / "cache"):
             for words in (
                 ("data", "pack", "photos", "photos.zip"),
+                ("data", "pack", "photos", "shards", "--shards", "2"),
                 ("train", "./photos", "--out", "gan", *GAN),
                 ("classify", "./photos", "--out", "classifier", *CLASSIFIER),
                 ("attack", *evaluated, "--attack", "fgsm", "--no-alarms", "--out", "attacked"),

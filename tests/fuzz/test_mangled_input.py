@@ -10,7 +10,7 @@ from benchmarks.faults.world import World
 SEED = 21
 CASES = {
     "images in folders": 150,
-    "zips, dataset.json": 200,
+    "zips, shards, dataset.json": 200,
     "run.json": 200,
     "metrics.jsonl": 150,
     "side files (npz, png)": 100,

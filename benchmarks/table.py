@@ -49,6 +49,7 @@ SECTIONS: tuple[tuple[str, Callable[[Result], Section]], ...] = (
     ("processes", system.processes),
     ("memory", system.memory),
     ("loop_overhead", system.loop_overhead),
+    ("shards", system.shards),
     ("startup", system.startup),
     ("studio", system.studio),
 )

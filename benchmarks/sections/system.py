@@ -207,3 +207,28 @@ def studio(r: Result) -> Section:
         f"{ten['server_share_of_a_core']:.1%} of a core.",
         limits="One machine and one browser. Where other programs hold the cores, only processor time is reliable.",
     )
+
+
+def shards(r: Result) -> Section:
+    """Many small images in tar shards."""
+    ours, theirs = r["images_per_second"].values()
+    first, own, flip = r["seconds_to_first_batch"], r["own_memory_mib"], r["flip_ms_256px"]
+    return Section(
+        title="Many small images in shards",
+        question="How soon is the first batch there, how fast do batches come, and does memory grow?",
+        setup=f"{r['description']}: {r['megabytes']:,} MB packed, {r['decoded_megabytes']:,} MB decoded. Indexed and "
+        f"decoded once ({r['seconds_to_decode']:g} s); then new processes, from start to first batch. torchvision's "
+        f"`ImageFolder` reads the same PNGs with 2 workers. Load average while measured: {r['load_average']:g} on "
+        f"{r['hardware']['cores']} cores.",
+        header=["measured", "Rivals, decoded cache", "ImageFolder, 2 workers"],
+        rows=[
+            ["first batch after", f"{first['median']:g} s (median of {len(first['all'])})", ""],
+            ["of it processor time", f"{r['processor_seconds_to_first_batch']:g} s", ""],
+            ["images a second", " / ".join(f"{each:,.0f}" for each in ours), " / ".join(f"{e:,.0f}" for e in theirs)],
+            ["memory of its own, early and after an epoch", f"{own['early']:,} / {own['after_an_epoch']:,} MiB", ""],
+            ["memory to hold 1,000 images out", f"{r['own_memory_of_hold_out_mib']:g} MiB", ""],
+            ["batch of 256 images of 256 px, without and with flips", f"{flip['without']:g} / {flip['with']:g} ms", ""],
+        ],
+        answer=f"{r['ratio']:,.0f} times the images a second of `ImageFolder`, whose workers decode every image anew.",
+        limits="The very first start, which decodes; disks slower than the memory; JPEGs; a quiet machine.",
+    )

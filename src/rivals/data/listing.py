@@ -100,6 +100,9 @@ def is_hidden(name: str) -> bool:
 
 def skipped_files(others: Iterable[str], inner: dict[str, str], chosen: Iterable[str]) -> list[str]:
     """The files that are neither images nor hidden, without those of splits that are not chosen."""
+    others = list(others)
+    if not others:
+        return []
     elsewhere = {top_folder(name) for name in inner.values()} - {top_folder(inner[name]) for name in chosen}
     skipped = (name for name in others if not is_hidden(name) and name != "dataset.json")
     return sorted(name for name in skipped if top_folder(name) not in elsewhere - {""})

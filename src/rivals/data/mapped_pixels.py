@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -27,12 +28,14 @@ class Indexed(Protocol):
     def __getitem__(self, index: slice, /) -> npt.NDArray[np.uint8]: ...
 
 
-BLOCK = 1 << 20  # bytes that have a digest, at least those of one image
+BLOCK = 1 << 18  # bytes that have a digest, at least those of one image: a batch may touch as many blocks as images
+_MOST_BLOCKS = 1 << 17  # of larger arrays the blocks are larger
 
 
 def block_rows(shape: Sequence[int]) -> int:
     """How many images a block has."""
-    return max(1, BLOCK // int(np.prod(shape[1:])))
+    image = math.prod(shape[1:])
+    return max(1, max(BLOCK, shape[0] * image // _MOST_BLOCKS) // image)
 
 
 def digests(pixels: Indexed) -> Iterator[str]:

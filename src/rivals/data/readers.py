@@ -19,9 +19,7 @@ from rivals.data.splits import MOST_DESCRIPTION, select_split, wrapper_of
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tar.lz4")
 
 
-def from_path(
-    path: Path, split: str = "train", only: Callable[[str], bool] = lambda name: True, title: str = ""
-) -> Listing:
+def from_path(path: Path, split: str = "train", only: Callable[[str], bool] | None = None, title: str = "") -> Listing:
     """List the images in a folder or a zip, sorted by name.
 
     Images at the top have no classes; else the top-level subfolders are the classes, sorted by name, or by value if
@@ -59,11 +57,11 @@ def from_path(
     return _from_zip(path, split, only, title)
 
 
-def _from_folder(path: Path, split: str, only: Callable[[str], bool], title: str) -> Listing:
+def _from_folder(path: Path, split: str, only: Callable[[str], bool] | None, title: str) -> Listing:
     found = _walk(path)
     special = [name for name in found if _is_special(path / name)]
     found = sorted({*found} - {*special})
-    images = [name for name in found if is_image(name) and only(name)]
+    images = [name for name in found if is_image(name) and (only is None or only(name))]
     others = [name for name in found if not is_image(name)]
     shards = [name for name in others if name.lower().endswith(".tar")]
     if shards and not any(map(is_image, found)):
@@ -138,7 +136,7 @@ def _is_special(path: Path) -> bool:
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
-def _from_zip(path: Path, split: str, only: Callable[[str], bool], title: str) -> Listing:
+def _from_zip(path: Path, split: str, only: Callable[[str], bool] | None, title: str) -> Listing:
     archive = open_zip(path)
     try:
         # Some programs of Windows write backslashes between folders.
@@ -147,7 +145,7 @@ def _from_zip(path: Path, split: str, only: Callable[[str], bool], title: str) -
             top, *below = name.split("/")
             if top in ("", "..") or ":" in top or ".." in below:
                 raise UserError(f"{title} is not safe, its entry '{name}' points outside of it: make it again without")
-        images = sorted(name for name in entries if is_image(name) and only(name))
+        images = sorted(name for name in entries if is_image(name) and (only is None or only(name)))
         others = [name for name in entries if not is_image(name)]
         if not images:
             raise no_images(f"zip {title}", others)

@@ -66,7 +66,7 @@ def from_shards(
     title: str,
     shards: Sequence[Path],
     split: str,
-    only: Callable[[str], bool] = lambda name: True,
+    only: Callable[[str], bool] | None = None,
     description: bytes | None = None,
     root: Path | None = None,
 ) -> Listing:
@@ -95,30 +95,26 @@ def from_shards(
         raise UserError(f"{title} names the shard '{twice}' twice: name each once")
     every = [(path, shard_index(path)) for path in shards]
     chosen, inside = _of_split(title, every, split, root)
-    found = [(path, index, i) for path, index in chosen for i, name in enumerate(index.names) if only(name)]
     others = [name for _, index in chosen for name in index.others]
-    if not found:
+    images = _Images(chosen, only)
+    if not images.names:
         raise no_images(f"set of shards {title}", others)
-    inner = {f"{path.name}/{index.names[i]}": index.names[i] for path, index, i in found}
-    if len(inner) < len(found):  # shards of the same name in several folders
-        inner = {f"{path}/{index.names[i]}": index.names[i] for path, index, i in found}
-    wrapper = wrapper_of(set(inner.values()))
-    inner = {file: name.removeprefix(wrapper) for file, name in inner.items()}
+    in_folders = any("/" in name for name in images.names)
+    wrapper = wrapper_of(set(images.names)) if in_folders else ""
+    inner = dict(zip(images.files, [name.removeprefix(wrapper) for name in images.names], strict=True))
     for path, index in chosen:
         description = description or read_description(path, index)
-    places = {file: (path, index, i) for file, (path, index, i) in zip(inner, found, strict=True)}
-    labels = {file: index.labels[i] for file, (_, index, i) in places.items()}
     numbers: Labels | None
-    if any(label is not None for label in labels.values()):
-        files = list(files_of_split(title, inner, inside))
-        numbers, classes = _classes(title, {file: labels[file] for file in files}, description)
+    files = images.files
+    positions: Sequence[int] = range(len(files))
+    if any(label is not None for label in images.labels):
+        if in_folders or inside not in ("train", "all"):
+            files = list(files_of_split(title, inner, inside))
+            positions = images.positions(files)
+        numbers, classes = _classes(title, files, [images.labels[i] for i in positions], description)
     else:
         files, numbers, classes = select_split(title, inner, inside, description)
-
-    def read(image: int) -> bytes:
-        path, index, i = places[files[image]]
-        return read_bytes(path, index.offsets[i], index.sizes[i])
-
+        positions = images.positions(files)
     stamps = [stat_stamp(path) for path, _ in chosen]
     return Listing(
         title,
@@ -127,11 +123,43 @@ def from_shards(
         classes,
         stamp=repr(([str(path.resolve()) for path, _ in chosen], stamps, split, len(files))),
         newest=max(max(stamp[1:3]) for stamp in stamps),
-        read=read,
+        read=lambda i: images.read(positions[i]),
         whole=_Whole(every),
         skipped=skipped_files([name.removeprefix(wrapper) for name in others], inner, files),
         special=[name for _, index in chosen for name in index.special],
     )
+
+
+class _Images:
+    """The images of some shards: their names, with that of the shard, their places and labels."""
+
+    def __init__(self, shards: Sequence[tuple[Path, ShardIndex]], only: Callable[[str], bool] | None) -> None:
+        self.shards = [path for path, _ in shards]
+        self.files: list[str] = []
+        self.names: list[str] = []
+        self.labels: list[Label | None] = []
+        self._places: list[tuple[int, int, int]] = []  # number of the shard, offset, size
+        alike = len({path.name for path in self.shards}) < len(shards)  # in several folders
+        for number, (path, index) in enumerate(shards):
+            kept = [i for i, name in enumerate(index.names) if only is None or only(name)]
+            prefix = f"{path}/" if alike else f"{path.name}/"
+            names = [index.names[i] for i in kept]
+            self.names += names
+            self.files += [prefix + name for name in names]
+            self.labels += [index.labels[i] for i in kept]
+            self._places += [(number, index.offsets[i], index.sizes[i]) for i in kept]
+
+    def positions(self, files: list[str]) -> Sequence[int]:
+        """Which of the images some files are."""
+        if files == self.files:
+            return range(len(files))
+        known = {file: position for position, file in enumerate(self.files)}
+        return [known[file] for file in files]
+
+    def read(self, position: int) -> bytes:
+        """The content of an image's file."""
+        number, offset, size = self._places[position]
+        return read_bytes(self.shards[number], offset, size)
 
 
 class _Whole(Sequence[Callable[[], bytes]]):
@@ -169,13 +197,15 @@ def _named_split(path: Path) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _classes(title: str, labels: dict[str, Label | None], description: bytes | None) -> tuple[Labels, tuple[str, ...]]:
+def _classes(
+    title: str, files: list[str], labels: list[Label | None], description: bytes | None
+) -> tuple[Labels, tuple[str, ...]]:
     """Classes and their names, of images with labels."""
-    bare = next((file for file, label in labels.items() if label is None), None)
+    bare = next((file for file, label in zip(files, labels, strict=True) if label is None), None)
     if bare is not None:
         raise UserError(f"'{bare}' of {title} has no label, and others have: give it one, in a .cls or .json beside it")
     classes = tuple(_class_names(title, description))
-    numbers = [label for label in labels.values() if isinstance(label, int)]
+    numbers = [label for label in labels if isinstance(label, int)]
     if len(numbers) == len(labels):
         count = max(numbers) + 1
         classes = classes or tuple(map(str, range(count)))
@@ -184,7 +214,7 @@ def _classes(title: str, labels: dict[str, Label | None], description: bytes | N
         return np.array(numbers, np.int64), classes
     if numbers:
         raise UserError(f"{title} has numbers and names as labels, such as {numbers[0]}: write all in one way")
-    names = [str(label) for label in labels.values()]
+    names = [str(label) for label in labels]
     classes = classes or tuple(class_order(set(names)))
     index = {name: number for number, name in enumerate(classes)}
     lost = next((name for name in names if name not in index), None)

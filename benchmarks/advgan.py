@@ -39,11 +39,12 @@ class Case:
     eps: float
     until: str
     others: tuple[str, ...]
+    widths: tuple[int, ...] = ()
 
 
 CASES = {
-    "mnist": Case("mnist", "mnist-plain", 0.3, "50k images", ("mnist-hard", "mnist-linf-0.3")),
-    "cifar10": Case("cifar10", "cifar10-plain", 8 / 255, "40k images", ("cifar10-linf-8-255",)),
+    "mnist": Case("mnist", "mnist-plain", 0.3, "40k images", ("mnist-hard", "mnist-linf-0.3")),
+    "cifar10": Case("cifar10", "cifar10-plain", 8 / 255, "40k images", ("cifar10-linf-8-255",), (48, 96)),
 }
 
 
@@ -110,6 +111,7 @@ def measure(case: Case) -> dict[str, Any]:
             against=str(MODELS / f"{case.model}.safetensors"),
             eps=repr(case.eps),
             until=case.until,
+            generator_widths=case.widths,
             out=Path(folder) / "run",
             device="cpu",
         )

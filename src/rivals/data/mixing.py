@@ -7,6 +7,7 @@ from torch import Tensor
 
 from rivals.data.batches import Batches
 from rivals.data.generated_batches import GeneratedBatches
+from rivals.data.taught_batches import TaughtBatches
 
 
 class RepeatedBatches:
@@ -25,7 +26,7 @@ class RepeatedBatches:
 class MixedBatches:
     """Concatenated batches of two labeled data sets, on the device of the second. An epoch is one of the first."""
 
-    def __init__(self, first: Batches, second: Batches | GeneratedBatches) -> None:
+    def __init__(self, first: Batches, second: Batches | GeneratedBatches | TaughtBatches) -> None:
         self.first, self.second = first, second
         self.batch_size = first.batch_size + second.batch_size
         self.micro_batches = first.micro_batches

@@ -59,15 +59,15 @@ class Perturber(nn.Module):
         norm: str = "linf",
         eps: float = 0.3,
         widths: tuple[int, ...] = (),
-        blocks: int = 2,
+        blocks: int = 1,
         target: int | None = None,
         universal: bool = False,
     ) -> None:
         super().__init__()
         check_image_shape(size, channels, classes)
-        widths = tuple(widths) or (32, 64)
+        widths = tuple(widths) or (24, 48)
         if len(widths) != STAGES or not widths_fit(widths):
-            raise UserError(f"widths {shown(widths)} do not fit a perturber: give {STAGES} positive numbers, as 32,64")
+            raise UserError(f"widths {shown(widths)} do not fit a perturber: give {STAGES} positive numbers, as 24,48")
         if not 0 <= blocks <= MOST_LAYERS:
             raise UserError(f"a perturber of {blocks} residual blocks cannot be built: take 0 to {MOST_LAYERS}")
         if norm not in NORMS:

@@ -102,6 +102,11 @@ class HardenConfig(ClassifierConfig):
     """Extra labeled images in every batch: a folder, a zip, or the run of a conditional generator."""
     extra_share: float = 0.5
     """Fraction of extra images in each batch."""
+    extra_teacher: str = ""
+    """Label the extra images by this classifier (pseudo-labels): a run or a .safetensors file. They, or their
+    generator, then need no classes."""
+    extra_keep: float = 1.0
+    """Fraction of the extra images that is used: those with the largest margin of --extra-teacher."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,6 +119,7 @@ class HardenConfig(ClassifierConfig):
             ("replays", 1, 100),
             ("awp", 0, 1),
             ("extra_share", 0.01, 0.99),
+            ("extra_keep", 0.05, 1),
             ("eps_factor", 0.1, 10),
             ("small_box", 0.01, 1),
             ("ibp_regularizer", 0, 100),
@@ -127,6 +133,10 @@ class HardenConfig(ClassifierConfig):
                 raise UserError(f"{flag(name)} has no meaning for the method {self.method}: leave it out")
         if self.extra_share != HardenConfig.extra_share and not self.extra:
             raise UserError("--extra-share has no meaning without --extra: name the extra images, or leave it out")
+        if self.extra_teacher and not self.extra:
+            raise UserError("--extra-teacher has no meaning without --extra: name the extra images, or leave it out")
+        if self.extra_keep != 1 and not self.extra_teacher:
+            raise UserError("--extra-keep needs the margins of a classifier: add --extra-teacher")
         if self.steps is not None and self.steps < 1:
             raise UserError(f"--steps {self.steps} is not an attack: take 1 or more")
         if self.beta is not None and method.beta is None:

@@ -117,6 +117,16 @@ def test_a_generator_makes_extra_images_as_they_are_needed_and_a_resumed_run_get
             rivals.harden(stripes, Linf(0.1), out="runs/no", **{**settings, "extra": str(tmp_path / "w.safetensors")})
 
 
+def test_a_teacher_labels_the_images_of_a_generator_without_classes(stripes, tmp_path):
+    rivals.classify(stripes, until="3 epochs", out="runs/teacher", **TINY)
+    net = build_generator("mlp", size=8, channels=1, latent_dim=4, widths=(8,))
+    save_network(net, tmp_path / "any.safetensors", {})
+    settings = {"extra": str(tmp_path / "any.safetensors"), "extra_teacher": "runs/teacher", "extra_keep": 0.5}
+    run = rivals.harden(stripes, Linf(0.1), method="fgsm", until="2 steps", out="runs/taught", **settings, **TINY)
+    assert set(run.info["contents"]) == {"extra", "extra-teacher"}
+    assert rivals.harden(out="runs/taught", resume=True, quiet=True).info["step"] == 2
+
+
 def test_only_the_evaluation_network_uses_flip_tta(stripes):
     settings = {"method": "fgsm", "ema": "200", "until": "3 epochs", "seed": 3, **TINY}
     plain = rivals.harden(stripes, Linf(0.1), out="runs/plain", **settings).classifier
@@ -282,6 +292,7 @@ def test_user_errors_are_reported_in_one_line(run_rivals, stripes, tmp_path):
         (["--method", "noise", "--steps", "3"], "--steps has no meaning for the method noise"),
         (["--method", "mart", "--steps", "0"], "--steps 0 is not an attack"),
         (["--extra-share", "0.3"], "--extra-share has no meaning without --extra"),
+        (["--extra-keep", "0.5"], "add --extra-teacher"),
         (["--extra", "nowhere"], "unknown data set 'nowhere'"),
         (["--method", "pgd", "--beta", "3"], "--beta has no meaning for the method pgd"),
         (

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +94,7 @@ class HardenJob(ClassifierJobBase[HardenConfig]):
     command = "harden"
     recipes = HARDENING
     default_config = HardenConfig()
-    movable = ("weights", "extra")
+    movable = ("weights", "extra", "extra_teacher")
 
     held_out: ImageSet
 
@@ -153,6 +154,7 @@ class HardenJob(ClassifierJobBase[HardenConfig]):
         from rivals.api.training.extra_images import extra_batches
         from rivals.data.batches import Batches as ImageBatches
         from rivals.data.mixing import MixedBatches, RepeatedBatches
+        from rivals.data.taught_batches import TaughtBatches
 
         config = self.config
         parts = self.micro_batches
@@ -167,14 +169,40 @@ class HardenJob(ClassifierJobBase[HardenConfig]):
             in_part = config.batch_size // parts
             n_extra = parts * min(max(1, round(in_part * config.extra_share)), in_part - 1)
             batches = ImageBatches(self.images, config.batch_size - n_extra, **options)
+            teach = self._teacher() if config.extra_teacher else None
+            drawn = parts * math.ceil(n_extra / parts / config.extra_keep)
             extra, content = extra_batches(
-                config.extra, self.images, self.data_options, n_extra, self.device, **options
+                config.extra, self.images, self.data_options, drawn, self.device, labeled=teach is None, **options
             )
             self.note_content("extra", config.extra, content)
-            batches = MixedBatches(batches, extra)
+            batches = MixedBatches(batches, extra if teach is None else TaughtBatches(extra, teach, n_extra))
         else:
             batches = ImageBatches(self.images, config.batch_size, **options)
         return RepeatedBatches(batches, config.replays) if config.resolved.attack == "free" else batches
+
+    def _teacher(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """The classifier that labels extra images: uint8 images to labels and margins.
+
+        Raises:
+            UserError: it does not fit the data.
+        """
+        import torch
+
+        from rivals.api.training.start_weights import check_shape, load_classifier
+        from rivals.base.hashing import weights_hash
+
+        source = self.config.extra_teacher
+        net = load_classifier("extra-teacher", source, self.device)
+        check_shape("extra-teacher", source, net.spec, self.images)
+        self.note_content("extra-teacher", source, weights_hash(net))
+        ordered = self._in_our_order(net, source)
+
+        def teach(images: Tensor) -> tuple[Tensor, Tensor]:
+            with torch.no_grad():
+                top = ordered(images.to(self.device) / 255).topk(2, dim=1)
+            return top.indices[:, 0], top.values[:, 0] - top.values[:, 1]
+
+        return teach
 
     def build_game(self) -> Game:
         """The game of the classifier against its attack."""

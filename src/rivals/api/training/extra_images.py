@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
 
 def extra_batches(
-    source: str, images: ImageSet, options: DataOptions, batch_size: int, device: torch.device, **how: Any
+    source: str,
+    images: ImageSet,
+    options: DataOptions,
+    batch_size: int,
+    device: torch.device,
+    *,
+    labeled: bool = True,
+    **how: Any,
 ) -> tuple[Batches | GeneratedBatches, str]:
     """Batches of labeled images of the same size and classes as ``images``, and a hash of where they come from.
 
@@ -29,6 +36,7 @@ def extra_batches(
         options: How images are read.
         batch_size: Extra images per batch.
         device: Where a generator works.
+        labeled: Whether their classes are needed; if not, a teacher gives them others.
         **how: Seed, micro-batches, flip and shift, as for :class:`~rivals.data.batches.Batches`.
 
     Raises:
@@ -45,7 +53,13 @@ def extra_batches(
 
     path = Path(source)
     if (path / "run.json").exists() or path.suffix == ".safetensors":
-        generator = _generator(source, device)
+        generator = _generator(source, device, labeled)
+        if not labeled:
+            _check_shape(source, generator, images)
+            kinds = torch.zeros(max(1, generator.classes), dtype=torch.int64)
+            pixels = generator.pixels if generator.classes else lambda z, kinds: generator.pixels(z, None)
+            taught = GeneratedBatches(pixels, generator.latent_dim, kinds, batch_size, device=device, **how)
+            return taught, weights_hash(generator)
         one_each = _one_of_each_class(source, generator)
         _check_shape(source, one_each, images)
         labels = match_classes(one_each, images.classes, "the run", to_stderr).labels
@@ -53,17 +67,21 @@ def extra_batches(
         made = generator.pixels, generator.latent_dim, torch.from_numpy(labels)
         return GeneratedBatches(*made, batch_size, device=device, **how), weights_hash(generator)
     extra = load_images(source, **options.written())
+    if not labeled:
+        _check_shape(source, extra, images)
+        return Batches(extra, batch_size, **how), extra.hash
     if extra.labels is None:
         raise UserError(f"the extra images '{source}' have no classes: put them into one subfolder per class")
     _check_shape(source, extra, images)
     return Batches(match_classes(extra, images.classes, "the run", to_stderr), batch_size, **how), extra.hash
 
 
-def _generator(source: str, device: torch.device) -> Any:
+def _generator(source: str, device: torch.device, labeled: bool) -> Any:
     generator = load(source)
-    if not getattr(generator, "classes", 0) or not hasattr(generator, "sample"):
+    if not hasattr(generator, "sample") or not (generator.classes or not labeled):
         raise UserError(
-            f"'{source}' is not a conditional generator, which extra images need: train it with --conditional"
+            f"'{source}' is not a conditional generator, which extra images need: train it with --conditional, or name "
+            "an --extra-teacher"
         )
     return generator.to(device)
 
@@ -79,7 +97,8 @@ def _one_of_each_class(source: str, generator: Any) -> ImageSet:
     return ImageSet(Path(source).stem, "generated", np.zeros(shape, np.uint8), np.arange(generator.classes), names)
 
 
-def _check_shape(source: str, extra: ImageSet, images: ImageSet) -> None:
-    if extra.images.shape[1:] != images.images.shape[1:]:
-        theirs, own = ("x".join(map(str, each.images.shape[1:])) for each in (extra, images))
+def _check_shape(source: str, extra: Any, images: ImageSet) -> None:
+    shapes = [(each.channels, each.size, each.size) for each in (extra, images)]
+    if shapes[0] != shapes[1]:
+        theirs, own = ("x".join(map(str, each)) for each in shapes)
         raise UserError(f"the extra images '{source}' are {theirs} and the run's {own}: give images of the same size")

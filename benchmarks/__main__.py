@@ -9,6 +9,7 @@ from benchmarks import table
 
 NAMES = (
     *(
+        "advgan",
         "attack_speed",
         "attack_strength",
         "autoattack",
@@ -24,9 +25,15 @@ NAMES = (
         "mlp_mnist",
         "overfitting",
         "processes",
+<<<<<<< HEAD
         "query_attacks",
         "resume",
         "shards",
+=======
+        "purification",
+        "query_attacks",
+        "resume",
+>>>>>>> 87e93f4 (Show a generator's attack in the studio and the report; describe one game, five players)
         "small_data",
         "sngan_speed",
     ),

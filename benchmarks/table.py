@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.harness import RESULTS
-from benchmarks.sections import adversarial_training, attacks, gans, metrics, system
+from benchmarks.sections import adversarial_training, attacks, gans, halves, metrics, system
 from benchmarks.sections.section import Result, Section
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
@@ -33,6 +33,8 @@ SECTIONS: tuple[tuple[str, Callable[[Result], Section]], ...] = (
     ("hardening", adversarial_training.robustness),
     ("hardening_cost", adversarial_training.step_cost),
     ("overfitting", adversarial_training.overfitting),
+    ("advgan", halves.advgan),
+    ("purification", halves.purification),
     ("gan_quality", gans.image_quality),
     ("demo_recipes", gans.default_recipe),
     ("small_data", gans.small_data),

@@ -13,8 +13,10 @@ from PIL import Image
 
 from helpers.fake_runs import batches, fake_run
 from helpers.small_networks import save_networks
+from rivals.api.common.network_io import save_network
 from rivals.base.errors import UserError
 from rivals.base.run_folder import Run
+from rivals.nets.factory import build_perturber
 from rivals.reports.html import Html
 from rivals.studio import figure_cache, polling, server, tab_attack, tab_compare, tab_latent, tab_runs
 from rivals.studio.data_sources import DataSources
@@ -237,6 +239,17 @@ def test_attack_follows_eps_and_stays_in_its_ball(tmp_path):
     assert "there is no image 600" in said.lower()
     said = tab_attack.attack_results(store, DataSources(), "plain.safetensors", None, photos, 0, None, "Linf", 8)
     assert "not among the data of this studio" in said and "<img" not in said
+
+
+def test_a_generator_attacks_beside_pgd_where_it_fits_the_images(tmp_path):
+    save_networks(tmp_path)
+    photos = str(tmp_path / "photos")
+    for name, size in (("fits", 8), ("other", 16)):
+        save_network(build_perturber(size=size, channels=1, eps=0.1), tmp_path / f"{name}.safetensors", {})
+    store, sources = RunStore(tmp_path), DataSources.named([photos])
+    said = tab_attack.attack_results(store, sources, "plain.safetensors", None, photos, 0, None, "Linf", 8)
+    assert "plain.safetensors, by fits.safetensors" in said and "one forward pass" in said
+    assert "other.safetensors" not in said
 
 
 def decompression_bomb():

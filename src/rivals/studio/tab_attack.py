@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # The slider of eps for each norm: largest value, default, step, label.
 NORMS = {"Linf": (128, 8, 1, "eps in 1/255"), "L2": (5.0, 0.5, 0.05, "eps"), "L1": (50.0, 5.0, 0.5, "eps")}
 STEPS = 20  # of PGD
+MAX_GENERATORS = 2  # beside PGD
 SIDE = 196  # pixels of a picture on the page, about
 TOP_CLASSES = 5  # whose probability is shown
 MAX_PIXELS = 40_000_000  # of an upload
@@ -99,11 +100,23 @@ def attack_results(
     for name in names:
         net = store.network(name, "classifier")
         image = uploaded_image(net, upload) if upload else test_image(net, sources, data, index)
-        parts.append(tag("section", tag("h4", name), _result(net, image, norm, slider_eps(norm, slider))))
+        eps = slider_eps(norm, slider)
+        parts.append(tag("section", tag("h4", name), _result(net, image, norm, eps)))
+        for found, generator in matching_generators(store, net):
+            title = tag("h4", f"{name}, by {found}")
+            parts.append(tag("section", title, _result(net, image, norm, eps, generator)))
     return tag("div", *parts, class_="columns")
 
 
-def _result(net: Any, image: InputImage, norm: str, eps: float) -> Html:
+def matching_generators(store: RunStore, net: Any) -> list[tuple[str, Any]]:
+    """The generators of ``rivals train --against`` that perturb images of a classifier, with their names: a few."""
+    found = ((name, store.network(name, "perturber")) for name in store.networks("perturber"))
+    shape = (net.size, net.channels)
+    fit = [(n, g) for n, g in found if (g.size, g.channels) == shape and g.classes in (0, net.classes)]
+    return fit[:MAX_GENERATORS]
+
+
+def _result(net: Any, image: InputImage, norm: str, eps: float, generator: Any = None) -> Html:
     import torch
 
     start = time.perf_counter()
@@ -111,7 +124,7 @@ def _result(net: Any, image: InputImage, norm: str, eps: float) -> Html:
         clean = net(image.x).softmax(1)[0]
     prediction = int(clean.argmax())
     label = image.label if image.label >= 0 else prediction
-    x_adv = run_attack(net, image.x, label, norm, eps)
+    x_adv = run_attack(net, image.x, label, norm, eps, generator)
     with torch.no_grad():
         attacked = net(x_adv).softmax(1)[0]
     milliseconds = 1000 * (time.perf_counter() - start)
@@ -134,7 +147,8 @@ def _result(net: Any, image: InputImage, norm: str, eps: float) -> Html:
         verdict = f"Fooled: the {names[label]} is classified as {names[prediction_adv]}."
     else:
         verdict = f"Misclassified without an attack: the {names[label]} is classified as {names[prediction]}."
-    protocol = tag("span", f"PGD, {STEPS} steps, {norm} eps {eps:.4g}; {milliseconds:.0f} ms.", class_="muted")
+    attack = f"PGD, {STEPS} steps" if generator is None else "Its generator, one forward pass"
+    protocol = tag("span", f"{attack}, {norm} eps {eps:.4g}; {milliseconds:.0f} ms.", class_="muted")
     return join(
         tag("div", *pictures, class_="trio"),
         tag("p", tag("b", verdict), " ", protocol, class_="robust" if is_robust else "fooled"),
@@ -142,15 +156,18 @@ def _result(net: Any, image: InputImage, norm: str, eps: float) -> Html:
     )
 
 
-def run_attack(net: Any, x: Tensor, label: int, norm: str, eps: float) -> Tensor:
-    """The image after PGD within the ball; unchanged if eps is 0."""
+def run_attack(net: Any, x: Tensor, label: int, norm: str, eps: float, generator: Any = None) -> Tensor:
+    """The image after PGD within the ball, or perturbed by a generator; unchanged if eps is 0."""
     import torch
 
-    from rivals.attacks import pgd
+    from rivals.attacks import advgan, pgd
     from rivals.base.norm_balls import ball_for
 
     if not eps:
         return x
+    if generator is not None:
+        y = torch.tensor([label])
+        return advgan(net, x, y, ball_for(norm.lower(), eps), generator=generator, stop_when_fooled=False)
     # All steps, so that the picture changes evenly with eps.
     return pgd(net, x, torch.tensor([label]), ball_for(norm.lower(), eps), steps=STEPS, stop_when_fooled=False)
 

@@ -59,6 +59,7 @@ METRIC_NAMES = {
     "accuracy/held_out": "clean, held out",
     "accuracy/pgd": "PGD",
     "accuracy/fgsm": "FGSM",
+    "accuracy/generator": "under the generator",
     "accuracy/train_adversarial": "training attack",
 }
 

@@ -86,6 +86,11 @@ def key_figures(history: History) -> list[Card]:
     if hardened := history.section("hardened"):
         ball = f"{hardened.get('norm')} eps {format_number(hardened.get('eps'))}"
         figures.append(("Adversarial training", str(hardened.get("method")), ball))
+    if fools := history.section("fools"):
+        ball = f"{fools.get('norm')} eps {format_number(fools.get('eps'))}"
+        left = history.last("accuracy/generator", share=1)
+        under = f", accuracy {100 * left[1]:.1f}% under it" if left else ""
+        figures.append(("Fools", str(fools.get("model", "")).rpartition("/")[2], ball + under))
     for name, player in history.section("players").items():
         if isinstance(player, dict):
             size = f"{format_count(player.get('parameters'))} parameters"

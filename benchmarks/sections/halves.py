@@ -1,0 +1,67 @@
+"""Sections on what GANs and robustness have in common: AdvGAN, purification."""
+
+from __future__ import annotations
+
+from benchmarks.sections.section import Result, Row, Section
+
+
+def advgan(r: Result) -> Section:
+    """What a generator fools, and its speed beside PGD."""
+    rows: list[Row] = []
+    for name, case in r["cases"].items():
+        for model, judged in case["models"].items():
+            own = case.get("robust", {}).get(model)
+            shared = f"{own['autoattack']} (generator {own['generator']}) of {own['n']}" if own else "-"
+            n = judged["n"]
+            cells = [f"{judged['clean'] / n:.2%}", f"{judged['generator'] / n:.2%}", shared]
+            rows.append(
+                [f"{name}, {case['eps']:.3g}", model + (" (trained on)" if model == case["against"] else ""), *cells]
+            )
+    ratios = "; ".join(
+        f"{name}: {case['speed']['ratio']['pgd']:.0f} times the images/s of PGD-40 with all its steps, "
+        f"{case['speed']['ratio']['pgd, stopped when fooled']:.0f} times if it leaves images once they are fooled"
+        for name, case in r["cases"].items()
+    )
+    minutes = ", ".join(f"{name} {case['cpu_minutes']:g}" for name, case in r["cases"].items())
+    return Section(
+        title="AdvGAN",
+        question="What does a generator fool in one forward pass, what does it cost, and does it transfer?",
+        setup="`rivals train --against MODEL`, Linf, judged on all 10,000 test images; accuracy under the attack. "
+        "The swift AutoAttack ran on the first images only. Settings were chosen on training images.",
+        header=["data, eps", "model", "clean", "under the generator", "left by AutoAttack swift"],
+        rows=rows,
+        answer=f"Minutes of processor time of training: {minutes}. Speed in processor time, medians of rounds in turn: "
+        f"{ratios}.",
+        limits="One seed, small classifiers. The speed is that of the generator alone, which does not ask the model "
+        "whether it was fooled. A robust model resists a generator far better than AutoAttack: it is no evaluation.",
+    )
+
+
+def purification(r: Result) -> Section:
+    """Naive and honest robust accuracy of purifiers."""
+    rows = [
+        [
+            case["defense"].replace("{gan}", "RUN"),
+            f"{case['model']}, {case['eps']:.3g}",
+            *(f"{case[key]} of {case['n']}" for key in ("clean", "naive", "honest")),
+            ", ".join(f"{name} {stage['fooled']}" for name, stage in case["stages"].items()),
+        ]
+        for case in r["cases"].values()
+    ]
+    return Section(
+        title="Purification, judged from both sides",
+        question="How much of the robustness of a purifier is left once the attack sees it?",
+        setup=f"`rivals.evaluate(..., defense=...)` on test images, Linf. Naive: `{r['attack']}` on the classifier "
+        f"alone. Honest: then PGD-{r['adaptive_steps']} through the purifier (BPDA, surrogate, unrolled) and in the "
+        "latent space. "
+        f"The generator is an `mlp` trained for {r['gan']['until']}; a randomized defense is judged by ten passes.",
+        header=["defense", "model, eps", "clean", "naive", "honest", "fooled by stage"],
+        rows=rows,
+        answer="; ".join(
+            f"{name}: {case['honest'] / max(1, case['naive']):.0%} of the naive figure is left"
+            for name, case in r["cases"].items()
+        )
+        + ".",
+        limits="An honest figure is still an upper bound. One seed, one generator; published Defense-GANs take more "
+        "steps and restarts.",
+    )

@@ -25,15 +25,10 @@ NAMES = (
         "mlp_mnist",
         "overfitting",
         "processes",
-<<<<<<< HEAD
-        "query_attacks",
-        "resume",
-        "shards",
-=======
         "purification",
         "query_attacks",
         "resume",
->>>>>>> 87e93f4 (Show a generator's attack in the studio and the report; describe one game, five players)
+        "shards",
         "small_data",
         "sngan_speed",
     ),

@@ -89,6 +89,11 @@ def test_pinned_batches_are_pinned(monkeypatch):
     with prefetched(Counting(), pin=True) as batches:
         batches.draw(0)
     assert pinned[:2] == [torch.uint8, torch.int64]
+    pinned.clear()
+    monkeypatch.setattr(Batches, "draw", lambda *_: (torch.zeros(1, device="meta"), torch.zeros(1)))
+    with prefetched(Batches(IMAGES, 8, seed=1), pin=True) as batches:  # images that a generator made on its device
+        batches.draw(0)
+    assert pinned[0] == torch.float32 and torch.uint8 not in pinned  # the labels alone
 
 
 def test_training_from_a_file_prefetches_with_the_same_bits(empty_folder, monkeypatch):

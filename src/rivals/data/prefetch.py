@@ -54,9 +54,11 @@ class PrefetchedBatches:
 
     def _make(self, index: int, stream: int, part: int) -> Batch:
         images, labels = self.batches.draw(index, stream, part)
-        if not self.pin:
-            return images, labels
-        return images.pin_memory(), None if labels is None else labels.pin_memory()
+        return self._pinned(images), None if labels is None else self._pinned(labels)
+
+    def _pinned(self, values: Tensor) -> Tensor:
+        # A generator makes its images on the device.
+        return values.pin_memory() if self.pin and values.device.type == "cpu" else values
 
 
 @contextlib.contextmanager

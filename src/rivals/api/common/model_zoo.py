@@ -19,7 +19,7 @@ from rivals.base.registry import unknown
 if TYPE_CHECKING:
     from torch import nn
 
-HOW = "name a run folder, a classifier.safetensors, torchvision:NAME or timm:NAME"
+HOW = "name a run folder, a classifier.safetensors, torchvision:NAME, timm:NAME, onnx:FILE or hf:NAME"
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ def find_model(
 
     Args:
         model: An ``nn.Module``, a run folder, a ``classifier.safetensors``, ``torchvision:NAME[:WEIGHTS]`` (WEIGHTS as
-            torchvision calls them, ``none`` for random ones; its newest if left out), or ``timm:NAME``.
+            torchvision calls them, ``none`` for random ones; its newest if left out), ``timm:NAME``, ``onnx:FILE``, or
+            ``hf:NAME``, a folder or a name of the Hugging Face Hub.
         mean: What to take from each channel first; the model's own if empty.
         std: What to divide each channel by; the model's own if empty.
         classes: The names of its classes, in the order of its logits; the model's own if empty.
@@ -190,4 +191,18 @@ def _download(name: str, make: Any) -> Any:
         ) from None
 
 
-_HUBS = {"torchvision": _torchvision, "timm": _timm}
+def _onnx(path: str) -> NamedModel:
+    from rivals.api.common.foreign_models import onnx_model
+
+    model, size, channels = onnx_model(path)
+    return NamedModel(model, f"onnx:{path}", size, channels)
+
+
+def _hugging_face(name: str) -> NamedModel:
+    from rivals.api.common.foreign_models import hugging_face_model
+
+    model, size, channels, mean, std, classes = hugging_face_model(name)
+    return NamedModel(model, f"hf:{name}", size, channels, mean, std, classes)
+
+
+_HUBS = {"torchvision": _torchvision, "timm": _timm, "onnx": _onnx, "hf": _hugging_face}

@@ -43,7 +43,7 @@ def attack(
     """Attack a classifier and report its robust accuracy.
 
     Args:
-        model: A run folder or classifier.safetensors, torchvision:NAME[:WEIGHTS] or timm:NAME.
+        model: A run folder or classifier.safetensors, torchvision:NAME[:WEIGHTS], timm:NAME, onnx:FILE or hf:NAME.
         data: A data set's name, a folder of images (subfolders are classes) or a zip.
         out: Run folder; by default the next free runs/DATA-attack-N.
         resume: Continue the run in --out where it stopped; auto starts it if it is not there yet.

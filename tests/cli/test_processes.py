@@ -140,10 +140,6 @@ def test_two_processes_sample_and_score_as_one(start, tmp_path, trained, eyes):
     files = sorted(path.relative_to(one) for path in one.rglob("*.png"))
     assert len(files) == 71
     assert [(one / name).read_bytes() for name in files] == [(two / name).read_bytes() for name in files]
-    first, second = (process.wait() for process in start(2, *words, "--grid", two / "grid.png"))
-    assert_refused(first, "exists already: remove it or choose another name")
-    assert (second.status, second.out, second.err) == (2, "", "")
-
     words = ["score", trained, "--extractor", eyes, "-n", 300, "--metrics", "fd"]
     assert call_main((*words, "--quiet", "--out", one)) == 0
     first, second = (process.wait() for process in start(2, *words, "--out", two))

@@ -48,11 +48,16 @@ def work(command, model, **settings):
     return rivals.certify(model, data(), **CERTIFY, **settings)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def imported(tmp_path_factory):
+    """What the processes would import, each for itself."""
+    for command in ("attack", "certify"):
+        work(command, Model(), out=tmp_path_factory.mktemp("runs") / command)
+
+
 @pytest.fixture
 def run(monkeypatch, tmp_path):
     """Works on two processes, of which the second one does something amid its work."""
-    for command in ("attack", "certify"):
-        work(command, Model(), out=tmp_path / command)  # imports what the processes need
     begun = tmp_path / "begun"
 
     def run(command, act, timeout=20.0, **settings):

@@ -19,7 +19,7 @@ def make_generator(device="cpu"):
 def batches(generator=None, batch_size=8, **how):
     generator = generator or make_generator()
     device = next(generator.parameters()).device
-    return GeneratedBatches(generator.pixels, 4, LABELS, batch_size, device=device, **{"seed": 0, **how})
+    return GeneratedBatches(generator.generate_on_device, 4, LABELS, batch_size, device=device, **{"seed": 0, **how})
 
 
 def test_a_batch_is_a_function_of_its_place_and_none_comes_twice():

@@ -86,11 +86,11 @@ class Generator(nn.Module):
         return torch.cat([self.latents(1, seed, truncation) for seed in seeds])
 
     def generate(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """uint8 images (B, C, H, W) on the CPU, from latents (B, latent_dim) and labels (B,): see :meth:`pixels`."""
-        return self.pixels(z, labels).cpu()
+        """uint8 images (B, C, H, W) on the CPU, from latents (B, latent_dim) and labels (B,): see :meth:`generate_on_device`."""
+        return self.generate_on_device(z, labels).cpu()
 
     @torch.no_grad()
-    def pixels(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+    def generate_on_device(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """uint8 images (B, C, H, W) on the generator's device, from latents (B, latent_dim) and labels (B,).
 
         The network is in evaluation mode during the call; every module's mode is restored afterward.

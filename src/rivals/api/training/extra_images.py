@@ -64,7 +64,7 @@ def extra_batches(
         _check_shape(source, one_each, images)
         labels = match_classes(one_each, images.classes, "the run", to_stderr).labels
         assert labels is not None
-        made = generator.pixels, generator.latent_dim, torch.from_numpy(labels)
+        made = generator.generate_on_device, generator.latent_dim, torch.from_numpy(labels)
         return GeneratedBatches(*made, batch_size, device=device, **how), weights_hash(generator)
     extra = load_images(source, **options.written())
     if not labeled:

@@ -86,7 +86,7 @@ class Generator(nn.Module):
         return torch.cat([self.latents(1, seed, truncation) for seed in seeds])
 
     def generate(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """uint8 images (B, C, H, W) on the CPU, from latents (B, latent_dim) and labels (B,): see :meth:`generate_on_device`."""
+        """As :meth:`generate_on_device`, on the CPU."""
         return self.generate_on_device(z, labels).cpu()
 
     @torch.no_grad()

@@ -344,7 +344,7 @@ class EquilibriumConfig(Settings):
     data: str | None = None
     """The place of the run's own data now, if they were moved."""
     real: str | None = None
-    """Held-out real images: a name, a folder or a zip; by default the test images, or those of --hold-out."""
+    """Held-out real images: a name, a folder, a zip or shards; by default the test images, or those of --hold-out."""
     classifier: str | None = None
     """A classifier of the data, for the entropy of classes: as for rivals attack."""
     seed: int = 0

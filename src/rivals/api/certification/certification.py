@@ -102,7 +102,7 @@ def certify(
     if model is None:
         raise UserError(f"no model was named: {HOW}")
     if data is None:
-        raise UserError("no data were named: give a data set's name, a folder or a zip")
+        raise UserError("no data were named: give a data set's name, a folder, a zip or shards")
     plan = (_Smoothing if config.method == "smoothing" else _Bounds)(config)
     notes = Notes(quiet or not processes.first)
     with processes.one_per_node_first():

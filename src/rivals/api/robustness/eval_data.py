@@ -95,7 +95,7 @@ def load_eval_data(
     Tensors are taken as they come.
 
     Args:
-        data: A name, a folder or a zip; an :class:`ImageSet`; a ``Dataset`` or ``DataLoader`` of PyTorch; or tensors
+        data: A name, a folder, a zip or shards; an :class:`ImageSet`; a ``Dataset`` or ``DataLoader`` of PyTorch; or tensors
             (images, labels), with a third for targets.
         bounds: The range of the images.
         named: The model: images of files are resized to the size that it takes.
@@ -180,7 +180,9 @@ def _images(
             )
         return data
     if not isinstance(data, str | Path):
-        raise UserError(f"the data are a {type(data).__name__}: give a name, a folder, a zip or (images, labels)")
+        raise UserError(
+            f"the data are a {type(data).__name__}: give a name, a folder, a zip, shards or (images, labels)"
+        )
     # Where test images have no classes, training images have, and "all" cannot be read.
     split = split or evaluation_split(data) or ("all" if has_split(data, "all") else "train")
 

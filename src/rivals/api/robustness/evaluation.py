@@ -77,7 +77,7 @@ def attack(
             "no model was named: give a run folder, a classifier.safetensors, torchvision:NAME or timm:NAME"
         )
     if data is None:
-        raise UserError("no data were named: give a data set's name, a folder or a zip")
+        raise UserError("no data were named: give a data set's name, a folder, a zip or shards")
     if config.attack.strip() == corruption_eval.NAME:
         return _under_corruptions(model, data, config, options, (out, resume), device, Notes(quiet))
     radii = read_radii(config.eps)

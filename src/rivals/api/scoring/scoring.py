@@ -47,7 +47,7 @@ def score(
 
     Args:
         subject: A run, a generator.safetensors, a folder or zip of images, or a data set's name (its test images).
-        data: The real images: a data set's name, a folder or a zip; by default what the run was trained on.
+        data: The real images: a data set's name, a folder, a zip or shards; by default what the run was trained on.
         out: Folder for scores.json and the grid of nearest training images; by default the run's own.
         device: cpu, cuda, mps or another device of PyTorch; auto takes the accelerator if there is one.
         quiet: Print no progress.
@@ -292,7 +292,9 @@ def _real_images(data: Any, run: Run | None, options: DataOptions, split: str, p
         if data is None:
             source = {} if run is None else run.info.get("source", {})
             if run is None or "data" not in source:
-                raise UserError("no real images were named to compare with: give a data set's name, a folder or a zip")
+                raise UserError(
+                    "no real images were named to compare with: give a data set's name, a folder, a zip or shards"
+                )
             needed = run.read_info(TrainingInfo)
             data, own = needed["source"]["data"], needed["data_options"]
             options = DataOptions().changed(**own).changed(**options.differences())

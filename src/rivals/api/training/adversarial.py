@@ -54,7 +54,7 @@ def harden(
     """Train a classifier adversarially.
 
     Args:
-        data: A data set's name, a folder with one subfolder per class or a zip; mnist5k by default.
+        data: A data set's name, a folder with one subfolder per class, a zip or shards; mnist5k by default.
         ball: The ball of the attack, such as Linf(8 / 255), in Python; it replaces the settings norm and eps.
         recipe: A preset: cnn (the default for gray images), resnet (for others) or certified (for --method ibp,
             crown-ibp, sabr and mtl-ibp).

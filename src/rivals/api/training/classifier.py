@@ -71,7 +71,7 @@ def classify(
     """Train a classifier.
 
     Args:
-        data: A data set's name, a folder with one subfolder per class or a zip; mnist5k by default.
+        data: A data set's name, a folder with one subfolder per class, a zip or shards; mnist5k by default.
         recipe: A preset: cnn (the default for gray images) or resnet (for others).
         out: Run folder; by default the next free runs/DATA-RECIPE-N.
         resume: Continue the run in --out, exactly as if it had never stopped; auto starts it if it is not there yet.

@@ -95,8 +95,8 @@ def load_eval_data(
     Tensors are taken as they come.
 
     Args:
-        data: A name, a folder, a zip or shards; an :class:`ImageSet`; a ``Dataset`` or ``DataLoader`` of PyTorch; or tensors
-            (images, labels), with a third for targets.
+        data: A name, a folder, a zip or shards; an :class:`ImageSet`; a ``Dataset`` or ``DataLoader`` of PyTorch; or
+            tensors (images, labels), with a third for targets.
         bounds: The range of the images.
         named: The model: images of files are resized to the size that it takes.
         config: How many images, and of which split.

@@ -28,6 +28,7 @@ NAMES = (
         "purification",
         "query_attacks",
         "resume",
+        "robgan",
         "shards",
         "small_data",
         "sngan_speed",

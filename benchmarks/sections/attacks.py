@@ -84,7 +84,7 @@ def sparse(r: Result) -> Section:
         title="Sparse minimum-norm attacks",
         question=f"At equal steps, are the perturbations of sigma-zero and PDPGD at most 1% larger than {r['peer']}'s, "
         "and found in less time?",
-        setup=f"{r['steps']} steps, {r['n']} correctly classified test images on each of the same three models; "
+        setup=f"{r['steps']} steps, {r['n']} correctly classified test images on each model that is listed; "
         "processor time of one thread, sides run in turn on a busy machine.",
         header=["attack", "model", "Rivals, median", "adv-lib, median", "Rivals, mean", "adv-lib, mean", "speedup"],
         rows=rows,

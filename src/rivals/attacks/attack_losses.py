@@ -1,4 +1,4 @@
-"""Losses that attacks maximize: cross-entropy, the margin and DLR, one value per image.
+"""Losses that attacks maximize: cross-entropy, the margin, DLR and the margin of probabilities, one value per image.
 
 Each takes logits (n, K), the labels (n,), and either None or the target classes (n,), and returns (n,).
 """
@@ -55,7 +55,18 @@ def dlr(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
     return gain / (top[:, 0] - low + 1e-12)
 
 
-LOSSES: Registry[LossFn] = Registry("loss", {"ce": cross_entropy, "dlr": dlr, "margin": margin})
+def probability_margin(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+    """``max_{i != y} p_i - p_y`` of the softmax p, or with a target ``p_t - max_{i != t} p_i`` (PMA, arXiv 2411.15210).
+
+    It lies between -1 and 1, so that hopeless images do not weigh more than others; where the model is so confident
+    that probabilities round to 0 and 1, its gradient vanishes.
+    """
+    return margin(logits.softmax(1), y, target)
+
+
+LOSSES: Registry[LossFn] = Registry(
+    "loss", {"ce": cross_entropy, "dlr": dlr, "margin": margin, "pm": probability_margin}
+)
 
 
 def strongest_others(logits: Tensor, y: Tensor, count: int) -> Tensor:

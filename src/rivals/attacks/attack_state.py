@@ -179,7 +179,7 @@ class CommonOptions(TypedDict, total=False):
     """The keyword options that every attack has.
 
     Attributes:
-        loss: The loss to maximize, and to rank iterates by: ``ce`` (default), ``dlr`` or ``margin``. See
+        loss: The loss to maximize, and to rank iterates by: ``ce`` (default), ``dlr``, ``margin`` or ``pm``. See
             :mod:`rivals.attacks.attack_losses`.
         targets: Target classes (n,). None (default): untargeted, any wrong class is a success.
         seed: Of everything random; 0 by default. Each image has its own random stream, made from the seed and its

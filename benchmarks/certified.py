@@ -29,7 +29,7 @@ import torch
 import rivals
 from benchmarks.harness import record, recorded
 from benchmarks.interval_check import worst_margins
-from rivals.api.certification.properties import THOROUGH, Check, load_property
+from rivals.api.certification.properties import QUICK, THOROUGH, load_property
 from rivals.api.common.network_io import save_network
 from rivals.api.training.callbacks import accuracy
 from rivals.base.eps import parse_eps
@@ -101,21 +101,27 @@ def vnncomp() -> None:
 
 
 def _check(root: Path, network: str, wanted: str) -> dict[str, Any]:
-    """What the attack finds, and what each method excludes, all of them whatever the others say."""
+    """What each method excludes and what the attack finds, each whatever the others say.
+
+    What CROWN proves is attacked too, with the smaller effort.
+    """
     files = str(root / "onnx" / f"{network}.gz"), str(root / "vnnlib" / f"{wanted}.gz")
-    start = time.process_time()
-    found = load_property(*files).search(**THOROUGH)
-    result: dict[str, Any] = {"attacked": found is not None, "attack_seconds": round(time.process_time() - start, 2)}
+    result: dict[str, Any] = {}
     for method in ("ibp", "crown", "alpha-crown"):
         if method == "alpha-crown" and result["crown"]:
             result[method] = True  # it starts from CROWN's bounds
             continue
-        checked: Check = load_property(*files)
+        checked = load_property(*files)
         start = time.process_time()
         checked.exclude(method)
         result[method] = not checked.left
         result[f"{method}_seconds"] = round(time.process_time() - start, 2)
-    return result
+    checked = load_property(*files)
+    start = time.process_time()
+    found = checked.search(**QUICK)
+    if found is None and not result["crown"]:
+        found = checked.search(**THOROUGH)
+    return result | {"attacked": found is not None, "attack_seconds": round(time.process_time() - start, 2)}
 
 
 def summary(instances: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.harness import RESULTS
-from benchmarks.sections import adversarial_training, attacks, gans, halves, metrics, system
+from benchmarks.sections import adversarial_training, attacks, certificates, gans, halves, metrics, system
 from benchmarks.sections.section import Result, Section
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
@@ -35,6 +35,9 @@ SECTIONS: tuple[tuple[str, Callable[[Result], Section]], ...] = (
     ("overfitting", adversarial_training.overfitting),
     ("advgan", halves.advgan),
     ("purification", halves.purification),
+    ("certified", certificates.properties),
+    ("certified", certificates.trained),
+    ("certified", certificates.interval_cost),
     ("gan_quality", gans.image_quality),
     ("demo_recipes", gans.default_recipe),
     ("small_data", gans.small_data),

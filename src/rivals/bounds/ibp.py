@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rivals.base.errors import UserError
 from rivals.bounds.network import Network, Node
-from rivals.bounds.operators import Affine, Average, Linear, Scale, Sum
+from rivals.bounds.operators import Affine, Average, Conv2d, Linear, ReLU, Scale, Sum
 from rivals.bounds.regions import Region
 from rivals.bounds.rounding import gamma, smallest, unit
 
@@ -25,6 +25,8 @@ class Interval(NamedTuple):
     upper: Tensor
     center: Tensor | None = None
     spread: Tensor | None = None
+    positive: bool = False
+    """Whether no entry is negative, as after a ReLU."""
 
     @classmethod
     def of(cls, region: Region) -> Interval:
@@ -51,6 +53,25 @@ def interval_bounds(
     return values
 
 
+@torch.no_grad()
+def _last_bounds(network: Network, region: Region, end: int) -> list[Interval]:
+    """As :func:`interval_bounds`, but values are overwritten, or forgotten, once they have been read."""
+    values = [Interval.of(region)]
+    last = {i: number for number, node in network.numbered() for i in node.inputs}
+    empty = Interval(region.lower[:0], region.upper[:0])
+    for number, node in network.numbered()[:end]:
+        source = node.inputs[0]
+        own = source > 0 and isinstance(network.nodes[source - 1].operator, Linear | Conv2d) and last[source] == number
+        if own and isinstance(node.operator, ReLU) and not node.operator.slope:
+            values.append(Interval(values[source].lower.relu_(), values[source].upper.relu_(), positive=True))
+        else:
+            values.append(step(network, number, values, region.radius, rounded=True))
+        for i in node.inputs:
+            if last[i] == number:
+                values[i] = empty
+    return values
+
+
 def step(network: Network, number: int, values: list[Interval], radius: float, rounded: bool) -> Interval:
     """The bounds of a node's value, from those of the values before; see :func:`interval_bounds`."""
     node = network.nodes[number - 1]
@@ -59,27 +80,30 @@ def step(network: Network, number: int, values: list[Interval], radius: float, r
         return _affine(operator, inputs[0], radius, rounded)
     if isinstance(operator, Sum):
         return _sum(operator, inputs[0], inputs[1], rounded)
-    return Interval(operator(inputs[0].lower), operator(inputs[0].upper))  # monotone: both ends, eq. 7
+    positive = inputs[0].positive or (isinstance(operator, ReLU) and not operator.slope)
+    # Monotone: both ends, eq. 7.
+    return Interval(operator(inputs[0].lower), operator(inputs[0].upper), positive=positive)
 
 
 def _affine(operator: Affine, z: Interval, radius: float, rounded: bool) -> Interval:
     """Center and radius of an affine map: ``mu' = W mu + b``, ``r' = |W| r`` (eq. 6)."""
     if isinstance(operator, Average) and not operator.fan_in:  # entries are only moved
         moved = [None if each is None else operator(each) for each in (z.center, z.spread)]
-        return Interval(operator(z.lower), operator(z.upper), *moved)
+        return Interval(operator(z.lower), operator(z.upper), *moved, z.positive)
     mu = torch.lerp(z.lower, z.upper, 0.5)
     if rounded:
         # The exact sum, ours, and that of a forward pass from any point of the interval differ by at most
         # gamma (|W| |mu| + |W| (|mu| + r) + 2 |b|), and the sum |W| r itself by a factor of 1 + gamma.
         error = gamma(operator.fan_in, mu.dtype)
-        r = operator.absolute((z.upper - mu).add_(mu.abs(), alpha=2 * error)).mul_(1 + 3 * error)
-        if operator.bias_size is not None:
-            r.add_(operator.bias_size, alpha=3 * error)
-        r.add_(smallest(operator.fan_in, mu.dtype))
+        if z.positive:  # |mu| is mu
+            r = torch.sub(z.upper, mu, alpha=1 - 2 * error)
+        else:
+            r = (z.upper - mu).add_(mu.abs(), alpha=2 * error)
+        r = operator.radius(r, error)
     else:
         r = operator.absolute(z.upper - mu)
     mu = operator(mu)
-    lower, upper = mu - r, mu + r
+    lower, upper = mu - r, (r.add_(mu) if rounded else r + mu)
     if z.center is None or z.spread is None:
         return Interval(lower, upper)
     return _ball(operator, z, Interval(lower, upper), radius)
@@ -113,6 +137,8 @@ def interval_margins(network: Network, region: Region, y: Tensor, *, rounded: bo
     """Lower bounds of ``z_y - z_k`` for every class k, (B, classes); 0 for y itself. See :func:`margins_from`."""
     last = network.nodes[-1]
     end = len(network.nodes) - isinstance(last.operator, Linear)
+    if rounded and not torch.is_grad_enabled():
+        return margins_from(_last_bounds(network, region, end), last, y, rounded)
     return margins_from(interval_bounds(network, region, rounded=rounded, end=end), last, y, rounded)
 
 

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rivals.bounds.rounding import gamma, smallest
+
 
 @dataclass(eq=False)
 class Affine(ABC):
@@ -29,6 +31,13 @@ class Affine(ABC):
     @abstractmethod
     def absolute(self, x: Tensor) -> Tensor:
         """``|W| x``, elementwise absolute values."""
+
+    def radius(self, r: Tensor, error: float) -> Tensor:
+        """The radius of an interval with its errors: ``(1 + 3 error) |W| r + 3 error |b|``, and that of underflow."""
+        spread = self.absolute(r).mul_(1 + 3 * error)
+        if self.bias_size is not None:
+            spread.add_(self.bias_size, alpha=3 * error)
+        return spread.add_(smallest(self.fan_in, r.dtype))
 
     @abstractmethod
     def squared(self, x: Tensor) -> Tensor:
@@ -67,9 +76,13 @@ class Linear(Affine):
     offset: Tensor | None = None
     offset_size: Tensor | None = None
     _absolute: Tensor | None = field(default=None, repr=False)
+    _spread: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
 
     def __call__(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.offset)
+
+    def radius(self, r: Tensor, error: float) -> Tensor:
+        return super().radius(r, error) if self._spread is None else F.linear(r, *self._spread)
 
     def absolute(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight.abs() if self._absolute is None else self._absolute)
@@ -98,7 +111,7 @@ class Linear(Affine):
 
     def frozen(self) -> Linear:
         """A copy with ``|W|`` at hand."""
-        return replace(self, _absolute=self.weight.abs())
+        return replace(self, _absolute=self.weight.abs(), _spread=_spread(self))
 
     def scaled(self, scale: Tensor, shift: Tensor, shift_size: Tensor) -> Linear:
         """This layer followed by ``scale * y + shift``, each (m,)."""
@@ -118,6 +131,10 @@ class Conv2d(Affine):
     groups: int = 1
     offset_size: Tensor | None = None
     _absolute: Tensor | None = field(default=None, repr=False)
+    _spread: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
+
+    def radius(self, r: Tensor, error: float) -> Tensor:
+        return super().radius(r, error) if self._spread is None else self._convolve(r, *self._spread)
 
     def _convolve(self, x: Tensor, weight: Tensor, offset: Tensor | None = None) -> Tensor:
         return F.conv2d(x, weight, offset, self.stride, self.padding, self.dilation, self.groups)
@@ -159,12 +176,20 @@ class Conv2d(Affine):
 
     def frozen(self) -> Conv2d:
         """A copy with ``|W|`` at hand."""
-        return replace(self, _absolute=self.weight.abs())
+        return replace(self, _absolute=self.weight.abs(), _spread=_spread(self))
 
     def scaled(self, scale: Tensor, shift: Tensor, shift_size: Tensor) -> Conv2d:
         """This layer followed by ``scale * y + shift``, each with one number per channel."""
         offset, size = _scaled_bias(self, scale.flatten(), shift.flatten(), shift_size.flatten())
         return replace(self, weight=self.weight * scale.view(-1, 1, 1, 1), offset=offset, offset_size=size)
+
+
+def _spread(op: Linear | Conv2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of :meth:`Affine.radius`, so that it is one operation."""
+    dtype = op.weight.dtype
+    error = 3 * gamma(op.fan_in, dtype)
+    size = op.weight.new_zeros(len(op.weight)) if op.bias_size is None else op.bias_size.flatten()
+    return op.weight.abs() * (1 + error), size * error + smallest(op.fan_in, dtype)
 
 
 def _scaled_bias(op: Linear | Conv2d, scale: Tensor, shift: Tensor, shift_size: Tensor) -> tuple[Tensor, Tensor]:

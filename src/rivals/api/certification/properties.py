@@ -26,9 +26,9 @@ from rivals.bounds.vnnlib import Case, Property, read_property
 from rivals.metrics.property_result import PropertyResult
 
 MOST_BYTES = 1_000_000_000  # of a file once it is unpacked
-QUICK, THOROUGH = {"steps": 50, "restarts": 8}, {"steps": 150, "restarts": 50}
+QUICK, THOROUGH = {"steps": 50, "restarts": 8}, {"steps": 100, "restarts": 16}
 """Searches for a counterexample: before the bounds, and for what they do not exclude."""
-ITERATIONS = 50  # of alpha-CROWN
+ITERATIONS = 20  # of alpha-CROWN
 
 
 def is_onnx(name: object) -> bool:

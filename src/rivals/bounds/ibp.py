@@ -89,7 +89,7 @@ def _affine(operator: Affine, z: Interval, radius: float, rounded: bool) -> Inte
     """Center and radius of an affine map: ``mu' = W mu + b``, ``r' = |W| r`` (eq. 6)."""
     if isinstance(operator, Average) and not operator.fan_in:  # entries are only moved
         moved = [None if each is None else operator(each) for each in (z.center, z.spread)]
-        return Interval(operator(z.lower), operator(z.upper), *moved, z.positive)
+        return Interval(operator(z.lower), operator(z.upper), moved[0], moved[1], z.positive)
     mu = torch.lerp(z.lower, z.upper, 0.5)
     if rounded:
         # The exact sum, ours, and that of a forward pass from any point of the interval differ by at most

@@ -50,15 +50,15 @@ def trained(r: Result) -> Section:
     return Section(
         title="Classifiers trained for certificates",
         question="How much robust accuracy on MNIST can be proven after 60 minutes of one thread at most?",
-        setup="`rivals harden --method ibp`, Linf: an hour and eight minutes on a busy machine, in which the thread got "
-        "about the minutes given. Clean accuracy and IBP are of the 10,000 test images, the other columns of 1,000, with "
-        "95% intervals. The float64 column is an interval computation in numpy that shares no code. Not broken: not "
-        "certified by CROWN, and not broken by AutoAttack swift. Robust: left by AutoAttack swift, which attacked the "
-        "certified images too.",
+        setup="`rivals harden --method ibp`, Linf: an hour and eight minutes on a busy machine, of which a thread got "
+        "about the minutes given. Clean accuracy and IBP are of the 10,000 test images, the other columns of 1,000, "
+        "with 95% intervals. The float64 column is an interval computation in numpy that shares no code. Not broken: "
+        "certified by CROWN, or not broken by AutoAttack swift. Robust: left by AutoAttack swift, which attacked "
+        "the certified images too.",
         header=["eps", "min", "images", "clean", "certified by IBP", "in float64", "by CROWN", "not broken", "robust"],
         rows=rows,
-        answer="The targets were missed: 97.0% at 0.1, and 90.0% at 0.3 (with 95% clean, which was met). Certified by IBP "
-        f"and not confirmed in float64: {unconfirmed} images.",
+        answer="The targets were missed: 97.0% at 0.1, and 90.0% at 0.3 (with 95% clean, which was met). Certified by "
+        f"IBP and not confirmed in float64: {unconfirmed} images.",
         limits="One seed, and a quarter of the time that was allowed. Settings were chosen on training images kept "
         "aside, by runs of less than an epoch.",
     )

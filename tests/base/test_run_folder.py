@@ -131,3 +131,13 @@ def test_records_go_to_a_log_that_was_merged_or_replaced_meanwhile(tmp_path):
     run.metrics.unlink()
     run.append([{"images": 32, "step": 4, "seconds": 0.1}])
     assert [record["step"] for record in run.records()] == [4]
+
+
+def test_the_log_is_closed_with_the_lock(tmp_path):
+    run = Run.create(tmp_path, {})
+    with run.lock():
+        run.append([{"images": 8, "step": 1, "seconds": 0.1}])
+        assert run._log is not None
+    assert run._log is None
+    run.append([{"images": 16, "step": 2, "seconds": 0.1}])
+    assert [record["step"] for record in run.records()] == [1, 2]

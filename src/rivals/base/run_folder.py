@@ -84,7 +84,7 @@ class Run:
         """Damaged lines that the last reading of the records has left out."""
 
     def __del__(self) -> None:
-        self._close_log()
+        self.close_log()
 
     @staticmethod
     def check_free(folder: Path) -> None:
@@ -174,7 +174,7 @@ class Run:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold an exclusive lock on the run; the operating system drops it if the process dies.
+        """Hold an exclusive lock on the run; the operating system drops it if the process dies. Ends with the log closed.
 
         Raises:
             UserError: another process holds it.
@@ -199,6 +199,7 @@ class Run:
         try:
             yield
         finally:
+            self.close_log()
             os.close(folder)
 
     def _check_there(self) -> None:
@@ -228,17 +229,18 @@ class Run:
                 log.write(text.encode())
                 log.flush()
             except OSError:
-                self._close_log()
+                self.close_log()
                 raise
 
     def _open_log(self) -> BinaryIO:
         if self._log is not None and (self._log.name != str(self.metrics) or not os.fstat(self._log.fileno()).st_nlink):
-            self._close_log()  # another file by now, or one that was replaced
+            self.close_log()  # another file by now, or one that was replaced
         if self._log is None:
             self._log = self.metrics.open("ab")
         return self._log
 
-    def _close_log(self) -> None:
+    def close_log(self) -> None:
+        """Close ``metrics.jsonl``, which is opened again by the next record."""
         if self._log is not None:
             with contextlib.suppress(OSError):  # of what could not be written
                 self._log.close()
@@ -270,7 +272,7 @@ class Run:
             records |= {record["step"]: record for record in self.records() if intact(record)}
         self.metrics = self.log_of(0)
         records = {step: records[step] for step in sorted(records)}
-        self._close_log()
+        self.close_log()
         text = "".join(json.dumps(record) + "\n" for record in records.values())
         write_atomically(self.metrics, text.encode())
         for log in logs[1:]:
@@ -290,7 +292,7 @@ class Run:
                 last, end = record, after
                 break
         if self.metrics.is_file() and end < self.metrics.stat().st_size:
-            self._close_log()
+            self.close_log()
             with self.metrics.open("rb") as file:
                 kept = file.read(end)
             write_atomically(self.metrics, kept)

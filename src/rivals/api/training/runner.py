@@ -62,6 +62,7 @@ def _run_job(job: TrainingJob[Any]) -> Run:
             callbacks = _begin(job, stack) if processes.first else []
         job.folder = Path(processes.share(str(job.folder) if processes.first else ""))
         run = Run(job.folder)
+        stack.callback(run.close_log)
         with processes.outlast_first():
             if processes.first:
                 _train(job, run, callbacks)

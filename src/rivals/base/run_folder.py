@@ -174,7 +174,7 @@ class Run:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold an exclusive lock on the run; the operating system drops it if the process dies. Ends with the log closed.
+        """Hold an exclusive lock on the run, which ends with the process; then its log is closed.
 
         Raises:
             UserError: another process holds it.

@@ -167,7 +167,7 @@ def keep(name: str, folders: tuple[Path, Path], minutes: float) -> None:
 
 
 def evaluate(name: str) -> None:
-    """Certify the test images by IBP, here and by an independent computation in float64."""
+    """Certify the test images by IBP, here and by an independent computation in float64, and by CROWN."""
     case = CASES[name]
     ball, net, test = Linf(parse_eps(case.eps)), rivals.load(case.file), load("mnist", split="test")
     assert test.labels is not None
@@ -177,7 +177,9 @@ def evaluate(name: str) -> None:
     starts = range(0, len(test), 500)
     ours = np.concatenate([_ours(net, test, ball, first) for first in starts])
     margins = np.concatenate([_in_float64(case, test, first) for first in starts])
+    by_crown = rivals.certify(net, test, ball, method="crown", n=len(test), upper=False, quiet=True)
     facts |= {
+        "crown": by_crown.as_dict()["certified"],
         "ibp": Proportion(int((ours > 0).sum()), len(test)).as_dict(),
         "float64_certified": int((margins > 0).sum()),
         "not_confirmed": int(((ours > 0) & (margins <= 0)).sum()),

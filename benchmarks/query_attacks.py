@@ -55,7 +55,7 @@ def foolbox_distances(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     found = []
     for image, label in zip(x.split(1), y.split(1), strict=True):
         torch.manual_seed(0)
-        watched = Watched(model, image, label)
+        watched = Watched(model, image, label).eval()
         wrapped = foolbox.PyTorchModel(watched, bounds=(0, 1), device="cpu")
         watched.asked = 0
         attack = foolbox.attacks.HopSkipJumpAttack()

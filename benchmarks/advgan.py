@@ -26,7 +26,7 @@ from rivals.base.norm_balls import Linf
 from rivals.data.load import load
 
 ROUNDS, TIMED, TIMED_PGD, BLOCK = 3, 2000, 250, 250
-AUTOATTACK_N = 100  # test images under the swift AutoAttack
+AUTOATTACK_N = 1000  # test images under the swift AutoAttack
 STEPS = 40  # of PGD
 
 
@@ -43,8 +43,8 @@ class Case:
 
 
 CASES = {
-    "mnist": Case("mnist", "mnist-plain", 0.3, "30k images", ("mnist-hard", "mnist-linf-0.3")),
-    "cifar10": Case("cifar10", "cifar10-plain", 8 / 255, "30k images", ("cifar10-linf-8-255",), (48, 96)),
+    "mnist": Case("mnist", "mnist-plain", 0.3, "100k images", ("mnist-hard", "mnist-linf-0.3")),
+    "cifar10": Case("cifar10", "cifar10-plain", 8 / 255, "100k images", ("cifar10-linf-8-255",), (48, 96)),
 }
 
 

@@ -22,7 +22,7 @@ def advgan(r: Result) -> Section:
         f"{case['speed']['ratio']['pgd, stopped when fooled']:.0f} times if it leaves images once they are fooled"
         for name, case in r["cases"].items()
     )
-    minutes = ", ".join(f"{name} {case['cpu_minutes']:g}" for name, case in r["cases"].items())
+    minutes = ", ".join(f"{name} {case['cpu_minutes']:g} ({case['until']})" for name, case in r["cases"].items())
     return Section(
         title="AdvGAN",
         question="What does a generator fool in one forward pass, what does it cost, and does it transfer?",
@@ -33,7 +33,7 @@ def advgan(r: Result) -> Section:
         answer=f"Minutes of processor time of training: {minutes}. Speed in processor time, medians of rounds in turn: "
         f"{ratios}.",
         limits="One seed, small classifiers. The speed is that of the generator alone, which does not ask the model "
-        "whether it was fooled. A robust model resists a generator far better than AutoAttack: it is no evaluation.",
+        "whether it was fooled. A dash: AutoAttack was not run. A generator is no evaluation of a robust model.",
     )
 
 

@@ -1,6 +1,8 @@
 """Certified training end to end: every method runs, the best certified state is kept, wrong settings are refused."""
 
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 import rivals
 from helpers.commands import assert_refused
 from rivals import Linf, UserError
+from rivals.api.training.certified import CertifiedAccuracy
 from rivals.recipes import HardenConfig
 
 TINY = {"widths": (8,), "batch_size": 16, "optimizer": "adam", "lr": 1e-2, "quiet": True, "device": "cpu"}
@@ -48,11 +51,20 @@ def test_the_best_certified_state_is_kept(stripes, tmp_path):
     assert kept == min(step for step, share in certified.items() if share == max(certified.values()))
 
 
-def test_a_stopped_run_continues_as_if_it_had_not(stripes, tmp_path):
+def test_a_stopped_run_continues_as_if_it_had_not(stripes, tmp_path, monkeypatch):
     settings = {"method": "sabr", "until": "20 steps", "seed": 3, **TINY}
     whole = rivals.harden(stripes, Linf(0.1), out=tmp_path / "whole", **settings)
-    with pytest.raises(rivals.Interrupted):
-        rivals.harden(stripes, Linf(0.1), out=tmp_path / "part", time_limit="0.01 minutes", **settings)
+    measure = CertifiedAccuracy.measure
+
+    def interrupt(self, progress):
+        if progress.step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return measure(self, progress)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CertifiedAccuracy, "measure", interrupt)
+        with pytest.raises(rivals.Interrupted):
+            rivals.harden(stripes, Linf(0.1), out=tmp_path / "part", **settings)
     part = rivals.harden(resume=True, out=tmp_path / "part", quiet=True)
     for name, weight in whole.classifier.state_dict().items():
         assert torch.equal(weight, part.classifier.state_dict()[name]), name

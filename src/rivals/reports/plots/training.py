@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 # The discriminator, and its output on real images, is blue in every panel; the generator is vermillion.
 METRIC_COLORS = {"discriminator": BLUE, "generator": VERMILLION, "d_real": BLUE, "d_fake": VERMILLION}
-METRIC_COLORS |= {"held_out": BLUE, "pgd": VERMILLION}  # clean and robust accuracy
+METRIC_COLORS |= {"held_out": BLUE, "pgd": VERMILLION, "certified": VERMILLION}  # clean and robust accuracy
 OTHER_COLORS = (GREEN, ORANGE, SKY)
 ALARM_COLOR, ALARM_STYLE = PURPLE, (0, (2, 1.2))
 MAX_ALARMS = 100
@@ -59,6 +59,8 @@ METRIC_NAMES = {
     "accuracy/held_out": "clean, held out",
     "accuracy/pgd": "PGD",
     "accuracy/fgsm": "FGSM",
+    "accuracy/certified": "certified, held out",
+    "accuracy/train_certified": "certified in training",
     "accuracy/generator": "under the generator",
     "accuracy/train_adversarial": "training attack",
 }

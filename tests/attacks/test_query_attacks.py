@@ -126,7 +126,9 @@ def test_robust_accuracy_against_queries_is_reported_and_ends_at_the_stage_s_own
 
 
 @pytest.mark.parametrize(
-    "attack", [hopskipjump, surfree, square, spsa, functools.partial(sparse_rs, ball=L0(3))], ids=str
+    "attack",
+    [hopskipjump, surfree, square, spsa, functools.partial(sparse_rs, ball=L0(3))],
+    ids=["hopskipjump", "surfree", "square", "spsa", "sparse_rs"],
 )
 def test_a_budget_of_0_is_refused(attack):
     model, x, y = conv_model(n=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import TypedDict, Unpack
 
 import torch
 from torch import Generator, Tensor, nn
@@ -203,12 +203,7 @@ def prepare(
     x: Tensor,
     y: Tensor,
     ball: Ball | None,
-    *,
-    loss: str = "ce",
-    targets: Tensor | None = None,
-    seed: int = 0,
-    batch_size: int = 128,
-    stop_when_fooled: bool = True,
+    **options: Unpack[CommonOptions],
 ) -> Iterator[AttackState]:
     """Check the input, freeze the model, and make the :class:`AttackState`.
 
@@ -217,7 +212,7 @@ def prepare(
         x: Images (n, ...) in the ball's bounds, [0, 1] without a ball.
         y: Labels (n,).
         ball: The threat model; None for an attack that is bounded otherwise.
-        loss: This and the following: see :class:`CommonOptions`.
+        options: See :class:`CommonOptions`.
 
     Raises:
         UserError: whatever :mod:`rivals.attacks.input_checks` refuses, an eps with a wrong number of entries, or
@@ -229,10 +224,11 @@ def prepare(
         ball.radii(x)
     x = check_images(x, (0.0, 1.0) if ball is None else ball.bounds)
     y = check_labels(y, x)
+    targets, batch_size, seed = options.get("targets"), options.get("batch_size", 128), options.get("seed", 0)
     targets = None if targets is None else check_labels(targets, x, "targets")
     if batch_size < 1:
         raise UserError(f"a batch size of {batch_size} cannot work: take 1 or more")
-    loss_fn = LOSSES[loss]
+    loss_fn, stop_when_fooled = LOSSES[options.get("loss", "ce")], options.get("stop_when_fooled", True)
     with own_randomness(seed, x.device), freeze(model, x) as frozen, torch.no_grad():
         check_classes(y, frozen.classes)
         if targets is not None:

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
@@ -28,6 +29,17 @@ from rivals.data.shards import BRACES, from_shards, is_pattern
 def to_stderr(note: str) -> None:
     """Print a note to standard error."""
     print(printable(note), file=sys.stderr)
+
+
+class LoadOptions(TypedDict, total=False):
+    """How images are read: the options of :func:`load`."""
+
+    split: str
+    size: int | None
+    crop: bool
+    skip_bad: bool
+    white: int | None
+    on_note: Callable[[str], None]
 
 
 def load(

@@ -7,15 +7,15 @@ import json
 import os
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from rivals.base.errors import UserError
 from rivals.base.files import explain_os_errors, whole_folder
 from rivals.base.images import to_pil
 from rivals.data.imageset import ImageSet
-from rivals.data.load import load, to_stderr
+from rivals.data.load import LoadOptions, load
 from rivals.data.parallel import parallel_map
 
 
@@ -23,13 +23,8 @@ def pack(
     source: str | Path,
     dest: str | Path,
     *,
-    split: str = "train",
-    size: int | None = None,
-    crop: bool = False,
-    skip_bad: bool = False,
-    white: int | None = None,
     shards: int | None = None,
-    on_note: Callable[[str], None] = to_stderr,
+    **options: Unpack[LoadOptions],
 ) -> dict[str, Any]:
     """Load images as :func:`~rivals.data.load.load` does, and write them as a zip that loads to the same images.
 
@@ -53,7 +48,7 @@ def pack(
         raise UserError(f"cannot pack {what}: give 1 or more, and the name of a folder for them")
     if dest.exists():
         raise UserError(f"'{dest}' exists already: remove it, or give another name")
-    images = load(source, split=split, size=size, crop=crop, skip_bad=skip_bad, white=white, on_note=on_note)
+    images = load(source, **options)
     if shards is not None and shards > len(images):
         raise UserError(f"{len(images)} images do not fill {shards} shards: take fewer")
     if shards is not None:

@@ -50,6 +50,9 @@ OPTIONS = {
     "carlini_wagner": {"steps": 4, "searches": 1},
     "autoattack": {"version": "swift", "stages": ["apgd-t"]},
     "sparse_rs": {"queries": 4},
+    "spsa": {"queries": 20, "samples": 4},
+    "hopskipjump": {"queries": 60, "samples": 10},
+    "surfree": {"queries": 40},
     "fgsm": {},
     "noise": {},
 }

@@ -106,15 +106,20 @@ class Oracle:
     def start(self, given: Tensor | None, generator: Generator) -> Tensor | None:
         """An adversarial image (1, ...): the given one, or uniform noise; None if there is none."""
         if given is not None:
-            here = given[self.index : self.index + 1]
+            here = self.only_movable(given[self.index : self.index + 1])
             return here if bool(self.adversarial(here)) else None
         low, high = self.ball.bounds
         for _ in range(_STARTS):
             noise = low + (high - low) * draw_per_image(torch.rand, self.x, [generator])
-            noise = self.ball.keep_mask(noise, self.x)
+            noise = self.only_movable(noise)
             if bool(self.adversarial(noise)):
                 return noise
         return None
+
+    def only_movable(self, x_adv: Tensor) -> Tensor:
+        """``x_adv`` (m, ...) where the image may change; exactly the image outside a mask, and where a radius is 0."""
+        x_adv = self.ball.keep_mask(x_adv, self.x)
+        return x_adv if self.ball.scale is None else torch.where(self.ball.scale > 0, x_adv, self.x)
 
     def to_boundary(self, x_adv: Tensor, tolerance: float, blend: Callable[[Tensor, float], Tensor]) -> Tensor:
         """The boundary between the image and an adversarial one, by bisection; the adversarial side of it.

@@ -113,14 +113,13 @@ class _HopSkipJump:
             u = torch.rand(shape, generator=self.random, dtype=x_t.dtype).to(x_t.device) * 2 - 1
         u = self.ball.on_mask(u)
         u = u / nonzero_norm(u, 2).view(-1, *[1] * (u.ndim - 1))
-        points = (x_t + delta * u).clamp(low, high)
+        points = self.oracle.only_movable((x_t + delta * u).clamp(low, high))
         u = (points - x_t) / delta  # what the box left of it
         phi = torch.where(self.oracle.adversarial(points), 1.0, -1.0).to(x_t.dtype)
         if bool((phi != phi[0]).any()):
             phi = phi - phi.mean()
         v = torch.tensordot(phi, u, dims=1)[None] / count
-        direction: Tensor = v / nonzero_norm(v, 2) if self.l2 else v.sign()
-        return direction
+        return self.ball.steepest_direction(v)  # v over its length, or its sign
 
     def _to_boundary(self, x_adv: Tensor) -> Tensor:
         """Bin-Search (Alg. 1): in L2 on the line to the image, in Linf by shrinking the box around it."""
@@ -129,5 +128,6 @@ class _HopSkipJump:
         if self.l2:
             blend = lambda there, share: self.ball.keep_mask(x + share * (there - x), x)  # noqa: E731
         else:
-            blend = lambda there, share: x + (there - x).clamp(-share * size, share * size)  # noqa: E731
+            side = size * self.ball.steepest_direction(torch.ones_like(x))  # less for features with a smaller radius
+            blend = lambda there, share: x + (there - x).clamp(-share * side, share * side)  # noqa: E731
         return self.oracle.to_boundary(x_adv, self.theta, blend)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
-
-import numpy as np
 
 from rivals.base.run_folder import Record
 from rivals.metrics.proportion import Proportion
@@ -45,13 +44,13 @@ class CorruptionRobustness:
     @property
     def accuracy(self) -> float:
         """The mean over kinds and severities, RobustBench's number for corruptions."""
-        return float(np.mean([each.value for severities in self.accuracies.values() for each in severities]))
+        return fmean(each.value for severities in self.accuracies.values() for each in severities)
 
     @property
     def mce(self) -> float:
         """The mean corruption error: the mean over kinds of the mean error over severities; see ``relative``."""
-        errors = {kind: 1 - np.mean([each.value for each in found]) for kind, found in self.accuracies.items()}
-        return float(np.mean([error / (ALEXNET[kind] if self.relative else 1) for kind, error in errors.items()]))
+        errors = {kind: 1 - fmean(each.value for each in found) for kind, found in self.accuracies.items()}
+        return fmean(error / (ALEXNET[kind] if self.relative else 1) for kind, error in errors.items())
 
     def as_dict(self) -> Record:
         """As plain values, as ``--json`` prints them and ``run.json`` stores them."""

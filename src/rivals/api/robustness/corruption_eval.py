@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from rivals.api.robustness.target import Notes, Target
 from rivals.base import devices
 from rivals.base.errors import Interrupted, UserError
@@ -22,6 +19,9 @@ from rivals.metrics.proportion import Proportion
 from rivals.recipes.options import AttackConfig
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from rivals.attacks.frozen_model import FrozenModel
     from rivals.data.imageset import ImageSet
 
@@ -55,6 +55,8 @@ class CorruptedFiles:
         Raises:
             UserError: there is none of a known corruption, or one is damaged.
         """
+        import numpy as np
+
         from rivals.data.corruptions import KINDS
 
         folder = Path(folder)
@@ -75,6 +77,8 @@ class CorruptedFiles:
         Raises:
             UserError: the file is damaged.
         """
+        import numpy as np
+
         found, n = _array(self.folder / f"{kind}.npy"), len(self.labels)
         if found.ndim != 4 or found.dtype != np.uint8 or len(found) != 5 * n or found.shape[3] not in (1, 3):
             raise UserError(
@@ -93,6 +97,8 @@ class CorruptedFiles:
 
 def _array(path: Path) -> npt.NDArray[Any]:
     """An array of a file that others may have written: never unpickled."""
+    import numpy as np
+
     try:
         found: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception:  # NumPy's header parser raises nearly anything on arbitrary bytes

@@ -57,7 +57,8 @@ def extra_batches(
         if not labeled:
             _check_shape(source, generator, images)
             kinds = torch.zeros(max(1, generator.classes), dtype=torch.int64)
-            pixels = generator.pixels if generator.classes else lambda z, kinds: generator.pixels(z, None)
+            paint = generator.generate_on_device
+            pixels = paint if generator.classes else lambda z, kinds: paint(z)
             taught = GeneratedBatches(pixels, generator.latent_dim, kinds, batch_size, device=device, **how)
             return taught, weights_hash(generator)
         one_each = _one_of_each_class(source, generator)

@@ -1,6 +1,7 @@
 """The studio in a browser: tabs, sliders, starting and stopping runs, and no request to another host."""
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -157,6 +158,29 @@ def changes(page, where, before):
     )
 
 
+def with_reloads(test):
+    """Try again on a reloaded page, as a user would.
+
+    Gradio now and then loses the last of several changes that come while it works (``always_last``; seen with 6.28 and
+    6.31, in one of ten tries): then the page shows the one before.
+    """
+
+    @functools.wraps(test)
+    def tried(page, studio):
+        for patience in (30_000, 30_000):
+            page.set_default_timeout(patience)
+            try:
+                return test(page, studio)
+            except sync.TimeoutError:
+                page.goto(studio[0].full)
+                page.wait_for_selector("#runs-list .runs", timeout=WAIT)
+        page.set_default_timeout(WAIT)
+        return test(page, studio)
+
+    return tried
+
+
+@with_reloads
 def test_every_tab_responds_to_its_controls(page, studio):
     page.wait_for_selector("#curves svg >> visible=true")
     page.wait_for_selector("#sample-grid img")
@@ -204,13 +228,15 @@ def choose(page, name):
     page.locator("#chosen .token", has_text=name).wait_for()
 
 
+@with_reloads
 def test_unreadable_and_deleted_runs_are_messages(page, studio):
     if page.viewport_size["width"] < 1000:
         pytest.skip("the same on a narrow page: once is enough")
     home = studio[1]
     for name, content in (("half", '{"format": 1, "st'), ("newer", '{"format": 99}')):
-        (home / name).mkdir()
+        (home / name).mkdir(exist_ok=True)
         (home / name / "run.json").write_text(content)
+    shutil.rmtree(home / "brief", ignore_errors=True)
     fake_run(home / "brief", steps=20)
     wait_for_state(page, "half", "no JSON at line 1")
     wait_for_state(page, "newer", "newer version")
@@ -228,9 +254,11 @@ def test_unreadable_and_deleted_runs_are_messages(page, studio):
     shutil.rmtree(home / "newer")
 
 
+@with_reloads
 def test_run_is_started_stopped_resumed_and_extended_in_the_browser(page, studio):
     if page.viewport_size["width"] < 1000:
         pytest.skip("the same on a narrow page: once is enough")
+    begun = next(name for name in ("begun", "begun2", "begun3") if not (studio[1] / name).exists())
     begin = page.locator("#start-form").get_by_text("Start a run")
     if not page.locator("#start").is_visible():
         begin.click()
@@ -239,28 +267,28 @@ def test_run_is_started_stopped_resumed_and_extended_in_the_browser(page, studio
     page.locator("#name textarea, #name input").first.fill("made")
     page.locator("#start").click()
     page.locator("#messages .alarm", has_text="exists already").wait_for()
-    page.locator("#name textarea, #name input").first.fill("begun")
+    page.locator("#name textarea, #name input").first.fill(begun)
     page.locator("#start").click()
     page.locator("#messages .ok", has_text="has started").wait_for()
-    wait_for_state(page, "begun", "running: ")
+    wait_for_state(page, begun, "running: ")
     # What was begun here is looked at as soon as it is there.
-    page.locator("#chosen .token", has_text="begun").wait_for()
+    page.locator("#chosen .token", has_text=begun).wait_for()
     page.locator("#chosen .token", has_text="made").wait_for(state="detached")
     page.locator("#resume").click()
-    page.locator("#messages .alarm", has_text="'begun' is running already").wait_for()
+    page.locator("#messages .alarm", has_text=f"'{begun}' is running already").wait_for()
 
     def stop():
         page.locator("#stop").click()
-        page.locator("#messages .ok", has_text="'begun' was asked to stop").wait_for()
-        wait_for_state(page, "begun", "interrupted: ")
-        return json.loads((studio[1] / "begun" / "run.json").read_text())
+        page.locator("#messages .ok", has_text=f"'{begun}' was asked to stop").wait_for()
+        wait_for_state(page, begun, "interrupted: ")
+        return json.loads((studio[1] / begun / "run.json").read_text())
 
-    while not (studio[1] / "begun" / "samples").exists():  # stopped any earlier, it would leave nothing to resume
+    while not (studio[1] / begun / "samples").exists():  # stopped any earlier, it would leave nothing to resume
         page.wait_for_timeout(100)
     first = stop()
     page.locator("#resume").click()
     page.locator("#messages .ok", has_text="resumes from its last checkpoint").wait_for()
-    wait_for_state(page, "begun", "running: ")
+    wait_for_state(page, begun, "running: ")
     page.wait_for_function("document.querySelector('#sample-grid img') !== null")
     second = stop()
     assert second["images"] > first["images"] and second["config"]["until"] == "4 minutes"
@@ -270,10 +298,10 @@ def test_run_is_started_stopped_resumed_and_extended_in_the_browser(page, studio
     end = second["images"] + 5 * second["config"]["batch_size"]
     page.locator("#extend-to textarea, #extend-to input").first.fill(f"{end} images")
     page.locator("#extend").click()
-    wait_for_state(page, "begun", f"finished: 100%, {end:,} images")
-    last = json.loads((studio[1] / "begun" / "run.json").read_text())
+    wait_for_state(page, begun, f"finished: 100%, {end:,} images")
+    last = json.loads((studio[1] / begun / "run.json").read_text())
     assert last["images"] == end and Duration.parse(last["config"]["until"]) == Duration(end, "images")
-    assert (studio[1] / "begun" / "generator.safetensors").exists()
+    assert (studio[1] / begun / "generator.safetensors").exists()
 
 
 ATTACK = """async ([address, path]) => {

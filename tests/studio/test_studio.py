@@ -399,3 +399,20 @@ def test_command_refuses_a_file_with_status_2(tmp_path):
         [sys.executable, "-m", "rivals", "studio", str(tmp_path / "file")], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "is a file" in done.stderr
+
+
+def test_a_run_that_vanishes_while_runs_are_listed_is_left_out(store, monkeypatch):
+    """Removed between the listing of the folder above and its own."""
+    import os
+
+    scan, gone = os.scandir, str(store.root / "two")
+
+    def vanishing(path):
+        if os.fspath(path).rstrip("/") == gone:
+            raise FileNotFoundError(2, "No such file or directory", gone)
+        return scan(path)
+
+    (store.root / "one" / "plain").mkdir(exist_ok=True)
+    monkeypatch.setattr(os, "scandir", vanishing)
+    assert "one" in store.names()
+    assert isinstance(store.networks("generator"), list)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import threading
 from collections.abc import Iterator
 from functools import lru_cache
@@ -93,13 +94,17 @@ class RunStore:
         """All runs, the newest first, including those that cannot be read."""
         found = {}
         for depth in DEPTHS:
-            for path in self.root.glob(f"{depth}run.json"):
+            for path in self._find(f"{depth}run.json"):
                 name = str(path.parent.relative_to(self.root))
                 try:
                     found[name] = Run(path.parent).info.get("created", "")
                 except (FileNotFoundError, UserError):
                     found[name] = ""
         return sorted(found, key=lambda name: (found[name], name), reverse=True)
+
+    def _find(self, pattern: str) -> Iterator[Path]:
+        """The files of a pattern; a folder that vanishes meanwhile, at which Path.glob fails, is left out."""
+        return map(self.root.joinpath, glob.iglob(pattern, root_dir=self.root))  # noqa: PTH207
 
     def history(self, name: str) -> LiveHistory:
         """A run with all its records up to now.
@@ -128,7 +133,7 @@ class RunStore:
         """The finished networks of a role, generator or classifier: run folders, or single files."""
         found = []
         for depth in DEPTHS:
-            for path in sorted(self.root.glob(f"{depth}*.safetensors")):
+            for path in sorted(self._find(f"{depth}*.safetensors")):
                 try:
                     found_role = read_description(path)["spec"]["role"]
                 except UserError:

@@ -12,12 +12,12 @@ from rivals.reports.formatting import (
     format_interval,
     format_number,
     format_percent,
-    sentence,
 )
 from rivals.reports.history import History, get_object
 from rivals.reports.html import Html, join, table, tag
 from rivals.reports.sections import common
-from rivals.reports.sections.common import EMPTY, Card, model_name, notice
+from rivals.reports.sections.certification import notes
+from rivals.reports.sections.common import EMPTY, Card, model_name
 
 METHODS = {"ibp": "IBP", "crown": "CROWN", "alpha-crown": "alpha-CROWN"}
 
@@ -73,14 +73,6 @@ def sections(history: History) -> list[tuple[str, Html]]:
         ("Definitions", EXPLANATION),
         ("Protocol", common.protocol(history)),
     ]
-
-
-def notes(history: History) -> Html:
-    """What to know before the numbers."""
-    results = history.section("results")
-    if not results:
-        return notice("The certification has not finished: there are no results yet.", is_alarm=False)
-    return join(*(tag("div", tag("p", sentence(note)), class_="alarm") for note in results.get("notes", [])))
 
 
 def bounds(history: History) -> Html:

@@ -28,11 +28,15 @@ GAN: dict[str, Any] = {
     "discriminator_widths": (512, 256),
     "until": "400k images",
 }
+ENCODER = "200k images"
 
 
 @dataclass(frozen=True)
 class Case:
-    """A defense of a model on its data, at a radius; ``{gan}`` is the run of a generator, trained first."""
+    """A defense of a model on its data, at a radius.
+
+    ``{gan}`` is the run of a generator, ``{encoder}`` that of an encoder of this generator; they are trained first.
+    """
 
     model: str
     data: str
@@ -44,6 +48,7 @@ CASES = {
     "jpeg": Case("mnist-plain", "mnist", "jpeg(quality=50)", 0.1),
     "bit-depth": Case("mnist-plain", "mnist", "bit-depth(bits=1)", 0.3),
     "defense-gan": Case("mnist-plain", "mnist", "defense-gan:{gan}(steps=60,restarts=2)", 0.3),
+    "gan-inversion": Case("mnist-plain", "mnist", "gan-inversion:{encoder}", 0.3),
     "jpeg cifar10": Case("cifar10-plain", "cifar10", "jpeg(quality=50)", 2 / 255),
 }
 
@@ -53,15 +58,18 @@ def measure(case: Case) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         start = time.process_time()
-        if "{gan}" in case.defense:
-            rivals.train(case.data, out=Path(folder) / "gan", device="cpu", **GAN)
+        gan, encoder = Path(folder) / "gan", Path(folder) / "encoder"
+        if "{" in case.defense:
+            rivals.train(case.data, out=gan, device="cpu", **GAN)
+        if "{encoder}" in case.defense:
+            rivals.train(case.data, invert=str(gan), until=ENCODER, out=encoder, device="cpu")
         trained = time.process_time()
         report = rivals.evaluate(
             model_of(case.model).eval(),
             case.data,
             Linf(case.eps),
             attack=ATTACK,
-            defense=case.defense.format(gan=Path(folder) / "gan"),
+            defense=case.defense.format(gan=gan, encoder=encoder),
             adaptive_steps=STEPS,
             n=N,
             alarms=False,
@@ -92,7 +100,7 @@ def main() -> None:
     for name in sys.argv[1:] or [name for name in CASES if name not in cases]:
         cases[name] = measure(CASES[name])
         print(name, cases[name], flush=True)
-        record("purification", attack=ATTACK, adaptive_steps=STEPS, gan={**GAN}, cases=cases)
+        record("purification", attack=ATTACK, adaptive_steps=STEPS, gan={**GAN}, encoder=ENCODER, cases=cases)
 
 
 if __name__ == "__main__":

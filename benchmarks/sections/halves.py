@@ -41,7 +41,7 @@ def purification(r: Result) -> Section:
     """Naive and honest robust accuracy of purifiers."""
     rows = [
         [
-            case["defense"].replace("{gan}", "RUN"),
+            case["defense"].replace("{gan}", "RUN").replace("{encoder}", "RUN"),
             f"{case['model']}, {case['eps']:.3g}",
             *(f"{case[key]} of {case['n']}" for key in ("clean", "naive", "honest")),
             ", ".join(f"{name} {stage['fooled']}" for name, stage in case["stages"].items()),
@@ -52,9 +52,11 @@ def purification(r: Result) -> Section:
         title="Purification, judged from both sides",
         question="How much of the robustness of a purifier is left once the attack sees it?",
         setup=f"`rivals.evaluate(..., defense=...)` on test images, Linf. Naive: `{r['attack']}` on the classifier "
-        f"alone. Honest: then PGD-{r['adaptive_steps']} through the purifier (BPDA, surrogate, unrolled) and in the "
+        f"alone. Honest: then PGD-{r['adaptive_steps']} through the purifier (BPDA, surrogate, own gradient, "
+        "unrolled) and in the "
         "latent space. "
-        f"The generator is an `mlp` trained for {r['gan']['until']}; a randomized defense is judged by ten passes.",
+        f"The generator is an `mlp` trained for {r['gan']['until']}, its encoder for "
+        f"{r.get('encoder', '-')}; a randomized defense is judged by ten passes.",
         header=["defense", "model, eps", "clean", "naive", "honest", "fooled by stage"],
         rows=rows,
         answer="; ".join(

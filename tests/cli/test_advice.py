@@ -25,6 +25,7 @@ SAID_BY = {  # which commands print the messages of a file or a folder; the firs
     "api/training/adversarial.py": ["harden"],
     "api/training/classifier.py": ["classify", "harden"],
     "api/training/advgan.py": ["train"],
+    "api/training/encoder.py": ["train"],
     "api/common/robust_game.py": ["train"],
     "api/training/gan.py": ["train"],
     "api/training/robgan.py": ["train"],
@@ -43,10 +44,12 @@ SAID_BY = {  # which commands print the messages of a file or a folder; the firs
     "recipes/classifiers.py": ["classify", "harden"],
     "recipes/against.py": ["train"],
     "recipes/gan.py": ["train"],
+    "recipes/inverting.py": ["train"],
     "studio/server.py": ["studio"],
 }
 OTHERS = {  # flags that the message names with another command
     "api/common/provenance.py": {"--porcelain"},  # git's
+    "api/robustness/defense.py": {"--invert"},  # "a run of rivals train with"
     "api/equilibrium/game_context.py": {"--hold-out"},  # "or train with"
     "api/latent_space.py": {"--conditional"},  # "train it with"
     "base/launcher.py": {"--standalone"},  # torchrun's

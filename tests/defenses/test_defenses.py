@@ -13,7 +13,7 @@ from rivals.attacks import latent_pgd, pgd
 from rivals.attacks.input_checks import NoGradientError
 from rivals.base.errors import UserError
 from rivals.base.norm_balls import Linf
-from rivals.defenses import JPEG, BitDepth, DefenseGAN, PurifiedModel
+from rivals.defenses import JPEG, BitDepth, DefenseGAN, GANInversion, PurifiedModel
 
 
 class Line(nn.Module):
@@ -27,6 +27,15 @@ class Line(nn.Module):
 
     def forward(self, z, labels=None):
         return torch.tanh(self.scale * z).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
+
+
+class Mean(nn.Module):
+    """The encoder that inverts it exactly."""
+
+    latent_dim, channels, size = 1, 1, 4
+
+    def forward(self, x):
+        return torch.atanh(x.flatten(1).mean(1, keepdim=True))
 
 
 class Brightness(nn.Module):
@@ -96,6 +105,22 @@ def test_deployed_a_purifier_leaves_no_gradient_and_bpda_gives_it_back():
     assert (model(x_adv).argmax(1) != y).all()
 
 
+def test_gan_inversion_makes_the_image_of_the_encoders_latent_and_has_its_exact_gradient():
+    torch.manual_seed(0)
+    x = (gray(0.3, 0.6) + 0.05 * torch.randn(2, 1, 4, 4)).requires_grad_()
+    purified = GANInversion(Line(), Mean())(x)
+    torch.testing.assert_close(purified, x.mean((1, 2, 3), keepdim=True).expand_as(x))
+    purified[:, 0, 0, 0].sum().backward()  # each of its pixels is the mean of 16
+    torch.testing.assert_close(x.grad, torch.full_like(x, 1 / 16))
+
+
+def test_gan_inversion_hides_no_gradient_from_a_plain_attack():
+    model = PurifiedModel(Brightness(), GANInversion(Line(), Mean()))
+    x, y = gray(0.4, 0.6), torch.tensor([0, 1])
+    assert (model(x).argmax(1) == y).all()
+    assert (model(pgd(model, x, y, Linf(0.2), steps=5)).argmax(1) != y).all()
+
+
 @pytest.mark.parametrize("gradient", ["own", "bpda", "surrogate"])
 def test_the_forward_pass_does_not_depend_on_the_gradient(gradient):
     model = PurifiedModel(Brightness(), JPEG(20))
@@ -131,6 +156,9 @@ def test_images_in_another_range_are_refused_or_converted():
         (lambda: DefenseGAN(Line(), steps=0), "steps=0"),
         (lambda: DefenseGAN(nn.Identity()), "not a Identity"),
         (lambda: DefenseGAN(Line())(torch.rand(1, 1, 8, 8)), "images of 1 x 4 x 4, and these are 1 x 8 x 8"),
+        (lambda: GANInversion(nn.Identity(), Mean()), "not a Identity"),
+        (lambda: GANInversion(Line(), nn.Identity()), r"latent of \? x \? x \?, and the generator for 1 x 4 x 1"),
+        (lambda: GANInversion(Line(), Mean())(torch.rand(1, 1, 8, 8)), "and these are 1 x 8 x 8"),
         (lambda: JPEG()(torch.rand(1, 4, 8, 8)), "1 or 3 channels, not 4"),
     ],
 )
@@ -143,6 +171,8 @@ def test_what_does_not_fit_is_refused(make, part):
 def test_a_conditional_generator_needs_a_restart_for_each_class():
     generator = Line()
     generator.classes = 5
+    with pytest.raises(UserError, match="without classes, not one of 5"):
+        GANInversion(generator, Mean())
     with pytest.raises(UserError, match="restarts=4 leave out some of the generator's 5 classes"):
         DefenseGAN(generator, restarts=4)
 

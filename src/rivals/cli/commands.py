@@ -47,9 +47,13 @@ def _recipe(words: Sequence[str], recipes: Mapping[str, Callable[[], Any]], defa
     return recipes[name]()
 
 
+GAMES = {"--against": "advgan", "--invert": "encoder"}  # the recipe of a flag that names the other player
+
+
 def _train(words: Sequence[str]) -> Flags:
-    against = any(word.partition("=")[0] == "--against" for word in words)
-    config = _recipe(words, recipes.RECIPES, "advgan" if against else recipes.DEFAULT)
+    named = {word.partition("=")[0] for word in words}
+    default = next((name for flag, name in GAMES.items() if flag in named), recipes.DEFAULT)
+    config = _recipe(words, recipes.RECIPES, default)
     return Flags(api.train, {"recipe": config, "data": recipes.DataOptions(), "run": recipes.GanRunOptions()})
 
 

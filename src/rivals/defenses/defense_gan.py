@@ -11,6 +11,34 @@ from rivals.base.errors import UserError
 from rivals.defenses.purifier import Purifier
 
 BETA1, BETA2, TINY = 0.7, 0.9, 1e-8
+NAME = "Defense-GAN"
+
+
+def check_generator(generator: nn.Module, defense: str) -> None:
+    """Refuse what is no generator of images from latents.
+
+    Raises:
+        UserError: it is none.
+    """
+    if not hasattr(generator, "latent_dim"):
+        raise UserError(
+            f"{defense} takes a generator of images from latents, not a {type(generator).__name__}: give that of a run "
+            "of rivals train"
+        )
+
+
+def check_images(generator: nn.Module, x: Tensor, defense: str) -> None:
+    """Refuse images (n, C, H, W) of another shape than the generator's.
+
+    Raises:
+        UserError: they are.
+    """
+    facts: Any = generator
+    if tuple(x.shape[1:]) != (facts.channels, facts.size, facts.size):
+        raise UserError(
+            f"the generator of {defense} makes images of {facts.channels} x {facts.size} x {facts.size}, and these are "
+            f"{' x '.join(map(str, x.shape[1:]))}: train one on such images"
+        )
 
 
 class DefenseGAN(Purifier):
@@ -41,12 +69,8 @@ class DefenseGAN(Purifier):
                 raise UserError(f"{name}={value} of Defense-GAN cannot work: take {least} or more")
         if not lr > 0:
             raise UserError(f"lr={lr:g} of Defense-GAN cannot work: take a step size above 0, such as 0.1")
+        check_generator(generator, NAME)
         facts: Any = generator
-        if not hasattr(generator, "latent_dim"):
-            raise UserError(
-                f"Defense-GAN takes a generator of images from latents, not a {type(generator).__name__}: give that of "
-                "a run of rivals train"
-            )
         if facts.classes > restarts:
             raise UserError(
                 f"restarts={restarts} leave out some of the generator's {facts.classes} classes: take "
@@ -65,12 +89,8 @@ class DefenseGAN(Purifier):
         Raises:
             UserError: the generator makes images of another shape.
         """
+        check_images(self.generator, x, NAME)
         facts: Any = self.generator
-        if tuple(x.shape[1:]) != (facts.channels, facts.size, facts.size):
-            raise UserError(
-                f"the generator of Defense-GAN makes images of {facts.channels} x {facts.size} x {facts.size}, and "
-                f"these are {' x '.join(map(str, x.shape[1:]))}: train one on such images"
-            )
         if not len(x):
             return x
         wanted = (x * 2 - 1).repeat_interleave(self.restarts, 0)

@@ -14,7 +14,12 @@ class Purifier(nn.Module):
     """Images (n, C, H, W) in [0, 1] to images of the same shape and range, without what an attack has added.
 
     A subclass has ``forward``, what is deployed, and may have :meth:`surrogate`, which attacks differentiate instead.
+
+    Attributes:
+        differentiable: Whether ``forward`` itself has a gradient to follow.
     """
+
+    differentiable: bool = False
 
     def surrogate(self, x: Tensor) -> Tensor:
         """A differentiable approximation of the purifier, of images (n, C, H, W); by default the identity."""

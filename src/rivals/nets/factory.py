@@ -1,4 +1,4 @@
-"""Networks by name: GANs, classifiers and the perturber of AdvGAN."""
+"""Networks by name: GANs, classifiers, the perturber of AdvGAN and the encoder of a generator."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rivals.nets.classifier import Classifier
 from rivals.nets.cnn import CNN
 from rivals.nets.dcgan import DCGANDiscriminator, DCGANGenerator
 from rivals.nets.discriminator import Discriminator
+from rivals.nets.encoder import Encoder
 from rivals.nets.generator import Generator
 from rivals.nets.mlp import MLPDiscriminator, MLPGenerator
 from rivals.nets.perturber import Perturber
@@ -124,6 +125,25 @@ def build_perturber(
     return Perturber(size=size, channels=channels, classes=classes, widths=tuple(widths), **options)
 
 
+def build_encoder(
+    net: str = "strided",
+    *,
+    size: int,
+    channels: int,
+    latent_dim: int,
+    classes: int = 0,
+    widths: tuple[int, ...] = (),
+    **options: Any,
+) -> Encoder:
+    """A new encoder, as :func:`build_generator`; ``widths`` start at the highest resolution. It knows no classes."""
+    if net != "strided":
+        raise unknown("encoder", net, ["strided"])
+    if classes:
+        raise UserError(f"an encoder of {classes} classes cannot be built: take 0")
+    _check_options("an encoder", Encoder, options)
+    return Encoder(size=size, channels=channels, latent_dim=latent_dim, widths=tuple(widths), **options)
+
+
 def rebuild(spec: Mapping[str, Any]) -> nn.Module:
     """The architecture that a module's ``spec`` describes, with new weights.
 
@@ -137,8 +157,10 @@ def rebuild(spec: Mapping[str, Any]) -> nn.Module:
         "discriminator": build_discriminator,
         "classifier": build_classifier,
         "perturber": build_perturber,
+        "encoder": build_encoder,
     }
-    needed = {"net", "size", "channels"} | ({"classes"} if role == "classifier" else set())
+    own = {"classifier": {"classes"}, "encoder": {"latent_dim"}}
+    needed = {"net", "size", "channels"} | own.get(str(role), set())
     if role not in builders or not needed <= arguments.keys():
         raise UserError("this is not the spec of a network: it needs role, net, size and channels")
     return builders[role](**arguments)

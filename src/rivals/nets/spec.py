@@ -10,7 +10,7 @@ from rivals.base.typed_json import Between
 class Spec(TypedDict):
     """A network's ``spec`` in JSON: the arguments that build it. Their bounds are those of its class."""
 
-    role: Literal["generator", "classifier", "perturber"]
+    role: Literal["generator", "classifier", "perturber", "encoder"]
     net: str
     size: int
     channels: int

@@ -13,12 +13,13 @@ from rivals.base.registry import Registry, unknown
 from rivals.base.schedules import Schedule
 from rivals.recipes.against import AgainstConfig
 from rivals.recipes.base import NONE, PRECISIONS, MicroBatches, check_micro_batches, check_range, flag
+from rivals.recipes.inverting import InvertConfig
 
 AUGMENTS = ("none", "diff", "ada")
 
 
 @dataclass(frozen=True)
-class Config(AgainstConfig):
+class Config(AgainstConfig, InvertConfig):
     """How a GAN is trained. A SCHEDULE is a number, or START -> END in N images."""
 
     net: str = "dcgan"
@@ -105,6 +106,9 @@ class Config(AgainstConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.check_inversion()
+        if self.invert and (self.against or self.weights or self.robust_steps):
+            raise UserError("--invert trains an encoder alone: leave --against, --weights and --robust-steps out")
         Duration.parse(self.until, "a value of --until")
         for name, least, most in (
             ("latent_dim", 1, 65536),
@@ -349,6 +353,11 @@ def robgan() -> Config:
     )
 
 
+def encoder() -> Config:
+    """GAN inversion (Zhu et al. 2016): an encoder of the generator of ``--invert``, which is held constant."""
+    return Config(batch_size=128, beta1=0.9, beta2=Schedule.parse(0.999), until="200k images")
+
+
 def auto() -> Config:
     """Fitted to data, budget and machine by :mod:`rivals.recipes.auto_rules`, starting from these values."""
     return dataclasses.replace(quick(), until="10 minutes")
@@ -366,6 +375,7 @@ RECIPES: Registry[Callable[[], Config]] = Registry(
         "r3": r3,
         "advgan": advgan,
         "robgan": robgan,
+        "encoder": encoder,
         "r3-cifar10": r3_cifar10,
         "r3-ffhq64": r3_ffhq64,
         "r3-ffhq256": r3_ffhq256,

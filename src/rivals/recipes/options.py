@@ -157,8 +157,8 @@ class AttackConfig(EvalConfig):
     n: int | None = 1000
     """Number of images, taken from one fixed permutation of the data; all if the data have fewer."""
     defense: str = ""
-    """Purifier in front of the model, attacked through as well: jpeg(quality=50), bit-depth(bits=3) or
-    defense-gan:RUN."""
+    """Purifier in front of the model, attacked through as well: jpeg(quality=50), bit-depth(bits=3),
+    defense-gan:RUN or gan-inversion:RUN."""
     adaptive_steps: int = 40
     """Steps of the attacks through --defense."""
     eot: int = 1

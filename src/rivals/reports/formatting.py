@@ -41,6 +41,8 @@ METRIC_NOTES = {
     "equilibrium/accuracy": "the discriminator's accuracy on held-out real and generated images",
     "equilibrium/jsd_bound": "lower bound of the Jensen-Shannon divergence of real and generated images, in nats",
     "equilibrium/r_v": "how far the discriminator overfits its training images, from 0 to 1",
+    "loss/encoder": "the encoder's loss",
+    "score/reconstruction": "root mean squared error of what generator and encoder make of held-out images",
     "images_per_second": "throughput",
 }
 

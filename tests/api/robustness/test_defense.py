@@ -79,6 +79,8 @@ def test_a_run_attacks_the_classifier_then_the_defense(home, run_rivals, monkeyp
         (("--defense", "jpeg(level=3)"), ("option of jpeg 'level'",)),
         (("--defense", "defense-gan"), ("names no run",)),
         (("--defense", "defense-gan:plain.safetensors"), ("not a generator",)),
+        (("--defense", "gan-inversion:run"), ("'run' holds no encoder", "--invert RUN")),
+        (("--defense", "gan-inversion:run(steps=3)"), ("gan-inversion has no options",)),
         (("--defense", "jpeg", "--eps", "0.1,0.2"), ("needs one radius",)),
         (("--adaptive-steps", "5"), ("add --defense",)),
     ],

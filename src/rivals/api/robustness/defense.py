@@ -6,8 +6,10 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rivals.api.common.network_io import generator_of, load
 from rivals.api.robustness.attack_spec import read_options
 from rivals.api.robustness.target import Target
 from rivals.base.errors import UserError
@@ -22,30 +24,50 @@ if TYPE_CHECKING:
     from rivals.recipes.options import AttackConfig
 
 NAIVE = "naive"  # the stage that attacks the classifier alone
+ENCODER = "encoder"  # the network of a run of train --invert, beside its generator
 UNROLLED = 10  # last steps of Defense-GAN that the unrolled gradient passes through
-HOW = "write jpeg(quality=50), bit-depth(bits=3) or defense-gan:RUN(steps=100,restarts=4)"
+HOW = "write jpeg(quality=50), bit-depth(bits=3), defense-gan:RUN(steps=100,restarts=4) or gan-inversion:RUN"
 
 
 def read_defense(text: str) -> Purifier:
-    """A purifier from text: a name with options in parentheses, and for ``defense-gan`` a run of ``rivals train``.
+    """A purifier from text: a name with options in parentheses, and for those by a GAN a run of ``rivals train``.
 
     Raises:
         UserError: there is no such defense, option or run.
     """
-    from rivals.api.common.network_io import generator_of
-    from rivals.defenses import JPEG, BitDepth, DefenseGAN
+    from rivals.defenses import JPEG, BitDepth
 
-    kinds: Mapping[str, Callable[..., Purifier]] = {"jpeg": JPEG, "bit-depth": BitDepth, "defense-gan": DefenseGAN}
+    kinds: Mapping[str, Callable[..., Purifier]] = {"jpeg": JPEG, "bit-depth": BitDepth}
+    of_runs: Mapping[str, Callable[..., Purifier]] = {"defense-gan": _defense_gan, "gan-inversion": _gan_inversion}
     match = re.fullmatch(r"\s*([\w-]+)(?::([^()]+))?\s*(?:\((.*)\))?\s*", text)
     if not match:
         raise UserError(f"'{text}' does not name a defense: {HOW}")
     name, run, options = match.groups()
-    if name not in kinds:
-        raise unknown("defense", name, list(kinds))
-    if (run is not None) != (name == "defense-gan"):
+    if name not in {*kinds, *of_runs}:
+        raise unknown("defense", name, [*kinds, *of_runs])
+    if (run is not None) != (name in of_runs):
         raise UserError(f"'{text}' {'names a run' if run else 'names no run'}: {HOW}")
-    given = read_options(name, kinds[name], options) if options else {}
-    return kinds[name](**given) if run is None else DefenseGAN(generator_of(run), **given)
+    if run is not None:
+        return of_runs[name](run, options)
+    return kinds[name](**read_options(name, kinds[name], options)) if options else kinds[name]()
+
+
+def _defense_gan(run: str, options: str | None) -> Purifier:
+    from rivals.defenses import DefenseGAN
+
+    given = read_options("defense-gan", DefenseGAN, options) if options else {}
+    return DefenseGAN(generator_of(run), **given)
+
+
+def _gan_inversion(run: str, options: str | None) -> Purifier:
+    from rivals.defenses import GANInversion
+
+    if options:
+        raise UserError(f"gan-inversion has no options, such as '{options}': write gan-inversion:RUN")
+    file = Path(run) / f"{ENCODER}.safetensors"
+    if not file.exists():
+        raise UserError(f"'{run}' holds no encoder: name a run of rivals train with --invert RUN")
+    return GANInversion(generator_of(run), load(file))
 
 
 def defend(
@@ -55,7 +77,8 @@ def defend(
 
     First the attacks that were asked for, on the classifier alone: their examples give the naive figure. Then, on what
     is left, attacks through the defense: PGD on the margin with the purifier replaced by the identity in the backward
-    pass (BPDA), by its surrogate if it has one, and for Defense-GAN through its last steps and in its latent space.
+    pass (BPDA), by its surrogate or its own gradient if it has one, for Defense-GAN through its last steps, and in the
+    latent space of a generator.
 
     Raises:
         UserError: the defense cannot be made, or the images have another range per feature.
@@ -66,7 +89,7 @@ def defend(
     from rivals.attacks.latent_pgd import latent_pgd
     from rivals.attacks.pgd import pgd
     from rivals.base.norm_balls import L1, L2, Linf
-    from rivals.defenses import DefenseGAN, PurifiedModel
+    from rivals.defenses import DefenseGAN, GANInversion, PurifiedModel
     from rivals.nets.wrappers import EOTModel
 
     if not isinstance(ball, Linf | L2 | L1):
@@ -86,9 +109,12 @@ def defend(
     found = [Stage(NAIVE, _Naive(bare, stages)), Stage("bpda-pgd", through)]
     if purifier.has_surrogate:
         found.append(Stage("surrogate-pgd", _Attacked(averaged(honest.with_gradient("surrogate")), through)))
+    if purifier.differentiable:
+        found.append(Stage("gradient-pgd", _Attacked(averaged(honest.with_gradient("own")), through)))
     if isinstance(purifier, DefenseGAN):
         unrolled = purifier.with_unrolled(min(UNROLLED, purifier.steps))
         found.append(Stage("unrolled-pgd", _Attacked(averaged(PurifiedModel(bare, unrolled, "own", bounds)), through)))
+    if isinstance(purifier, DefenseGAN | GANInversion):
         found.append(
             Stage("latent-pgd", partial(latent_pgd, generator=purifier.generator, classifier=bare, restarts=2))
         )

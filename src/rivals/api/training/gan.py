@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 SAMPLE_GRIDS = 40  # over a run, by default
 MAX_SHARE = 0.01  # of the run's time, for sample grids by default, and for evaluations of the discriminator
-MEASURED = ("accuracy/held_out", "accuracy/generator", "targets_reached", "accuracy/pgd", "accuracy/test")
+MEASURED = (
+    *("accuracy/held_out", "accuracy/generator", "targets_reached"),
+    *("accuracy/pgd", "accuracy/test", "score/reconstruction"),
+)
 ENTROPY_IMAGES = 1000  # of which the entropy of the data is estimated
 
 

@@ -151,18 +151,19 @@ class GanWeights:
         other.load_state_dict(one.state_dict())
 
 
-def load_gan(source: str) -> GanWeights:
+def load_gan(source: str, option: str = "weights") -> GanWeights:
     """The players of a run of ``rivals train`` at its best checkpoint, or at its last; or a generator alone.
 
     Args:
         source: A run folder, or the .safetensors file of a generator.
+        option: The setting that names it.
 
     Raises:
         UserError: there is no generator.
     """
     path = expand_user(source)
     if path.is_dir() and any((path / "checkpoints").glob("*.safetensors")):
-        return _from_run(source, Run.open(path))
+        return _from_run(source, Run.open(path), option)
     generator: Any = generator_of(str(path))
     spec, about = generator.spec, generator.about
     architecture = {"net": spec["net"], "latent_dim": spec["latent_dim"], "conditional": bool(spec["classes"])}
@@ -171,12 +172,14 @@ def load_gan(source: str) -> GanWeights:
     return GanWeights(source, architecture, generator, generator, None, classes, about.get("white"))
 
 
-def _from_run(source: str, run: Run) -> GanWeights:
+def _from_run(source: str, run: Run, option: str) -> GanWeights:
     info = run.info
     if info.get("command") != "train":
-        raise UserError(f"--weights {source} is a run of 'rivals {info.get('command')}': name a run of 'rivals train'")
+        raise UserError(f"--{option} {source} is a run of 'rivals {info.get('command')}': name a run of 'rivals train'")
     needed = run.read_info(TrainingInfo)
     (config,), data = restored(needed["config"], Config()), needed["data"]
+    if config.against or config.invert:
+        raise UserError(f"--{option} {source} is no run of a GAN alone: name one of rivals train without --against")
     shape = {"size": data["size"], "channels": data["channels"], "classes": len(data["classes"])}
     game = build_game(config, **shape, device=torch.device("cpu"), seed=0)
     best = Checkpoints(run.folder / "best")

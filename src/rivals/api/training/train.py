@@ -6,8 +6,9 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from rivals.api.training import advgan
+from rivals.api.training import advgan, encoder
 from rivals.api.training.advgan import AdvGanJob
+from rivals.api.training.encoder import EncoderJob
 from rivals.api.training.gan import GanJob, GanRun
 from rivals.api.training.job import Request, TrainingJob
 from rivals.api.training.robgan import RobGanJob
@@ -34,7 +35,8 @@ def train(
     Args:
         data: A data set's name, a folder of images (subfolders are classes) or a zip; mnist5k by default.
         recipe: auto (the default), which is fitted to the data, --until and this machine; or a preset: quick,
-            mlp-classic, mlp, dcgan, sngan, r3, robgan or one of R3GAN's own. With --against it is advgan.
+            mlp-classic, mlp, dcgan, sngan, r3, robgan or one of R3GAN's own. With --against it is advgan,
+            with --invert encoder.
         out: Run folder; by default the next free runs/DATA-RECIPE-N.
         resume: Continue the run in --out, exactly as if it had never stopped; auto starts it if it is not there yet.
         seed: Seed of everything random; 0 by default.
@@ -56,6 +58,7 @@ def train(
 
 def _kind(request: Request) -> type[TrainingJob[Config]]:
     """What kind of run a request begins or resumes."""
+    inverts = request.settings.get("invert")
     recipe = request.recipe or (advgan.RECIPE if request.settings.get("against") else None)
     processes = launcher.current()
     with processes.together():
@@ -65,4 +68,6 @@ def _kind(request: Request) -> type[TrainingJob[Config]]:
     recipe = processes.share(recipe)
     if recipe == advgan.RECIPE or request.settings.get("against"):
         return AdvGanJob
+    if recipe == encoder.RECIPE or inverts:
+        return EncoderJob
     return RobGanJob if recipe == "robgan" else GanJob

@@ -94,6 +94,10 @@ def key_figures(history: History) -> list[Card]:
         left = history.last("accuracy/generator", share=1)
         under = f", accuracy {100 * left[1]:.1f}% under it" if left else ""
         figures.append(("Fools", str(fools.get("model", "")).rpartition("/")[2], ball + under))
+    if inverts := history.section("inverts"):
+        error = history.last("score/reconstruction", share=1)
+        note = f"reconstruction error {format_number(error[1])}" if error else ""
+        figures.append(("Inverts", str(inverts.get("run", "")).rpartition("/")[2], note))
     for name, player in history.section("players").items():
         if isinstance(player, dict):
             size = f"{format_count(player.get('parameters'))} parameters"

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers.pretend_device import PRETEND, Crossings
-from rivals.data.generated_batches import GeneratedBatches
+from rivals.data.generated_batches import GeneratedBatches, Judge, best_of_each_class
 from rivals.nets.factory import build_generator
 
 LABELS = torch.tensor([2, 0, 1])
@@ -73,3 +73,27 @@ def test_on_a_device_images_stay_there():
     assert (images.device, labels.device.type) == (PRETEND, "cpu")
     kept = [line for line in log.lines if "non_blocking=True" not in line]  # small numbers go there, nothing comes back
     assert kept == []
+
+
+def test_the_best_of_each_class_are_kept_in_their_order():
+    scores = torch.tensor([5.0, 1.0, 0.0, 2.0, 9.0, 3.0, 7.0, 8.0])
+    classes = torch.arange(8) % 3
+    # Of 0: 5, 2 and 7, two are wanted; of 1: 1, 9 and 8, two; of 2: 0 and 3, one.
+    assert best_of_each_class(scores, classes, 5).tolist() == [0, 4, 5, 6, 7]
+    assert best_of_each_class(scores, classes, 8).tolist() == list(range(8))
+    assert best_of_each_class(scores, torch.zeros(8, dtype=torch.int64), 2).tolist() == [4, 7]
+
+
+def test_a_judge_chooses_among_more_images_of_the_same_classes():
+    seen = []
+
+    def bright(images, classes):
+        seen.append(images.flatten(1).float().mean(1))
+        return seen[-1]
+
+    judged = batches(batch_size=60, judge=Judge(bright, 0.4)).draw(3)
+    plain = batches(batch_size=60).draw(3)
+    assert len(seen[0]) == 150
+    assert torch.equal(judged[1].sort().values, plain[1].sort().values)
+    means = judged[0].flatten(1).float().mean(1)
+    assert means.mean() > seen[0].mean() + 0.5 * seen[0].std()

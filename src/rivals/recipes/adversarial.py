@@ -15,6 +15,8 @@ from rivals.recipes.base import check_range, flag
 from rivals.recipes.classifiers import ClassifierConfig
 from rivals.recipes.options import DENSE_NORMS
 
+JUDGES = ("margin", "critic")
+
 
 @dataclass(frozen=True)
 class Method:
@@ -106,7 +108,9 @@ class HardenConfig(ClassifierConfig):
     """Label the extra images by this classifier (pseudo-labels): a run or a .safetensors file. They, or their
     generator, then need no classes."""
     extra_keep: float = 1.0
-    """Fraction of the extra images that is used: those with the largest margin of --extra-teacher."""
+    """Fraction of the extra images that is used: the best by --extra-judge."""
+    extra_judge: str = "margin"
+    """What judges extra images: margin, that of --extra-teacher; or critic, the discriminator of the run of --extra."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -135,8 +139,16 @@ class HardenConfig(ClassifierConfig):
             raise UserError("--extra-share has no meaning without --extra: name the extra images, or leave it out")
         if self.extra_teacher and not self.extra:
             raise UserError("--extra-teacher has no meaning without --extra: name the extra images, or leave it out")
-        if self.extra_keep != 1 and not self.extra_teacher:
-            raise UserError("--extra-keep needs the margins of a classifier: add --extra-teacher")
+        if self.extra_judge not in JUDGES:
+            raise unknown("judge of extra images", self.extra_judge, JUDGES)
+        if self.extra_judge == "critic" and not self.extra:
+            raise UserError("--extra-judge has no meaning without --extra: name the run of a GAN, or leave it out")
+        if self.extra_judge == "critic" and self.extra_keep == 1:
+            raise UserError("--extra-judge has no meaning where all images are kept: add --extra-keep, such as 0.5")
+        if self.extra_keep != 1 and self.extra_judge == "margin" and not self.extra_teacher:
+            raise UserError(
+                "--extra-keep needs the margins of a classifier: add --extra-teacher, or --extra-judge critic"
+            )
         if self.steps is not None and self.steps < 1:
             raise UserError(f"--steps {self.steps} is not an attack: take 1 or more")
         if self.beta is not None and method.beta is None:

@@ -293,6 +293,9 @@ def test_user_errors_are_reported_in_one_line(run_rivals, stripes, tmp_path):
         (["--method", "mart", "--steps", "0"], "--steps 0 is not an attack"),
         (["--extra-share", "0.3"], "--extra-share has no meaning without --extra"),
         (["--extra-keep", "0.5"], "add --extra-teacher"),
+        (["--extra-judge", "crtic"], "unknown judge of extra images 'crtic': did you mean critic?"),
+        (["--extra-judge", "critic"], "--extra-judge has no meaning without --extra"),
+        (["--extra-judge", "critic", "--extra", "any"], "where all images are kept"),
         (["--extra", "nowhere"], "unknown data set 'nowhere'"),
         (["--method", "pgd", "--beta", "3"], "--beta has no meaning for the method pgd"),
         (

@@ -170,9 +170,17 @@ class HardenJob(ClassifierJobBase[HardenConfig]):
             n_extra = parts * min(max(1, round(in_part * config.extra_share)), in_part - 1)
             batches = ImageBatches(self.images, config.batch_size - n_extra, **options)
             teach = self._teacher() if config.extra_teacher else None
-            drawn = parts * math.ceil(n_extra / parts / config.extra_keep)
+            critic = config.extra_judge == "critic"
+            drawn = n_extra if critic else parts * math.ceil(n_extra / parts / config.extra_keep)
             extra, content = extra_batches(
-                config.extra, self.images, self.data_options, drawn, self.device, labeled=teach is None, **options
+                config.extra,
+                self.images,
+                self.data_options,
+                drawn,
+                self.device,
+                labeled=teach is None,
+                critic_keeps=config.extra_keep if critic else 1.0,
+                **options,
             )
             self.note_content("extra", config.extra, content)
             batches = MixedBatches(batches, extra if teach is None else TaughtBatches(extra, teach, n_extra))

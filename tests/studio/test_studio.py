@@ -216,6 +216,10 @@ def test_latent_images_follow_the_controls(tmp_path):
     )
 
 
+def attack_results(store, sources, *controls):
+    return tab_attack.attack_results(store, sources, tab_attack.AttackControls(*controls))
+
+
 def test_attack_follows_eps_and_stays_in_its_ball(tmp_path):
     save_networks(tmp_path)
     store = RunStore(tmp_path)
@@ -224,7 +228,7 @@ def test_attack_follows_eps_and_stays_in_its_ball(tmp_path):
     assert tab_attack.matching_classifier(store, "plain.safetensors") == "hard.safetensors"
 
     def show(slider, norm="Linf", other=None):
-        return tab_attack.attack_results(store, sources, "plain.safetensors", other, photos, 0, None, norm, slider)
+        return attack_results(store, sources, "plain.safetensors", other, photos, 0, None, norm, slider)
 
     pictures = [show(slider).split("src=")[3] for slider in (0, 8, 64)]
     assert len(set(pictures)) == 3
@@ -235,9 +239,9 @@ def test_attack_follows_eps_and_stays_in_its_ball(tmp_path):
     for norm, p in (("Linf", torch.inf), ("L2", 2), ("L1", 1)):
         change = tab_attack.run_attack(net, chosen.x, 0, norm, 0.1) - chosen.x
         assert 0 < float(change.flatten().norm(p)) <= 0.1 * (1 + 1e-5)
-    said = tab_attack.attack_results(store, sources, "plain.safetensors", None, photos, 600, None, "Linf", 8)
+    said = attack_results(store, sources, "plain.safetensors", None, photos, 600, None, "Linf", 8)
     assert "there is no image 600" in said.lower()
-    said = tab_attack.attack_results(store, DataSources(), "plain.safetensors", None, photos, 0, None, "Linf", 8)
+    said = attack_results(store, DataSources(), "plain.safetensors", None, photos, 0, None, "Linf", 8)
     assert "not among the data of this studio" in said and "<img" not in said
 
 
@@ -247,7 +251,7 @@ def test_a_generator_attacks_beside_pgd_where_it_fits_the_images(tmp_path):
     for name, size in (("fits", 8), ("other", 16)):
         save_network(build_perturber(size=size, channels=1, eps=0.1), tmp_path / f"{name}.safetensors", {})
     store, sources = RunStore(tmp_path), DataSources.named([photos])
-    said = tab_attack.attack_results(store, sources, "plain.safetensors", None, photos, 0, None, "Linf", 8)
+    said = attack_results(store, sources, "plain.safetensors", None, photos, 0, None, "Linf", 8)
     assert "plain.safetensors, by fits.safetensors" in said and "one forward pass" in said
     assert "other.safetensors" not in said
 
@@ -284,7 +288,7 @@ def test_bad_upload_is_a_message(tmp_path, content, says):
     store = RunStore(tmp_path)
     (tmp_path / "upload").write_bytes(content)
     upload = str(tmp_path / "upload")
-    said = tab_attack.attack_results(store, DataSources(), "plain.safetensors", None, None, 0, upload, "Linf", 8)
+    said = attack_results(store, DataSources(), "plain.safetensors", None, None, 0, upload, "Linf", 8)
     assert says in said and 'class="alarm"' in said and "Traceback" not in said
 
 
@@ -297,7 +301,7 @@ def test_upload_gets_the_classifiers_size_and_channels(tmp_path):
     assert x.shape == (1, 1, 8, 8)
     torch.testing.assert_close(x, torch.full_like(x, 0.299), atol=1e-4, rtol=0)
     red = str(tmp_path / "red.png")
-    said = tab_attack.attack_results(store, DataSources(), "plain.safetensors", None, None, 0, red, "L2", 0.5)
+    said = attack_results(store, DataSources(), "plain.safetensors", None, None, 0, red, "L2", 0.5)
     assert "The upload" in said
 
 

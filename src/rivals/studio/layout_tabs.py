@@ -72,6 +72,9 @@ def build_attack_tab(store: RunStore, sources: DataSources, tab: gr.Tab) -> None
         with gr.Column(scale=5, min_width=300):
             output = gr.HTML(elem_id="attack-result")
 
+    def show(*values: Any) -> str:
+        return tab_attack.attack_results(store, sources, tab_attack.AttackControls(*values))
+
     def update_slider(chosen: str) -> Any:
         largest, default, step, unit = tab_attack.NORMS[chosen]
         return gr.Slider(0, largest, default, step=step, label=unit)
@@ -86,7 +89,7 @@ def build_attack_tab(store: RunStore, sources: DataSources, tab: gr.Tab) -> None
     refill_on_select(model, names, tab)
     model.change(update_other, model, other, **EVENT)
     controls = [model, other, data, index, upload, norm, eps]
-    update_on_change(controls, partial(tab_attack.attack_results, store, sources), output, tab.select)
+    update_on_change(controls, show, output, tab.select)
 
 
 def build_equilibrium_tab(store: RunStore, figures: FigureCache, refresh: gr.Button, tab: gr.Tab) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import time
 import warnings
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -45,6 +46,29 @@ class InputImage(NamedTuple):
     caption: str
 
 
+@dataclass(frozen=True)
+class AttackControls:
+    """The state of the tab.
+
+    Attributes:
+        model: The classifier to attack.
+        other: Another, attacked at the same image and eps; nothing for none.
+        data: The data of the image; those that the classifier was trained on if empty.
+        index: Of the test image.
+        upload: A picture's file, in place of a test image.
+        norm: Linf, L2 or L1.
+        slider: Value of the slider: eps, for Linf in 1/255.
+    """
+
+    model: str | None
+    other: str | None
+    data: str | None
+    index: float
+    upload: str | None
+    norm: str
+    slider: float
+
+
 def slider_eps(norm: str, value: float) -> float:
     """The eps of a slider value, in the unit of images in [0, 1].
 
@@ -69,38 +93,23 @@ def matching_classifier(store: RunStore, model: str | None) -> str | None:
 
 
 @errors_as_notices
-def attack_results(
-    store: RunStore,
-    sources: DataSources,
-    model: str | None,
-    other: str | None,
-    data: str | None,
-    index: float,
-    upload: str | None,
-    norm: str,
-    slider: float,
-) -> Html:
-    """An image under attack: clean, the change magnified, attacked, and the predictions.
+def attack_results(store: RunStore, sources: DataSources, controls: AttackControls) -> Html:
+    """An image under attack, by PGD and by the generators that fit: clean, the change, attacked, and the predictions.
 
     Args:
         store: Where the classifiers are.
         sources: The data that may be read.
-        model: The classifier to attack.
-        other: Another, attacked at the same image and eps; nothing for none.
-        data: The data of the image; those that the classifier was trained on if empty.
-        index: Of the test image.
-        upload: A picture's file, in place of a test image.
-        norm: Linf, L2 or L1.
-        slider: Value of the slider: eps, for Linf in 1/255.
+        controls: The state of the tab.
     """
-    names = [name for name in dict.fromkeys((model, other)) if name]
+    norm, upload = controls.norm, controls.upload
+    names = [name for name in dict.fromkeys((controls.model, controls.other)) if name]
     if not names:
         return notice("There is no finished classifier yet: runs of 'classify' and 'harden' write one when they end.")
     parts = []
     for name in names:
         net = store.network(name, "classifier")
-        image = uploaded_image(net, upload) if upload else test_image(net, sources, data, index)
-        eps = slider_eps(norm, slider)
+        image = uploaded_image(net, upload) if upload else test_image(net, sources, controls.data, controls.index)
+        eps = slider_eps(norm, controls.slider)
         parts.append(tag("section", tag("h4", name), _result(net, image, norm, eps)))
         for found, generator in matching_generators(store, net):
             title = tag("h4", f"{name}, by {found}")

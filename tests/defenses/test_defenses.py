@@ -46,6 +46,14 @@ class Brightness(nn.Module):
         return 20 * torch.stack([0.5 - mean, mean - 0.5], 1)
 
 
+@pytest.fixture
+def labeled():
+    """Dark and bright images, a little noisy, with their labels."""
+    torch.manual_seed(0)
+    y = torch.arange(20) % 2
+    return (gray(*(0.4 + 0.2 * y.float()).tolist()) + 0.02 * torch.randn(20, 1, 4, 4)).clamp(0, 1), y
+
+
 def gray(*values):
     return torch.tensor(values).view(-1, 1, 1, 1).expand(-1, 1, 4, 4).contiguous()
 
@@ -181,11 +189,24 @@ def test_a_conditional_generator_needs_a_restart_for_each_class():
     ("purifier", "alarm"),
     [(BitDepth(2), "zero-gradient"), (JPEG(30), "zero-gradient"), (DefenseGAN(Line(), 4, 1), "no-gradient")],
 )
-def test_a_purified_model_handed_to_a_plain_attack_raises_the_alarms(purifier, alarm):
-    torch.manual_seed(0)
-    y = torch.arange(20) % 2
-    x = (gray(*(0.4 + 0.2 * y.float()).tolist()) + 0.02 * torch.randn(20, 1, 4, 4)).clamp(0, 1)
+def test_a_purified_model_handed_to_a_plain_attack_raises_the_alarms(purifier, alarm, labeled):
+    x, y = labeled
     model = PurifiedModel(Brightness(), purifier)
     report = rivals.evaluate(model, (x, y), Linf(0.2), attack="pgd(steps=3)", quiet=True)
     assert alarm in [each["alarm"] for each in report.alarms]
     assert "masking" in report.verdict
+
+
+def test_one_that_hides_no_gradient_raises_none(labeled):
+    x, y = labeled
+    model = PurifiedModel(Brightness(), GANInversion(Line(), Mean()))
+    report = rivals.evaluate(model, (x, y), Linf(0.2), attack="pgd(steps=3)", quiet=True)
+    assert not {"no-gradient", "zero-gradient"} & {each["alarm"] for each in report.alarms}
+    assert report.robust.count == 0
+
+
+def test_a_purified_model_says_itself_that_images_reach_out_of_its_range(labeled):
+    x, y = labeled
+    model = PurifiedModel(Brightness(), BitDepth(2))
+    with pytest.raises(UserError, match=r"^the purifier is for images in .*give PurifiedModel their bounds$"):
+        rivals.evaluate(model, (2 * x - 1, y), Linf(0.2, bounds=(-1, 1)), attack="pgd(steps=3)", quiet=True)

@@ -90,13 +90,22 @@ def check_generator(generator: Any, x: Tensor) -> None:
         raise UserError(f"the generator is for images of {theirs}, and these are {ours}: train one for such images")
 
 
-def _check_targets(generator: Any, state: AttackState) -> None:
-    classes = state.frozen.classes
-    if len(state.x) and generator.classes and generator.classes != classes:
+def check_classes(generator: Any, classes: int) -> None:
+    """Refuse a conditional generator for a model of another number of classes.
+
+    Raises:
+        UserError: it is.
+    """
+    if generator.classes and generator.classes != classes:
         raise UserError(
             f"the generator is for {generator.classes} classes and the model has {classes}: train one against a model "
             f"of {classes} classes"
         )
+
+
+def _check_targets(generator: Any, state: AttackState) -> None:
+    if len(state.x):
+        check_classes(generator, state.frozen.classes)
     if state.targets is None or generator.classes or not len(state.x):
         return
     wanted = sorted(set(torch.unique(state.targets).tolist()))

@@ -211,6 +211,8 @@ def freeze(
         with torch.no_grad():
             try:
                 output = model(probe.clone())
+            except UserError:  # of a module of ours, such as a purifier, which says best what is wrong
+                raise
             except Exception as error:  # whatever the model's own forward raises
                 if is_out_of_memory(error):
                     raise

@@ -9,16 +9,20 @@ from torch import nn
 import rivals
 from helpers.commands import assert_refused
 from helpers.small_networks import save_networks
+from rivals.api.common.network_io import save_network
 from rivals.api.robustness.defense import read_defense
 from rivals.base.errors import UserError
 from rivals.base.norm_balls import Linf
 from rivals.defenses import JPEG, BitDepth
+from rivals.nets.factory import build_generator
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     home = tmp_path_factory.mktemp("defense")
     save_networks(home)
+    large = build_generator("mlp", size=16, channels=1, latent_dim=4, widths=(8,))
+    save_network(large, home / "large.safetensors", {})
     return home
 
 
@@ -83,6 +87,11 @@ def test_a_run_attacks_the_classifier_then_the_defense(home, run_rivals, monkeyp
         (("--defense", "gan-inversion:run(steps=3)"), ("gan-inversion has no options",)),
         (("--defense", "jpeg", "--eps", "0.1,0.2"), ("needs one radius",)),
         (("--adaptive-steps", "5"), ("add --defense",)),
+        (("--defense", "defense-gan:large.safetensors"), ("makes images of 1 x 16 x 16, and these are 1 x 8 x 8",)),
+        (("--defense", "jpeg", "--attack", "corruptions"), ("which corruptions is not", "leave one out")),
+        (("--defense", "jpeg", "--attack", "patch"), ("which patch is not", "leave one out")),
+        (("--defense", "jpeg", "--norm", "l0", "--eps", "3", "--attack", "sigma_zero"), ("l0 has none for",)),
+        (("--defense", "jpeg", "--eps", "0"), ("eps of 0",)),
     ],
 )
 def test_what_cannot_work_is_refused(home, run_rivals, monkeypatch, words, parts):

@@ -10,7 +10,7 @@ from PIL import Image
 import rivals
 from helpers.commands import assert_refused
 from rivals.api.common.network_io import save_network
-from rivals.nets.factory import build_classifier
+from rivals.nets.factory import build_classifier, build_perturber
 
 QUICK = ("--until", "30 steps", "--batch-size", "8", "--discriminator-widths", "4", "--generator-widths", "4", "8")
 
@@ -117,6 +117,19 @@ def test_what_cannot_work_is_refused_before_a_run_begins(home, run_rivals, monke
     monkeypatch.chdir(home)
     assert_refused(run_rivals("train", "photos", *words, "--out", "refused"), *parts)
     assert not (home / "refused").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [({"size": 16}, "for images of 1 x 16 x 16, and these are 1 x 8 x 8"), ({"classes": 5}, "is for 5 classes and")],
+)
+def test_a_generator_for_other_images_or_classes_is_refused_before_a_run_begins(home, run_rivals, tmp_path, more, says):
+    save_network(
+        build_perturber(**{"size": 8, "channels": 1, "widths": (4, 8), **more}), tmp_path / "g.safetensors", {}
+    )
+    words = ("attack", home / "plain.safetensors", home / "photos", "--attack", f"generator:{tmp_path}/g.safetensors")
+    assert_refused(run_rivals(*words, "--out", tmp_path / "refused"), says)
+    assert not (tmp_path / "refused").exists()
 
 
 def test_a_network_that_perturbs_nothing_is_no_attack(home, run_rivals, monkeypatch):

@@ -132,6 +132,28 @@ class _OnDevice:
         return self.attack(model, x, y, ball, generator=self.net.to(x.device), clean=clean, **options)
 
 
+def check_stages(stages: Sequence[Stage], shape: tuple[int, ...], classes: Sequence[str]) -> None:
+    """Refuse generators of perturbations for other images or classes, before a run begins.
+
+    Args:
+        stages: The attacks.
+        shape: Of an image.
+        classes: Names of the model's classes, if they are known.
+
+    Raises:
+        UserError: there is one.
+    """
+    import torch
+
+    from rivals.attacks.advgan import check_classes, check_generator
+
+    for stage in stages:
+        if isinstance(stage.attack, _OnDevice):
+            check_generator(stage.attack.net, torch.empty(1, *shape))
+            if classes:
+                check_classes(stage.attack.net, len(classes))
+
+
 def _rehearse(part: Stage, ball: Ball) -> None:
     """Let it attack no image at all, for what it refuses in any case: known before a model is read or a run begun."""
     import torch

@@ -83,6 +83,7 @@ def defend(
     Raises:
         UserError: the defense cannot be made, or the images have another range per feature.
     """
+    import torch
     from torch import Tensor
 
     from rivals.attacks.ensemble import Stage
@@ -99,6 +100,7 @@ def defend(
     if any(isinstance(bound, Tensor) for bound in ball.bounds):
         raise UserError("a defense takes images of one range, and these have bounds per feature: give two numbers")
     purifier = read_defense(config.defense).to(target.device).eval().requires_grad_(False)
+    purifier(torch.empty(0, *target.data.shape, dtype=target.dtype, device=target.device))  # or it refuses the shape
     bare, bounds = target.model, (float(ball.bounds[0]), float(ball.bounds[1]))
     honest = PurifiedModel(bare, purifier, "bpda", bounds)
     through = partial(pgd, steps=config.adaptive_steps, loss="margin")

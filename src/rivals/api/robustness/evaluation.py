@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rivals.api.common.resume import reserve_folder, resolve_options, source_to_resume
 from rivals.api.robustness import corruption_eval, image_agnostic_eval
-from rivals.api.robustness.attack_spec import named_stages, read_attack, read_radii, write_radii
+from rivals.api.robustness.attack_spec import check_stages, named_stages, read_attack, read_radii, write_radii
 from rivals.api.robustness.defense import defend
 from rivals.api.robustness.target import Notes, Target
 from rivals.base import launcher
@@ -78,17 +78,21 @@ def attack(
         )
     if data is None:
         raise UserError("no data were named: give a data set's name, a folder, a zip or shards")
-    if config.attack.strip() == corruption_eval.NAME:
+    corrupted, spec = config.attack.strip() == corruption_eval.NAME, image_agnostic_eval.spec_of(config.attack)
+    if config.defense and (corrupted or spec is not None):
+        raise UserError(f"--defense is judged by attacks on each image, which {config.attack} is not: leave one out")
+    if corrupted:
         return _under_corruptions(model, data, config, options, (out, resume), device, Notes(quiet))
     radii = read_radii(config.eps)
     ball, notes = ball_for(config.norm, radii[-1], pixels=config.pixels), Notes(quiet or not processes.first)
-    if (spec := image_agnostic_eval.spec_of(config.attack)) is not None:
+    if spec is not None:
         return _image_agnostic(spec, ball, model, data, (config, options), (out, resume), device, notes)
     stages = read_attack(config.attack, ball)
     with processes.one_per_node_first():
         target = Target.load(model, data, ball.bounds, config, options, device=device, notes=notes)
         ball = _masked(ball, config, target)
         _check_fit(config, ball, target)
+        check_stages(stages, target.data.shape, target.named.classes)
         stages = _transferred(stages, config, target, notes)
         if config.defense:
             target, stages = defend(target, stages, ball, config)
@@ -212,6 +216,7 @@ def evaluate(
         target = Target.load(model, data, ball.bounds, config, options, device=device, notes=notes)
         ball = _masked(ball, config, target)
         _check_fit(config, ball, target)
+        check_stages(stages, target.data.shape, target.named.classes)
         stages = _transferred(stages, config, target, notes)
         if config.defense:
             target, stages = defend(target, stages, ball, config)

@@ -27,6 +27,7 @@ _HOMES = {
         "push",
         "sample",
         "score",
+        "translate",
     ),
     "rivals.api.critic": ("Critic",),
     "rivals.base.norm_balls": ("L0", "L1", "L2", "Linf"),
@@ -50,8 +51,16 @@ _HOMES = {
         "relativistic",
     ),
     "rivals.losses.penalties": ("fd_r1", "fd_r2", "r1", "r2", "wgan_gp"),
-    "rivals.nets.factory": ("build_classifier", "build_discriminator", "build_generator"),
-    "rivals.recipes": ("AttackConfig", "CertifyConfig", "ClassifierConfig", "Config", "DataOptions", "HardenConfig"),
+    "rivals.nets.factory": ("build_classifier", "build_discriminator", "build_generator", "build_translator"),
+    "rivals.recipes": (
+        "AttackConfig",
+        "CertifyConfig",
+        "ClassifierConfig",
+        "Config",
+        "DataOptions",
+        "HardenConfig",
+        "TranslateConfig",
+    ),
     "rivals.base.run_folder": ("Run",),
 }
 _HOME = {name: (home, name) for home, names in _HOMES.items() for name in names}

@@ -11,8 +11,8 @@ from rivals.cli.commands import COMMANDS
 from rivals.cli.parsing import long_flags
 
 SOURCE = Path(rivals.__file__).parent
-READERS = ["train", "classify", "harden", "attack", "certify", "score", "score --equilibrium", "data pack"]
-TRAINING = ["train", "classify", "harden"]
+READERS = ["train", "classify", "harden", "translate", "attack", "certify", "score", "score --equilibrium", "data pack"]
+TRAINING = ["train", "classify", "harden", "translate"]
 SAID_BY = {  # which commands print the messages of a file or a folder; the first that fits
     "api/demo_run.py": ["demo"],
     "api/equilibrium/discriminator_eval.py": ["train"],
@@ -32,7 +32,9 @@ SAID_BY = {  # which commands print the messages of a file or a folder; the firs
     "api/training/train.py": ["train"],
     "api/training/preflight.py": ["train"],
     "api/training/job.py": TRAINING,
+    "api/translation/": ["translate"],
     "attacks/": ["attack"],
+    "data/pairs.py": ["translate"],
     "data/pack.py": ["data pack"],
     "data/prune.py": ["data prune"],
     "data/": READERS,
@@ -45,6 +47,7 @@ SAID_BY = {  # which commands print the messages of a file or a folder; the firs
     "recipes/against.py": ["train"],
     "recipes/gan.py": ["train"],
     "recipes/inverting.py": ["train"],
+    "recipes/translation.py": ["translate"],
     "studio/server.py": ["studio"],
 }
 OTHERS = {  # flags that the message names with another command

@@ -25,7 +25,7 @@ from rivals.cli.parsing import parse as cli_parse
 from rivals.data.builtin import DATASETS
 from rivals.game import health_monitor
 from rivals.losses.gan import LOSSES
-from rivals.nets.factory import CLASSIFIERS, GAN_NETS
+from rivals.nets.factory import CLASSIFIERS, GAN_NETS, TRANSLATORS
 from rivals.recipes.base import distribute
 
 ROOT = Path(__file__).parents[2]
@@ -126,7 +126,7 @@ def parse():
             fields = {field.name for each in flags.options.values() for field in dataclasses.fields(each)}
             options = distribute({key: given[key] for key in given if key in fields}, *flags.options.values())
             for each in options:
-                assert getattr(each, "net", "cnn") in (*CLASSIFIERS, *GAN_NETS)
+                assert getattr(each, "net", "cnn") in (*CLASSIFIERS, *GAN_NETS, *TRANSLATORS)
                 assert getattr(each, "loss", "hinge") in LOSSES
             return given
         return {}

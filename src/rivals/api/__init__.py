@@ -16,10 +16,12 @@ from rivals.api.training.adversarial import harden
 from rivals.api.training.classifier import ClassifierRun, classify
 from rivals.api.training.gan import GanRun
 from rivals.api.training.train import train
+from rivals.api.translation.translate import TranslateRun, translate
 
 __all__ = [
     "ClassifierRun",
     "GanRun",
+    "TranslateRun",
     "attack",
     "certify",
     "classify",
@@ -40,4 +42,5 @@ __all__ = [
     "sample",
     "score",
     "train",
+    "translate",
 ]

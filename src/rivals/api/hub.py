@@ -19,6 +19,12 @@ SHOWN = 16  # samples of a generator on its model card
 PATTERNS = ("*.safetensors", "*.json", "*.md", "*.png")  # what is downloaded; nothing that could run code
 REPOSITORY = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 CARD, PICTURE = "README.md", "samples.png"
+# By role: the task as the Hub calls it, and how the network is used.
+TASKS = {
+    "generator": ("unconditional-image-generation", "images = net.sample(16, seed=0)  # uint8 (16, C, H, W)"),
+    "classifier": ("image-classification", "logits = net(images)  # images (n, C, H, W) in [0, 1]"),
+    "translator": ("image-to-image", "outputs = net(images)  # images (n, C, H, W) in [0, 1]"),
+}
 
 
 def push(run: str, target: str, *, private: bool = False) -> dict[str, Any]:
@@ -116,7 +122,7 @@ def results_of(run: str | Path) -> list[tuple[str, float]]:
     """Metrics that were measured of a run's network, by name; none for a single file.
 
     Of a generator the scores in ``scores.json``; of a classifier its test accuracy and, if it was hardened, its robust
-    accuracy under the attack that chose it.
+    accuracy under the attack that chose it; of a translator its judgement on held-out images.
     """
     from rivals.reports.sections.before_after import NUMBERS, BeforeAfterFile
     from rivals.reports.sections.scores import FILE, ScoresFile
@@ -134,6 +140,8 @@ def results_of(run: str | Path) -> list[tuple[str, float]]:
         eps = f"{protocol['norm']} {protocol['eps'][-1]:g}"
         name = f"robust accuracy ({protocol['attack']}, {eps}, {protocol['n']:,} images)"
         found.append((name, float(after["robust"]["value"])))
+    if "translates" in (info := Run(folder).info) and (judged := info.get("results")):
+        found += [(f"{key} ({judged['n']:,} images)", value) for key, value in judged["values"]["translator"].items()]
     if (folder / FILE).exists():
         scores = read_json(folder / FILE, ScoresFile, FIX)["values"]
         found += [(score["name"], value) for score in scores if (value := score.get("value")) is not None]
@@ -156,10 +164,7 @@ def _write_files(net: Any, folder: Path, title: str, results: list[tuple[str, fl
 
 def _card(net: Any, role: str, title: str, results: list[tuple[str, float]]) -> str:
     """The model card: metadata with the measured metrics as the Hub reads them (``model-index``), then text."""
-    kind = "unconditional-image-generation" if role == "generator" else "image-classification"
-    use = "images = net.sample(16, seed=0)  # uint8 (16, C, H, W)"
-    if role == "classifier":
-        use = "logits = net(images)  # images (n, C, H, W) in [0, 1]"
+    kind, use = TASKS.get(role, TASKS["translator"])
     spec = {key: value for key, value in net.spec.items() if key not in ("mean", "std")}
     about = {key: value for key, value in net.about.items() if key not in ("format", "spec", "classes", "recipe")}
     rows = [f"| {key} | {json.dumps(value)} |" for key, value in (spec | about).items()]

@@ -31,7 +31,8 @@ def export(
 
     As onnx, a generator maps ``latents`` (batch, latent_dim) and, if it has classes, ``labels`` (batch,) int64, to
     ``images`` (batch, C, H, W) in [-1, 1]; a classifier maps ``images`` (batch, C, H, W) in [0, 1] to ``logits``
-    (batch, classes).
+    (batch, classes); a translator ``inputs`` (batch, C, H, W) in [0, 1] to ``images`` in [0, 1], where H and W are any
+    multiples of what its halvings need.
     The file is written only if the outputs of onnxruntime agree to 1e-4. As safetensors, weights and how to build
     the network again are copied out of the run, for ``rivals.load``.
 
@@ -57,6 +58,10 @@ def export(
     if format == "safetensors":
         save_network(net, file, {key: value for key, value in net.about.items() if key not in ("format", "spec")})
         return {"file": str(file), "bytes": file.stat().st_size}
+    if role == "translator":
+        from rivals.nets.translator import Unpadded
+
+        net = Unpadded(net).eval()
     content = _onnx(net, role)
     difference = _difference(net, role, content)
     if not difference <= TOLERANCE:
@@ -73,13 +78,17 @@ def _inputs(net: Any, role: str, n: int) -> dict[str, Tensor]:
     import torch
 
     random = torch.Generator().manual_seed(n)
+    if role == "translator":
+        # Other sides than in training, too: n + 8 steps of the halvings, and one more.
+        height, width = (net.multiple * (n + more) for more in (8, 9))
+        return {"inputs": torch.rand(n, net.in_channels, height, width, generator=random)}
     if role == "classifier":
         return {"images": torch.rand(n, net.channels, net.size, net.size, generator=random)}
     found = {"latents": torch.randn(n, net.latent_dim, generator=random)}
     return found | ({"labels": torch.arange(n) % net.classes} if net.classes else {})
 
 
-def _onnx(net: nn.Module, role: str) -> bytes:
+def _onnx(net: Any, role: str) -> bytes:
     import torch
 
     try:
@@ -88,15 +97,18 @@ def _onnx(net: nn.Module, role: str) -> bytes:
     except ImportError:
         raise UserError("onnx needs packages that are not installed: pip install 'rivals[export]'") from None
     inputs = _inputs(net, role, 3)
-    batch = torch.export.Dim("batch", min=1, max=65536)
+    dims: dict[int, Any] = {0: torch.export.Dim("batch", min=1, max=65536)}
+    if role == "translator":
+        steps = [torch.export.Dim(name, min=8, max=8192) for name in ("rows", "columns")]
+        dims |= {2 + axis: step if net.multiple == 1 else net.multiple * step for axis, step in enumerate(steps)}
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _hushed():
         warnings.simplefilter("ignore")  # the exporter's, on its own insides
         program = torch.onnx.export(
             net,
             tuple(inputs.values()),
             input_names=list(inputs),
-            output_names=["images" if role == "generator" else "logits"],
-            dynamic_shapes=tuple({0: batch} for _ in inputs),
+            output_names=["logits" if role == "classifier" else "images"],
+            dynamic_shapes=tuple(dims for _ in inputs),
             verbose=False,
         )
         assert program is not None

@@ -68,6 +68,11 @@ def _harden(words: Sequence[str]) -> Flags:
     return Flags(api.harden, options, hidden=["ball"])  # written --norm and --eps, which are settings
 
 
+def _translate(words: Sequence[str]) -> Flags:
+    options = {"translator": recipes.TranslateConfig(), "apply": recipes.ApplyConfig(), "data": recipes.DataOptions()}
+    return Flags(api.translate, {**options, "run": recipes.TranslateRunOptions()})
+
+
 def _studio(words: Sequence[str]) -> Flags:
     from rivals.studio import server
 
@@ -109,6 +114,7 @@ COMMANDS: Registry[Command] = Registry(
             on_processes=True,
         ),
         "harden": Command("train a classifier adversarially", _harden, on_processes=True),
+        "translate": Command("learn to enlarge images or to translate A to B; or do it", _translate, on_processes=True),
         "sample": Command(
             "generate images with a trained generator",
             lambda words: Flags(api.sample, {"sample": recipes.SampleConfig()}),

@@ -18,6 +18,7 @@ from rivals.data import decode_cache
 from rivals.data.builtin import DATASETS, list_builtin
 from rivals.data.contents import content_of, digest_of_files
 from rivals.data.decode import Chunk, Done, UnreadableImage, check_size, decode, strict_limits
+from rivals.data.halves import Half, half_of
 from rivals.data.imageset import ImageSet
 from rivals.data.listing import Listing
 from rivals.data.pixel_modes import bits_of, white_of
@@ -39,6 +40,7 @@ class LoadOptions(TypedDict, total=False):
     crop: bool
     skip_bad: bool
     white: int | None
+    half: Half | None
     on_note: Callable[[str], None]
 
 
@@ -50,6 +52,7 @@ def load(
     crop: bool = False,
     skip_bad: bool = False,
     white: int | None = None,
+    half: Half | None = None,
     on_note: Callable[[str], None] = to_stderr,
 ) -> ImageSet:
     """Load images.
@@ -68,6 +71,7 @@ def load(
         skip_bad: Skip unreadable images, and report them to ``on_note``.
         white: The value of white in gray images of more than 8 bits. None: that of the fewest of 8, 10, 12, 14 or 16
             bits that hold the values of all images of the source.
+        half: The left or the right half of images that are twice as wide as high; None for whole images.
         on_note: Called with each note to the user; by default prints it to standard error.
 
     Raises:
@@ -76,7 +80,12 @@ def load(
     check_size(size)
     if white is not None and white < 1:
         raise UserError(f"--white {white} is no white level: take the largest value that pixels may have, as 4095")
-    with list_images(source, split, on_note) as listing:
+
+    def list_source(note: Callable[[str], None]) -> Listing:
+        listing = list_images(source, split, note)
+        return listing if half is None else half_of(listing, half)
+
+    with list_source(on_note) as listing:
         if listing.skipped:
             on_note(_left_out(listing))
         if listing.special:
@@ -89,7 +98,7 @@ def load(
 
         def decode_source(done: Done) -> Iterator[Chunk]:
             # Not from the listing above: it may be closed by the time that a damaged part of the cache is read.
-            with list_images(source, split, lambda note: None) as current, strict_limits():
+            with list_source(lambda note: None) as current, strict_limits():
                 if current.stamp != listing.stamp:
                     raise UserError(f"{listing.title} has changed since this command began: run it again")
                 yield from decode(current, size=size, crop=crop, skip_bad=skip_bad, white=white, done=done)

@@ -1,4 +1,4 @@
-"""Networks by name: GANs, classifiers, the perturber of AdvGAN and the encoder of a generator."""
+"""Networks by name: GANs, classifiers, translators, the perturber of AdvGAN, the encoder of a generator."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ from rivals.nets.mlp import MLPDiscriminator, MLPGenerator
 from rivals.nets.perturber import Perturber
 from rivals.nets.r3gan import R3Discriminator, R3Generator
 from rivals.nets.resnet import ResNet
+from rivals.nets.resnet_translator import ResNetTranslator
 from rivals.nets.sngan import SNGANDiscriminator, SNGANGenerator
 from rivals.nets.strided_cnn import StridedCNN
+from rivals.nets.translator import Translator
+from rivals.nets.unet_translator import UNetTranslator
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ GAN_NETS: Registry[GanNets] = Registry(
 )
 
 CLASSIFIERS: Registry[type[Classifier]] = Registry("classifier", {"cnn": CNN, "resnet": ResNet, "strided": StridedCNN})
+
+TRANSLATORS: Registry[type[Translator]] = Registry("net", {"resnet": ResNetTranslator, "unet": UNetTranslator})
 
 _COMMON = {"self", "size", "channels", "classes", "latent_dim", "widths", "mean", "std"}
 
@@ -144,6 +149,15 @@ def build_encoder(
     return Encoder(size=size, channels=channels, latent_dim=latent_dim, widths=tuple(widths), **options)
 
 
+def build_translator(
+    net: str, *, size: int, channels: int, classes: int = 0, widths: tuple[int, ...] = (), **options: Any
+) -> Translator:
+    """A new translator, as :func:`build_generator`; ``size`` and ``channels`` are those of the images that come out."""
+    cls = TRANSLATORS[net]
+    _check_options(f"the translator {net}", cls, options)
+    return cls(size=size, channels=channels, classes=classes, widths=tuple(widths), **options)
+
+
 def rebuild(spec: Mapping[str, Any]) -> nn.Module:
     """The architecture that a module's ``spec`` describes, with new weights.
 
@@ -158,6 +172,7 @@ def rebuild(spec: Mapping[str, Any]) -> nn.Module:
         "classifier": build_classifier,
         "perturber": build_perturber,
         "encoder": build_encoder,
+        "translator": build_translator,
     }
     own = {"classifier": {"classes"}, "encoder": {"latent_dim"}}
     needed = {"net", "size", "channels"} | own.get(str(role), set())

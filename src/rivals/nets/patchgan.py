@@ -41,8 +41,8 @@ class PatchDiscriminator(nn.Module):
             field = (field - 1) * stride + 4
         return field
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) to a map of logits, (B, 1, H', W').
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Images (B, C, H, W) to a map of logits, (B, 1, H', W'). Labels are not looked at.
 
         Raises:
             UserError: the images are smaller than a patch.

@@ -10,7 +10,7 @@ from rivals.base.typed_json import Between
 class Spec(TypedDict):
     """A network's ``spec`` in JSON: the arguments that build it. Their bounds are those of its class."""
 
-    role: Literal["generator", "classifier", "perturber", "encoder"]
+    role: Literal["generator", "classifier", "perturber", "encoder", "translator"]
     net: str
     size: int
     channels: int
@@ -27,3 +27,5 @@ class Spec(TypedDict):
     eps: NotRequired[Annotated[float, Between(1e-9, 1e6)]]
     target: NotRequired[int | None]
     universal: NotRequired[bool]
+    in_channels: NotRequired[int]
+    scale: NotRequired[int]

@@ -14,8 +14,10 @@ from rivals.recipes.options import (
     SampleConfig,
     ScoreConfig,
 )
+from rivals.recipes.translation import ApplyConfig, TranslateConfig, TranslateRunOptions
 
 __all__ = [  # noqa: RUF022 - settings first, then presets
+    "ApplyConfig",
     "AttackConfig",
     "CLASSIFIERS",
     "CertifyConfig",
@@ -34,6 +36,8 @@ __all__ = [  # noqa: RUF022 - settings first, then presets
     "RunOptions",
     "SampleConfig",
     "ScoreConfig",
+    "TranslateConfig",
+    "TranslateRunOptions",
     "auto",
     "dcgan",
     "mlp",

@@ -43,6 +43,12 @@ METRIC_NOTES = {
     "equilibrium/r_v": "how far the discriminator overfits its training images, from 0 to 1",
     "loss/encoder": "the encoder's loss",
     "score/reconstruction": "root mean squared error of what generator and encoder make of held-out images",
+    "loss/generator/gan": "its adversarial term, weighted",
+    "loss/generator/l1": "its L1 distance to the targets, weighted",
+    "loss/generator/nce": "its PatchNCE between inputs and outputs, weighted",
+    "penalty/perceptual": "distance of outputs to targets in the features of an extractor, weighted",
+    "quality/psnr": "PSNR on held-out images, in dB",
+    "quality/ssim": "SSIM on held-out images",
     "images_per_second": "throughput",
 }
 

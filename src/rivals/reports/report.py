@@ -30,6 +30,7 @@ from rivals.reports.sections import (
     neighbors,
     scores,
     training,
+    translation,
 )
 
 GRID_BYTES = 6_000_000  # for all sample grids of a page, which is to stay below 8 MB
@@ -197,7 +198,8 @@ def _run_sections(history: History, index: int, grid_bytes: int, level: str, *, 
         found = [
             ("Health", training.health(history)),
             *before_after.sections(history, prefix),
-            ("Samples", training.timeline(frames, index)),
+            ("Held-out images", translation.section(history)),
+            ("Samples", training.timeline(frames, index, _grid_note(history))),
             ("Nearest training images", neighbors.section(history)),
             ("How far from the equilibrium", Html() if is_compared else equilibrium.section(history, prefix)),
             ("Scores", scores.section(history)),
@@ -211,6 +213,11 @@ def _run_sections(history: History, index: int, grid_bytes: int, level: str, *, 
     found.append(("Environment", training.environment(history.info)))
     found.append(("Command line", training.command_line(history.info)))
     return _join_sections(found, level)
+
+
+def _grid_note(history: History) -> Html:
+    """What each place of a sample grid shows."""
+    return translation.GRID_NOTE if translation.is_translation(history) else training.GRID_NOTE
 
 
 def _join_sections(found: Sequence[Section], level: str) -> Html:

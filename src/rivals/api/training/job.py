@@ -1,4 +1,4 @@
-"""The runner of ``train``, ``classify`` and ``harden``: from a request to a run folder with a report."""
+"""The runner of ``train``, ``classify``, ``harden`` and ``translate``: from a request to a run folder with a report."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from rivals.base.numerics import numerics
 from rivals.base.run_folder import Record, Resume, Run, resumes
 from rivals.recipes import ClassifierConfig, Config, DataOptions, HardenConfig, RunOptions
 from rivals.recipes.base import restored, split_settings
+from rivals.recipes.translation import TranslateConfig
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 DEFAULT_DATA = "mnist5k"
 
-C = TypeVar("C", Config, ClassifierConfig, HardenConfig)
+C = TypeVar("C", Config, ClassifierConfig, HardenConfig, TranslateConfig)
 
 
 @dataclass(frozen=True)

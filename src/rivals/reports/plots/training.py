@@ -63,6 +63,8 @@ METRIC_NAMES = {
     "accuracy/train_certified": "certified in training",
     "accuracy/generator": "under the generator",
     "accuracy/train_adversarial": "training attack",
+    "quality/psnr": "held-out images",
+    "quality/ssim": "held-out images",
 }
 
 
@@ -134,6 +136,8 @@ def panels(histories: Sequence[History]) -> list[TrainingPanel]:
         found.append(("d_(real|fake)", panel))
     accuracy = TrainingPanel("Accuracy", "accuracy", [], numbered, single, bounds=shares)
     found.append(("accuracy(/.+)?", accuracy))
+    found.append(("quality/psnr", TrainingPanel("PSNR", "dB", [], numbered, single)))
+    found.append(("quality/ssim", TrainingPanel("SSIM", "similarity", [], numbered, single)))
     found.append(("score/.+", TrainingPanel("Distance to the data", "distance", [], numbered, single, log=True)))
     found.append(("grad_norm/[^/]+", TrainingPanel("Gradient norms", "norm", [], numbered, single, log=True)))
 

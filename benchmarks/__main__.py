@@ -33,7 +33,7 @@ NAMES = (
         "small_data",
         "sngan_speed",
     ),
-    *("sparse_attacks", "stacked_mnist", "startup", "studio", "transfer"),
+    *("sparse_attacks", "stacked_mnist", "startup", "studio", "transfer", "translation"),
 )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.harness import RESULTS
-from benchmarks.sections import adversarial_training, attacks, certificates, gans, halves, metrics, system
+from benchmarks.sections import adversarial_training, attacks, certificates, gans, halves, metrics, system, translation
 from benchmarks.sections.section import Result, Section
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
@@ -46,6 +46,7 @@ SECTIONS: tuple[tuple[str, Callable[[Result], Section]], ...] = (
     ("classic_speed", gans.classic_speed),
     ("sngan_speed", gans.sngan_speed),
     ("gan_throughput", gans.throughput),
+    ("translation", translation.translation),
     ("fidelity", metrics.fidelity),
     ("equilibrium", metrics.equilibrium),
     ("resume", system.resume),

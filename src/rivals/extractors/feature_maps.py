@@ -74,12 +74,13 @@ class FeatureMaps:
         squared distance of the features, normalized to unit length over the channels. It is not LPIPS, whose weights
         are fitted to judgments of people.
         """
-        return torch.stack(list(map(_unit_distance, self(one), self(other)))).mean(0)
+        return distance_between(self(one), self(other))
 
 
-def _unit_distance(one: Tensor, other: Tensor) -> Tensor:
-    a, b = unit(one.float()), unit(other.float())
-    return (a - b).square().sum(1).mean((1, 2))
+def distance_between(one: list[Tensor], other: list[Tensor]) -> Tensor:
+    """The distance of images, (B,), from their feature maps: see :meth:`FeatureMaps.distance`."""
+    squares = [(unit(a.float()) - unit(b.float())).square() for a, b in zip(one, other, strict=True)]
+    return torch.stack([each.sum(1).mean((1, 2)) for each in squares]).mean(0)
 
 
 def unit(maps: Tensor) -> Tensor:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from rivals.game.gan_step import GENERATOR, GanStep
+from rivals.game.gan_step import DISCRIMINATOR, GENERATOR, GanStep
 
-HEAD = "head"
+HEAD, INVERSE = "head", "inverse"
+MIRRORED = {INVERSE: GENERATOR, "inverse_discriminator": DISCRIMINATOR}
+"""The players of the way back, by what they are to it."""
 
 
 class TranslateStep(GanStep):
@@ -71,6 +73,22 @@ class TranslateStep(GanStep):
         """The targets, translated: a translator should leave them as they are."""
         return self._translated(self.y)
 
+    @cached_property
+    def there_and_back(self) -> Tensor:
+        """The inputs, translated and translated back by the player ``inverse``, (B, C, h, w)."""
+        return self._by_inverse(self.output)
+
+    @cached_property
+    def back_and_there(self) -> Tensor:
+        """The targets, translated back and then translated, (B, C', H, W)."""
+        with torch.no_grad():
+            back = self._by_inverse(self.y)
+        return self._translated(back)
+
+    def _by_inverse(self, images: Tensor) -> Tensor:
+        back: Tensor = self.nets[INVERSE](images)
+        return back.to(torch.promote_types(back.dtype, torch.float32))
+
     def _translated(self, images: Tensor) -> Tensor:
         with torch.set_grad_enabled(self.mover == GENERATOR):
             translated: Tensor = self.nets[GENERATOR](images)
@@ -112,3 +130,26 @@ class TranslateStep(GanStep):
         with torch.set_grad_enabled(self.mover == HEAD):
             vectors = head(keys)
         return list(zip(head(queries), vectors, strict=True))
+
+
+def cycle_step(
+    nets: Mapping[str, nn.Module],
+    mover: str,
+    *args: Any,
+    split: Callable[[Tensor], tuple[Tensor, Tensor]],
+    **options: Any,
+) -> TranslateStep:
+    """A turn's view in CycleGAN (Zhu et al. 2017): two translators, from A to B and back, each with a discriminator.
+
+    To the players of the way back the game is the same with A and B exchanged, and that is the view they get.
+    """
+    if mover not in MIRRORED:
+        return TranslateStep(nets, mover, *args, split=split, **options)
+    seen = {MIRRORED[INVERSE]: nets[INVERSE], INVERSE: nets[GENERATOR]}
+    seen[DISCRIMINATOR] = nets["inverse_discriminator"]
+
+    def exchanged(batch: Tensor) -> tuple[Tensor, Tensor]:
+        x, y = split(batch)
+        return y, x
+
+    return TranslateStep(seen, MIRRORED[mover], *args, split=exchanged, **options)

@@ -36,6 +36,14 @@ class TranslationOutput(DiscriminatorOutput, Protocol):
     def unchanged(self) -> Tensor:
         """The translated targets, (B, C', H, W)."""
 
+    @property
+    def there_and_back(self) -> Tensor:
+        """The inputs, translated and back, (B, C, h, w)."""
+
+    @property
+    def back_and_there(self) -> Tensor:
+        """The targets, translated back and then translated, (B, C', H, W)."""
+
     def patch_vectors(self, before: Tensor, after: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Unit vectors of the same patches after and before translation, (B, S, dim) each, for each feature map."""
 
@@ -101,6 +109,43 @@ def patch_nce(vectors: list[tuple[Tensor, Tensor]]) -> Tensor:
 def head_loss(step: TranslationOutput) -> LossTerms:
     """PatchNCE, the loss of the small network that maps features of patches to vectors."""
     return {"nce": patch_nce(step.patch_vectors(step.x, step.output))}
+
+
+def cycle(
+    gan: Callable[[DiscriminatorOutput], LossTerms],
+    *,
+    gan_weight: float = 1.0,
+    cycle_weight: float = 10.0,
+    identity_weight: float = 5.0,
+) -> Callable[[TranslationOutput], LossTerms]:
+    """The loss of one of CycleGAN's two translators (Zhu et al. 2017, eqs. 1 to 3 and sec. 5.2).
+
+    ``w_gan L_GAN + w_cycle (||F(G(x)) - x||_1 + ||G(F(y)) - y||_1) + w_id ||G(y) - y||_1``, the mean over pixels of
+    images in [0, 1].
+
+    Args:
+        gan: The generator's part of a GAN loss.
+        gan_weight: Its weight.
+        cycle_weight: Of the distances after a way there and back.
+        identity_weight: Of the distance of a target to what comes out of it, which keeps colors.
+
+    Raises:
+        UserError: a weight is negative.
+    """
+    for name, value in (("gan", gan_weight), ("cycle", cycle_weight), ("identity", identity_weight)):
+        if not value >= 0:
+            raise UserError(f"the weight of {name}, {value:g}, is negative: take 0 or more")
+
+    def loss(step: TranslationOutput) -> LossTerms:
+        terms: LossTerms = {"gan": gan_weight * torch.stack(list(gan(step).values())).sum()}
+        if cycle_weight:
+            ways = l1_loss(step.there_and_back, step.x) + l1_loss(step.back_and_there, step.y)
+            terms["cycle"] = cycle_weight * ways
+        if identity_weight:
+            terms["identity"] = identity_weight * l1_loss(step.unchanged, step.y)
+        return terms
+
+    return loss
 
 
 def perceptual(distance: Callable[[Tensor, Tensor], Tensor]) -> Callable[[TranslationOutput], Tensor]:

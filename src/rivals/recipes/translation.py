@@ -13,9 +13,10 @@ from rivals.recipes.base import NONE, PRECISIONS, MicroBatches, Settings, check_
 from rivals.recipes.options import NONFINITE_POLICIES, RunOptions
 
 PAIRS = ("folders", "side-by-side", "unpaired")
+METHODS = ("cut", "cyclegan")
 SCALES = (1, 2, 4)
-WITH_PAIRS = ("l1_weight", "perceptual", "perceptual_weight", "perceptual_every")
-WITHOUT_PAIRS = ("nce_weight", "identity_weight")
+WITH_PAIRS = ("l1_weight", "perceptual", "perceptual_weight", "perceptual_every", "lpips")
+WITHOUT_PAIRS = ("method", "nce_weight", "cycle_weight", "identity_weight")
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class TranslateConfig(Settings):
     pairs: str = "folders"
     """Where A and B are: folders (A/ and B/ with equal names), side-by-side (the left and the right half of an image),
     or unpaired (A/ and B/ with any names)."""
+    method: str = "cut"
+    """Of learning without pairs: cut (PatchNCE, one translator) or cyclegan (there and back, two translators)."""
     reverse: bool = False
     """Translate from B to A."""
     net: str = "resnet"
@@ -42,8 +45,8 @@ class TranslateConfig(Settings):
     images below 64 px, three below 256."""
     loss: str = "relativistic"
     """The adversarial loss: minimax, nonsaturating, least-squares, hinge, wasserstein or relativistic."""
-    gan_weight: float = 0.01
-    """Weight of the adversarial loss; 0 trains without a discriminator."""
+    gan_weight: float | None = None
+    """Weight of the adversarial loss; 0.01 with pairs and 1 without by default. 0 trains without a discriminator."""
     l1_weight: float = 1.0
     """Weight of the L1 distance to the target (with pairs)."""
     perceptual: str = ""
@@ -54,13 +57,17 @@ class TranslateConfig(Settings):
     perceptual_every: int = 1
     """Compute it on every k-th step only, k times as strong."""
     nce_weight: float = 1.0
-    """Weight of PatchNCE, which keeps the content (unpaired)."""
-    identity_weight: float = 1.0
-    """Weight of PatchNCE on targets, which are to be left as they are (unpaired)."""
+    """Weight of PatchNCE, which keeps the content (cut)."""
+    cycle_weight: float = 10.0
+    """Weight of the L1 distance after a way there and back (cyclegan)."""
+    identity_weight: float | None = None
+    """Weight of leaving targets as they are: by PatchNCE 1 (cut), by L1 5 (cyclegan) by default."""
     r1: Schedule = NONE
     """Gamma of the R1 penalty on targets, which is gamma / 2 times the squared norm of the gradient."""
     penalty_every: int = 8
     """Compute R1 on every k-th step only, k times as strong."""
+    patch_size: int | None = None
+    """Train on random squares of this side, cut from larger images; on whole images by default."""
     flip: bool = True
     """Flip images horizontally at random, partners together."""
     batch_size: int = 32
@@ -89,6 +96,9 @@ class TranslateConfig(Settings):
     some, else on a tenth of the images, at most 1,000."""
     judge: int = 2000
     """Held-out images that the translator is judged on at the end, at most."""
+    lpips: str = ""
+    """Also judge by LPIPS, with the weights in this file (vgg.pth of its repository) and those of VGG16 (with
+    pairs)."""
     sample_grid: int = 16
     """Triples of input, output and target in a sample grid."""
     until: str = "20 epochs"
@@ -98,7 +108,7 @@ class TranslateConfig(Settings):
         Duration.parse(self.until, "a value of --until")
         if self.scale not in SCALES:
             raise UserError(f"--scale {self.scale} is not offered: take 2 or 4, or leave it out to translate A to B")
-        for name, known in (("pairs", PAIRS), ("precision", PRECISIONS)):
+        for name, known in (("pairs", PAIRS), ("method", METHODS), ("precision", PRECISIONS)):
             if getattr(self, name) not in known:
                 raise unknown(f"value of {flag(name)}", getattr(self, name), known)
         if self.scale > 1:
@@ -109,8 +119,12 @@ class TranslateConfig(Settings):
             if getattr(self, name) != getattr(TranslateConfig, name):
                 why = "there are pairs" if self.paired else "there are no pairs"
                 raise UserError(f"{flag(name)} has no meaning where {why}: leave it out")
-        for name in ("gan_weight", "l1_weight", "perceptual_weight", "nce_weight", "identity_weight"):
-            check_range(self, name, 0, 1e6)
+        other = "cycle_weight" if self.method == "cut" else "nce_weight"
+        if getattr(self, other) != getattr(TranslateConfig, other):
+            raise UserError(f"{flag(other)} has no meaning for --method {self.method}: leave it out")
+        for name in ("gan_weight", "l1_weight", "perceptual_weight", "nce_weight", "cycle_weight", "identity_weight"):
+            if getattr(self, name) is not None:
+                check_range(self, name, 0, 1e6)
         for name, least, most in (
             ("perceptual_every", 1, 100_000),
             ("penalty_every", 1, 100_000),
@@ -120,12 +134,14 @@ class TranslateConfig(Settings):
             ("judge", 2, 1_000_000),
         ):
             check_range(self, name, least, most)
+        if self.patch_size is not None:
+            check_range(self, "patch_size", 8, 1024)
         check_micro_batches(self.batch_size, self.micro_batches)
         for name in ("r1", "ema"):
             schedule = getattr(self, name)
             if min(schedule.start, schedule.end) < 0:
                 raise UserError(f"{flag(name)} {schedule} is negative: take 0 (none) or more")
-        if not self.gan_weight:
+        if self.gan_weight == 0:
             if not self.paired:
                 raise UserError("--gan-weight 0 leaves nothing that knows the images of B: take more than 0")
             if self.r1.peak:
@@ -144,6 +160,15 @@ class TranslateConfig(Settings):
     def kind(self) -> str:
         """upscale, paired or unpaired."""
         return "upscale" if self.scale > 1 else "paired" if self.paired else "unpaired"
+
+    def resolved(self) -> Self:
+        """With the weights that are left to the kind of translation."""
+        settings: dict[str, float] = {}
+        if self.gan_weight is None:
+            settings["gan_weight"] = 0.01 if self.paired else 1.0
+        if self.identity_weight is None and not self.paired:
+            settings["identity_weight"] = 1.0 if self.method == "cut" else 5.0
+        return self.changed(**settings)
 
     def changed(self, **settings: Any) -> Self:
         """As :meth:`Settings.changed`; another net resets the settings that belong to the one before."""

@@ -118,7 +118,8 @@ def test_large_images_are_translated_in_tiles_as_the_whole(run, home, run_rivals
     [
         ("pairs", ("--net", "unet", "--blocks", "1"), (1, 3)),
         ("beside", ("--pairs", "side-by-side", "--reverse", "--gan-weight", "0"), (3, 3)),
-        ("pairs", ("--pairs", "unpaired", "--loss", "hinge", "--r1", "0.1"), (3, 3)),
+        ("pairs", ("--pairs", "unpaired", "--loss", "hinge", "--r1", "0.1", "--patch-size", "16"), (3, 3)),
+        ("pairs", ("--pairs", "unpaired", "--method", "cyclegan"), (3, 3)),
     ],
 )
 def test_kinds_of_pairs_are_learned_and_translate(home, run_rivals, tmp_path, data, words, shape):
@@ -128,8 +129,10 @@ def test_kinds_of_pairs_are_learned_and_translate(home, run_rivals, tmp_path, da
     assert (net.in_channels, net.channels) == shape
     assert net(torch.rand(1, shape[0], 9, 14)).shape == (1, shape[1], 9, 14)
     info = rivals.Run.open(tmp_path / "run").info
-    assert set(info["players"]) >= {"generator"} | ({"head", "discriminator"} if "unpaired" in words else set())
-    assert ("discriminator" in info["players"]) == ("--gan-weight" not in words)
+    expected = {"generator"} | (set() if "--gan-weight" in words else {"discriminator"})
+    if "unpaired" in words:
+        expected |= {"inverse", "inverse_discriminator"} if "cyclegan" in words else {"head"}
+    assert set(info["players"]) == expected
     assert (tmp_path / "run" / "triples.png").exists()
 
 
@@ -218,6 +221,9 @@ def test_a_translator_is_exported_and_shared(run, run_rivals, tmp_path):
             ("pairs", "--pairs", "unpaired", "--l1-weight", "3"),
             ("--l1-weight has no meaning where there are no pairs",),
         ),
+        (("pairs", "--pairs", "unpaired", "--cycle-weight", "3"), ("--cycle-weight", "--method cut")),
+        (("pairs", "--patch-size", "32"), ("--patch-size 32 does not fit images of 20 px",)),
+        (("pairs", "--lpips", "nowhere.pth"), ("no file of LPIPS's weights 'nowhere.pth'",)),
         (("pairs", "--nce-weight", "3"), ("--nce-weight has no meaning where there are pairs",)),
         (("pairs", "--gan-weight", "0", "--r1", "1"), ("--r1", "leave it out")),
         (("pairs", "--gan-weight", "0", "--l1-weight", "0"), ("nothing to learn from",)),

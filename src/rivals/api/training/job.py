@@ -242,6 +242,10 @@ class TrainingJob(ABC, Generic[C]):
         """Further entries of the .json beside the saved network."""
         return {}
 
+    def net_of(self, player: str) -> str:
+        """The architecture of a player."""
+        return str(self.config.net)
+
     def shortfall(self, end: Progress) -> str | None:
         """What to say of a run that ended before it could learn; None if it did not."""
         return None
@@ -293,7 +297,7 @@ class TrainingJob(ABC, Generic[C]):
                     "white": images.white,
                 },
                 "players": {
-                    name: {"net": self.config.net, "parameters": sum(w.numel() for w in player.net.parameters())}
+                    name: {"net": self.net_of(name), "parameters": sum(w.numel() for w in player.net.parameters())}
                     for name, player in self.game.players.items()
                 },
                 "contents": self.contents,

@@ -75,10 +75,11 @@ class ImagePairs:
 
         options: dict[str, Any] = {"micro_batches": micro_batches, "flip": config.flip}
         if self.inputs is None:
-            return ImageBatches(self.targets, config.batch_size, seed=seed, **options)
+            return _cut(ImageBatches(self.targets, config.batch_size, seed=seed, **options), config, seed)
         other_seed = seed if self.paired else rng.derive(seed, "targets")
         inputs = ImageBatches(self.inputs, config.batch_size, seed=seed, **options)
-        return PairedBatches(inputs, ImageBatches(self.targets, config.batch_size, seed=other_seed, **options))
+        targets = ImageBatches(self.targets, config.batch_size, seed=other_seed, **options)
+        return _cut(PairedBatches(inputs, targets), config, seed)
 
     def held_out(self, count: int, seed: int) -> tuple[ImagePairs, ImagePairs]:
         """The pairs without some random ones, and those; without pairs some of either side."""
@@ -100,6 +101,12 @@ class ImagePairs:
         from rivals.base.hashing import key_hash
 
         return self.targets.hash if self.inputs is None else key_hash(self.targets.hash, self.inputs.hash)
+
+
+def _cut(batches: Batches, config: TranslateConfig, seed: int) -> Batches:
+    from rivals.data.patches import PatchBatches
+
+    return batches if config.patch_size is None else PatchBatches(batches, config.patch_size, seed=seed)
 
 
 def _downscale(images: Tensor, scale: int) -> tuple[Tensor, Tensor]:

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rivals.api.common.network_io import load
 from rivals.api.common.resume import TrainingInfo, note_printer
 from rivals.api.training.job import Request, TrainingJob
-from rivals.base import devices, rng
+from rivals.base import devices
 from rivals.base.duration import Duration
 from rivals.base.errors import UserError
 from rivals.base.run_folder import Record, Run
 from rivals.recipes.translation import TranslateConfig, TranslateRunOptions
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from rivals.api.translation.image_pairs import ImagePairs
     from rivals.game.callbacks import Callback
-    from rivals.game.game import Batches, Game, Turn
-    from rivals.game.player import Player
-    from rivals.losses.gan import GanLoss
+    from rivals.game.game import Batches, Game
     from rivals.nets.translator import Translator
 
 EVALUATIONS = 10  # over a run
@@ -45,6 +42,7 @@ class TranslateJob(TrainingJob[TranslateConfig]):
     default_config = TranslateConfig()
     default_run_options = TranslateRunOptions()
     stored_schema = TranslateInfo
+    movable = ("weights", "lpips")
     run_options: TranslateRunOptions
 
     pairs: ImagePairs
@@ -52,6 +50,7 @@ class TranslateJob(TrainingJob[TranslateConfig]):
     all_pairs: ImagePairs
     start: Translator | None = None
     extractor: Any = None
+    lpips: Any = None
 
     def __init__(self, request: Request) -> None:
         super().__init__(request)
@@ -87,6 +86,14 @@ class TranslateJob(TrainingJob[TranslateConfig]):
             self._check_start(self.start)
         if self.config.perceptual:
             self._load_extractor()
+        if self.config.lpips:
+            from rivals.base.files import expand_user
+            from rivals.base.hashing import sha256
+            from rivals.extractors.lpips import LPIPS
+
+            file = expand_user(self.config.lpips)
+            self.lpips = LPIPS(file).to(self.device)
+            self.note_content("lpips", self.config.lpips, sha256(file)[:16])
 
     def _load_start(self) -> None:
         """The translator to start from. A new run takes its architecture."""
@@ -127,7 +134,12 @@ class TranslateJob(TrainingJob[TranslateConfig]):
 
     def resolve_config(self) -> None:
         """Choose the precision and the discriminator's widths; check that training can work."""
-        config, size = self.config, self.images.size
+        config, size = self.config.resolved(), self.patch_size
+        if size > self.images.size or size % config.scale:
+            raise UserError(
+                f"--patch-size {size} does not fit images of {self.images.size} px at a scale of {config.scale}: take "
+                f"at most {self.images.size}, a multiple of {config.scale}"
+            )
         if config.precision == "auto":
             config = config.changed(precision=devices.fastest_precision(self.device))
         if not config.discriminator_widths:
@@ -143,11 +155,16 @@ class TranslateJob(TrainingJob[TranslateConfig]):
                 "--until or a smaller --batch-size"
             )
 
+    @property
+    def patch_size(self) -> int:
+        """Side of the images in training."""
+        return self.images.size if self.config.patch_size is None else self.config.patch_size
+
     def _check_patches(self) -> None:
         """Refuse a discriminator whose patches are larger than the images."""
         from rivals.nets.patchgan import PatchDiscriminator
 
-        widths, size = self.config.discriminator_widths, self.images.size
+        widths, size = self.config.discriminator_widths, self.patch_size
         if self.config.gan_weight and (field := PatchDiscriminator(1, widths).receptive_field) > size:
             raise UserError(
                 f"--discriminator-widths {' '.join(map(str, widths))} judge patches of {field} px, and the images have "
@@ -155,93 +172,13 @@ class TranslateJob(TrainingJob[TranslateConfig]):
             )
 
     def build_game(self) -> Game:
-        """The translator against a PatchGAN; without pairs also the network that PatchNCE compares patches by."""
-        from rivals.game.game import Game, Turn
-        from rivals.game.translate_step import TranslateStep
-        from rivals.losses.translation import head_loss, perceptual, translation
+        """The translator against a PatchGAN, and who else plays."""
+        from rivals.api.translation.translation_game import TranslationGame
 
-        config, pairs = self.config, self.pairs
-        players = self._players()
-        loss = self._loss()
-        paired = config.paired
-        translate = translation(
-            loss.generator if config.gan_weight else None,
-            gan_weight=config.gan_weight,
-            l1_weight=config.l1_weight if paired else 0,
-            nce_weight=0 if paired else config.nce_weight,
-            identity_weight=0 if paired else config.identity_weight,
+        game = TranslationGame(
+            self.config, self.pairs, self.patch_size, self.device, self.seed, self.start, self.extractor
         )
-        penalties = []
-        if self.extractor is not None:
-            penalties = [self._perceptual(perceptual(self.extractor.distance))]
-        turns: list[Turn] = []
-        if "discriminator" in players:
-            turns.append(self._discriminator_turn(loss))
-        if "head" in players:
-            turns.append(Turn("head", head_loss))
-        turns.append(Turn("generator", translate, penalties))
-        make_step = partial(TranslateStep, split=pairs.split, condition=self._condition())
-        return Game(players, turns, make_step=make_step, precision=config.precision, compile=config.compile)
-
-    def _players(self) -> dict[str, Player]:
-        import torch
-
-        from rivals.game.player import Player, adam
-        from rivals.nets.factory import build_translator
-        from rivals.nets.patch_head import PatchHead
-        from rivals.nets.patchgan import PatchDiscriminator
-
-        config, pairs = self.config, self.pairs
-        channels = pairs.targets.channels
-        given: dict[str, Any] = {} if config.blocks is None else {"blocks": config.blocks}
-        betas: Any = {"beta1": config.beta1, "beta2": config.beta2}
-        with rng.fork(self.device):
-            torch.manual_seed(rng.derive(self.seed, "weights"))
-            translator = build_translator(
-                config.net,
-                size=pairs.targets.size,
-                channels=channels,
-                in_channels=pairs.in_channels,
-                scale=pairs.scale,
-                widths=config.widths,
-                **given,
-            )
-            seen = channels + (pairs.in_channels if config.paired else 0)
-            discriminator = PatchDiscriminator(seen, config.discriminator_widths or (64, 128))
-            with torch.no_grad():
-                maps = translator.encode(torch.zeros(1, pairs.in_channels, *[max(8, translator.multiple)] * 2))
-            head = PatchHead([each.shape[1] for each in maps])
-        if self.start is not None:
-            translator.load_state_dict(self.start.state_dict())
-        optimizer = adam(config.generator_lr, **betas)
-        players = {"generator": Player(translator.to(self.device), optimizer, ema=config.ema)}
-        if config.gan_weight:
-            other = adam(config.discriminator_lr, **betas)
-            players["discriminator"] = Player(discriminator.to(self.device), other)
-        if not config.paired and (config.nce_weight or config.identity_weight):
-            players["head"] = Player(head.to(self.device), adam(config.generator_lr, **betas))
-        return players
-
-    def _discriminator_turn(self, loss: GanLoss) -> Turn:
-        from rivals.game.game import Turn
-        from rivals.losses.penalties import r1
-
-        config = self.config
-        penalties = [r1(config.r1, config.penalty_every)] if config.r1.peak else []
-        return Turn("discriminator", loss.discriminator, penalties, readings=loss.readings)
-
-    def _perceptual(self, score: Callable[[Any], Tensor]) -> Any:
-        from rivals.base.schedules import Schedule
-        from rivals.losses.penalties import Penalty
-
-        weight = Schedule.parse(self.config.perceptual_weight)
-        return Penalty("perceptual", weight, score, self.config.perceptual_every, False, False)
-
-    def _condition(self) -> Callable[[Tensor], Tensor] | None:
-        """What the discriminator sees of the inputs: with pairs all, enlarged where they are smaller."""
-        if not self.config.paired:
-            return None
-        return partial(_repeated, scale=self.pairs.scale)
+        return game.build()
 
     def make_batches(self) -> Batches:
         """Batches of the pairs."""
@@ -257,20 +194,23 @@ class TranslateJob(TrainingJob[TranslateConfig]):
         net = self.game.players["generator"].eval_net
         return [HeldOutTriples(every, Run(self.folder), net, self.held_out, self.config.sample_grid)]
 
-    def _loss(self) -> GanLoss:
-        from rivals.losses.gan import make_loss
-
-        return make_loss(self.config.loss)
-
     def run_facts(self) -> Record:
         """The unit of the discriminator, the kind of the translation, the held-out images."""
+        from rivals.losses.gan import make_loss
+
         held = self.held_out
         return {
-            "d_unit": self._loss().unit,
+            "d_unit": make_loss(self.config.loss).unit,
             "pairs_hash": self.all_pairs.hash,
             "held_out": {"split": held.targets.split, "n": len(held), "hash": held.hash},
             **self.network_facts(),
         }
+
+    def net_of(self, player: str) -> str:
+        """The architecture of a player."""
+        return {"discriminator": "patchgan", "inverse_discriminator": "patchgan", "head": "mlp"}.get(
+            player, self.config.net
+        )
 
     def network_facts(self) -> Record:
         """What it translates."""
@@ -290,7 +230,7 @@ class TranslateJob(TrainingJob[TranslateConfig]):
         extractor, missing = find_judge("auto", self.device)
         n = min(self.config.judge, len(held), len(held.targets))
         with PassProgress(quiet=self.request.quiet) as show:
-            values = judge(sides, held, n=n, device=self.device, extractor=extractor, show=show)
+            values = judge(sides, held, n=n, device=self.device, extractor=extractor, lpips=self.lpips, show=show)
         images = triples(net, held, IN_PICTURE)
         save_png(triple_grid(images, 3 if held.paired else 2), run.folder / PICTURE)
         notes = [missing] if missing else []
@@ -310,8 +250,3 @@ def translator_of(path: str, *, device: str = "cpu", option: str = "") -> Transl
         raise UserError(f"{what} holds a {net.spec['role']}, not a translator: name a run of rivals translate")
     translator: Translator = net
     return translator
-
-
-def _repeated(images: Tensor, scale: int) -> Tensor:
-    """Images enlarged by repeating each pixel."""
-    return images if scale == 1 else images.repeat_interleave(scale, 2).repeat_interleave(scale, 3)

@@ -15,6 +15,7 @@ from rivals.base.run_folder import Record
 if TYPE_CHECKING:
     from rivals.api.translation.image_pairs import ImagePairs
     from rivals.extractors.base import Extractor
+    from rivals.extractors.lpips import LPIPS
 
 BLOCK = 64  # images at a time
 WINDOW = 11  # of SSIM: smaller images have none
@@ -55,6 +56,7 @@ def judge(
     n: int,
     device: torch.device,
     extractor: Extractor | None,
+    lpips: LPIPS | None = None,
     show: Show = lambda what, done, total: None,
 ) -> dict[str, Record]:
     """Judge translators on the first ``n`` pairs, after rounding to 8 bits.
@@ -66,13 +68,14 @@ def judge(
         device: Where to work.
         extractor: Of the perceptual distance ``PD`` (:meth:`~rivals.extractors.feature_maps.FeatureMaps.distance`) and
             the Fréchet distance ``FD`` between what comes out and the targets; None for neither.
+        lpips: LPIPS, if its weights are there.
         show: Called with the progress.
 
     Returns:
-        For each side the means over images: with pairs ``psnr`` in dB, ``ssim`` (images of 11 px and more) and
-        ``PD-EXTRACTOR``; and ``FD-EXTRACTOR``.
+        For each side the means over images: with pairs ``psnr`` in dB, ``ssim`` (images of 11 px and more),
+        ``PD-EXTRACTOR`` and ``LPIPS``; and ``FD-EXTRACTOR``.
     """
-    from rivals.extractors.feature_maps import FeatureMaps
+    from rivals.extractors.feature_maps import FeatureMaps, distance_between
     from rivals.metrics.frechet import frechet_of
     from rivals.metrics.image_quality import psnr, ssim
 
@@ -90,6 +93,7 @@ def judge(
         x, y = pairs.x(first, last, device), pairs.y(first, last, device)
         if extractor is not None:
             features[""].append(extractor(to_bytes(y)))
+        target_maps = maps(y) if maps is not None else []
         for name, translate in sides.items():
             output = to_bytes(translate(x))
             found = values[name]
@@ -99,7 +103,9 @@ def judge(
                 if min(y.shape[2:]) >= WINDOW:
                     found.setdefault("ssim", []).append(ssim(near, y))
                 if maps is not None:
-                    found.setdefault(f"PD-{maps.name}", []).append(maps.distance(near, y))
+                    found.setdefault(f"PD-{maps.name}", []).append(distance_between(maps(near), target_maps))
+                if lpips is not None:
+                    found.setdefault("LPIPS", []).append(lpips(near, y))
             if extractor is not None:
                 features[name].append(extractor(output))
         show("judging", last, n)

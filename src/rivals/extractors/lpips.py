@@ -42,7 +42,8 @@ class LPIPS(nn.Module):
             weights = [linear[f"lin{number}.model.1.weight"] for number in range(len(MAPS))]
         except KeyError as error:
             raise UserError(f"'{file}' or VGG16's weights lack {error}: fetch both anew") from None
-        widths = [self.layers[place - 1].weight.shape[0] for place in MAPS]
+        convolutions = [self.layers[place - 1] for place in MAPS]
+        widths = [layer.weight.shape[0] for layer in convolutions if isinstance(layer.weight, Tensor)]
         if [tuple(weight.shape) for weight in weights] != [(1, width, 1, 1) for width in widths]:
             raise UserError(f"'{file}' holds weights for another network than VGG16: give vgg.pth")
         self.weights = nn.ParameterList([nn.Parameter(weight.float(), requires_grad=False) for weight in weights])

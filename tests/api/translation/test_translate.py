@@ -136,14 +136,18 @@ def test_kinds_of_pairs_are_learned_and_translate(home, run_rivals, tmp_path, da
     assert (tmp_path / "run" / "triples.png").exists()
 
 
-def test_a_killed_run_resumes_to_the_same_weights(home, run_rivals, tmp_path):
-    words = ("translate", home / "pairs", *QUICK, "--pairs", "unpaired", "--sample-every", "4 steps")
+def test_a_run_resumes_to_the_same_weights_and_on_its_own_images_alone(home, run_rivals, tmp_path):
+    shutil.copytree(home / "pairs", tmp_path / "pairs")
+    words = ("translate", tmp_path / "pairs", *QUICK, "--pairs", "unpaired", "--sample-every", "4 steps")
     assert run_rivals(*words, "--out", tmp_path / "whole", "--until", "6 steps").status == 0
     assert run_rivals(*words, "--out", tmp_path / "part", "--until", "3 steps").status == 0
     result = run_rivals("translate", "--resume", "--out", tmp_path / "part", "--until", "6 steps", "--quiet")
     assert result.status == 0, result.err
     whole, part = ((tmp_path / name / "generator.safetensors").read_bytes() for name in ("whole", "part"))
     assert whole == part
+    Image.fromarray(picture(99)[..., 0]).save(tmp_path / "pairs" / "A" / "0.png")
+    resumed = run_rivals("translate", "--resume", "--out", tmp_path / "part", "--until", "9 steps", "--quiet")
+    assert_refused(resumed, "'pairs' are not those that the run began with")
 
 
 def test_a_run_begins_with_the_weights_of_another(run, home, run_rivals, tmp_path):
@@ -287,15 +291,6 @@ def prepared(damaged, monkeypatch):
     """Work beside the pairs."""
     monkeypatch.chdir(damaged)
     return damaged
-
-
-def test_a_run_resumes_on_its_own_images_alone(home, run_rivals, tmp_path):
-    shutil.copytree(home / "pairs", tmp_path / "pairs")
-    words = ("translate", tmp_path / "pairs", *QUICK, "--until", "1 steps", "--out", tmp_path / "run")
-    assert run_rivals(*words).status == 0
-    Image.fromarray(picture(99)[..., 0]).save(tmp_path / "pairs" / "A" / "0.png")
-    resumed = run_rivals("translate", "--resume", "--out", tmp_path / "run", "--until", "2 steps", "--quiet")
-    assert_refused(resumed, "'pairs' are not those that the run began with")
 
 
 def test_a_translator_is_loaded_by_its_role(tmp_path):

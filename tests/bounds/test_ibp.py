@@ -9,7 +9,7 @@ from torch import nn
 from helpers.bounded_networks import Residual, points, randomized, smallest_margins
 from helpers.refusals import named
 from rivals.base.norm_balls import L1, L2, Linf
-from rivals.bounds.ibp import check_finite, interval_bounds, interval_margins
+from rivals.bounds.ibp import check_finite, interval_bounds, interval_margins, margins_from
 from rivals.bounds.regions import Region, region_of
 from rivals.bounds.tracing import trace
 from rivals.nets.factory import build_classifier
@@ -84,6 +84,39 @@ def test_rounding_never_makes_a_bound_wrong(scale):
             assert bool((single[-1].lower.double() <= double[-1].lower).all())
             assert bool((single[-1].upper.double() >= double[-1].upper).all())
             assert bool((single[-1].lower <= model(x)).all() & (model(x) <= single[-1].upper).all())
+
+
+class Shared(nn.Module):
+    """Values that are read again after what was made of them: by a view, by a sum, by both ends of a residual."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+        self.wide, self.narrow = nn.Linear(3 * 64, 4), nn.Linear(3, 4)
+
+    def forward(self, x):
+        h = torch.relu(self.conv1(x))
+        flat = h.flatten(1)
+        logits = self.wide(flat) + self.wide(torch.relu(self.conv2(h) + h).flatten(1))
+        return logits + self.narrow(h.mean((2, 3))) - self.wide(flat)
+
+
+@pytest.mark.parametrize("ball", BALLS, ids=str)
+@pytest.mark.parametrize("kind", [Residual, Shared])
+def test_bounds_that_overwrite_what_was_read_are_the_same_and_leave_the_region_alone(ball, kind):
+    model = randomized(kind(), "overwritten")
+    side = 16 if kind is Residual else 8
+    x = torch.rand(3, 1, side, side, generator=torch.Generator().manual_seed(2))
+    y, region = model(x).argmax(1), region_of(x, ball)
+    before = region.lower.clone(), region.upper.clone()
+    network = trace(model, x).frozen()
+    last = network.nodes[-1]
+    kept = margins_from(interval_bounds(network, region), last, y, rounded=True)
+    with torch.no_grad():
+        overwritten = interval_margins(network, region, y)
+    torch.testing.assert_close(overwritten, kept, rtol=0, atol=0)
+    assert torch.equal(region.lower, before[0])
+    assert torch.equal(region.upper, before[1])
 
 
 def test_the_margin_for_rounding_is_small():

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rivals.base.errors import UserError
 from rivals.bounds.network import Network, Node
-from rivals.bounds.operators import Affine, Average, Conv2d, Linear, ReLU, Scale, Sum
+from rivals.bounds.operators import Affine, Average, Linear, ReLU, Scale, Sum
 from rivals.bounds.regions import Region
 from rivals.bounds.rounding import gamma, smallest, unit
 
@@ -55,29 +55,42 @@ def interval_bounds(
 
 @torch.no_grad()
 def _last_bounds(network: Network, region: Region, end: int) -> list[Interval]:
-    """As :func:`interval_bounds`, but values are overwritten, or forgotten, once they have been read."""
+    """As :func:`interval_bounds`, but values are overwritten, or forgotten, once they have been read.
+
+    Fresh memory for a value costs several times what is computed with it elementwise.
+    """
     values = [Interval.of(region)]
     last = {i: number for number, node in network.numbered() for i in node.inputs}
     empty = Interval(region.lower[:0], region.upper[:0])
+    ours = [False]  # whether a value has memory of its own: it is no part of the region, and shares none with others
     for number, node in network.numbered()[:end]:
         source = node.inputs[0]
-        own = source > 0 and isinstance(network.nodes[source - 1].operator, Linear | Conv2d) and last[source] == number
+        own = ours[source] and last[source] == number
         if own and isinstance(node.operator, ReLU) and not node.operator.slope:
             values.append(Interval(values[source].lower.relu_(), values[source].upper.relu_(), positive=True))
         else:
-            values.append(step(network, number, values, region.radius, rounded=True))
+            values.append(step(network, number, values, region.radius, rounded=True, own=own))
+        # What moves entries may return a view; sums, pooling, sloped ReLUs and layers with products make new values.
+        shares = isinstance(node.operator, Average) and not node.operator.fan_in
+        ours[source] &= not shares
+        ours.append(own or not shares)
         for i in node.inputs:
             if last[i] == number:
                 values[i] = empty
     return values
 
 
-def step(network: Network, number: int, values: list[Interval], radius: float, rounded: bool) -> Interval:
-    """The bounds of a node's value, from those of the values before; see :func:`interval_bounds`."""
+def step(
+    network: Network, number: int, values: list[Interval], radius: float, rounded: bool, *, own: bool = False
+) -> Interval:
+    """The bounds of a node's value, from those of the values before; see :func:`interval_bounds`.
+
+    With ``own``, an affine map may overwrite the bounds that it reads.
+    """
     node = network.nodes[number - 1]
     operator, inputs = node.operator, [values[i] for i in node.inputs]
     if isinstance(operator, Affine):
-        return _affine(operator, inputs[0], radius, rounded)
+        return _affine(operator, inputs[0], radius, rounded, own and inputs[0].center is None)
     if isinstance(operator, Sum):
         return _sum(operator, inputs[0], inputs[1], rounded)
     positive = inputs[0].positive or (isinstance(operator, ReLU) and not operator.slope)
@@ -85,25 +98,27 @@ def step(network: Network, number: int, values: list[Interval], radius: float, r
     return Interval(operator(inputs[0].lower), operator(inputs[0].upper), positive=positive)
 
 
-def _affine(operator: Affine, z: Interval, radius: float, rounded: bool) -> Interval:
+def _affine(operator: Affine, z: Interval, radius: float, rounded: bool, own: bool) -> Interval:
     """Center and radius of an affine map: ``mu' = W mu + b``, ``r' = |W| r`` (eq. 6)."""
     if isinstance(operator, Average) and not operator.fan_in:  # entries are only moved
         moved = [None if each is None else operator(each) for each in (z.center, z.spread)]
         return Interval(operator(z.lower), operator(z.upper), moved[0], moved[1], z.positive)
-    mu = torch.lerp(z.lower, z.upper, 0.5)
-    if rounded:
+    mu = z.lower.lerp_(z.upper, 0.5) if own else torch.lerp(z.lower, z.upper, 0.5)
+    if not rounded:
+        r = operator.absolute(z.upper - mu)
+        mu = operator(mu)
+        lower, upper = mu - r, mu + r
+    else:
         # The exact sum, ours, and that of a forward pass from any point of the interval differ by at most
         # gamma (|W| |mu| + |W| (|mu| + r) + 2 |b|), and the sum |W| r itself by a factor of 1 + gamma.
         error = gamma(operator.fan_in, mu.dtype)
-        if z.positive:  # |mu| is mu
-            r = torch.sub(z.upper, mu, alpha=1 - 2 * error)
-        else:
-            r = (z.upper - mu).add_(mu.abs(), alpha=2 * error)
+        upper = z.upper if own else z.upper.clone()
+        # What the errors add is a share of |mu|, which is mu where no entry is negative.
+        r = upper.sub_(mu, alpha=1 - 2 * error) if z.positive else upper.sub_(mu).add_(mu.abs(), alpha=2 * error)
         r = operator.radius(r, error)
-    else:
-        r = operator.absolute(z.upper - mu)
-    mu = operator(mu)
-    lower, upper = mu - r, (r.add_(mu) if rounded else r + mu)
+        # In place: the upper end as lower + 2 r, which has one rounding more than mu + r.
+        lower = operator(mu).sub_(r)
+        upper = r.mul_(2).add_(lower)
     if z.center is None or z.spread is None:
         return Interval(lower, upper)
     return _ball(operator, z, Interval(lower, upper), radius)

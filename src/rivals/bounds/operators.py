@@ -111,7 +111,7 @@ class Linear(Affine):
 
     def frozen(self) -> Linear:
         """A copy with ``|W|`` at hand."""
-        return replace(self, _absolute=self.weight.abs(), _spread=_spread(self))
+        return replace(self, _absolute=self.weight.clone().abs_(), _spread=_spread(self))
 
     def scaled(self, scale: Tensor, shift: Tensor, shift_size: Tensor) -> Linear:
         """This layer followed by ``scale * y + shift``, each (m,)."""
@@ -176,7 +176,7 @@ class Conv2d(Affine):
 
     def frozen(self) -> Conv2d:
         """A copy with ``|W|`` at hand."""
-        return replace(self, _absolute=self.weight.abs(), _spread=_spread(self))
+        return replace(self, _absolute=self.weight.clone().abs_(), _spread=_spread(self))
 
     def scaled(self, scale: Tensor, shift: Tensor, shift_size: Tensor) -> Conv2d:
         """This layer followed by ``scale * y + shift``, each with one number per channel."""
@@ -189,7 +189,8 @@ def _spread(op: Linear | Conv2d) -> tuple[Tensor, Tensor]:
     dtype = op.weight.dtype
     error = 3 * gamma(op.fan_in, dtype)
     size = op.weight.new_zeros(len(op.weight)) if op.bias_size is None else op.bias_size.flatten()
-    return op.weight.abs() * (1 + error), size * error + smallest(op.fan_in, dtype)
+    # Its strides are those of the weight, even where one input channel leaves them open: so are those of the results.
+    return op.weight.clone().abs_().mul_(1 + error), size * error + smallest(op.fan_in, dtype)
 
 
 def _scaled_bias(op: Linear | Conv2d, scale: Tensor, shift: Tensor, shift_size: Tensor) -> tuple[Tensor, Tensor]:

@@ -71,6 +71,23 @@ def test_results_do_not_depend_on_the_batch_and_eps_says_what_counts(attack, bal
     assert torch.equal(few[[1, 3]], found[[1, 3]])
 
 
+class SeesFineNoise(nn.Module):
+    """Class 0 for images whose neighbors differ much, as in white noise."""
+
+    def forward(self, x):
+        rough = (x[..., 1:] - x[..., :-1]).abs().mean((1, 2, 3))
+        return torch.stack([rough - 0.2, torch.zeros_like(rough)], 1)
+
+
+@labels_only
+def test_where_white_noise_is_of_the_images_own_class_coarser_noise_is_the_start(attack, ball):
+    model, x = SeesFineNoise(), (torch.arange(8) % 2).double().expand(1, 1, 8, 8).contiguous()
+    y = torch.zeros(1, dtype=torch.int64)
+    white = torch.rand(100, 1, 8, 8, generator=generator("white"), dtype=x.dtype)
+    assert (model(white).argmax(1) == 0).all()
+    assert model(attack(model, x, y, ball, queries=100)).argmax(1) != 0
+
+
 def test_a_targeted_start_is_taken_and_reached():
     model, x, y = conv_model(n=8)
     targets = y.roll(1)

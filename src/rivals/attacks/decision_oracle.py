@@ -17,7 +17,8 @@ from rivals.attacks.attack_state import AttackState
 from rivals.base.norm_balls import Ball
 from rivals.base.rng import draw_per_image
 
-_STARTS = 100  # random images that are tried for an adversarial one
+_STARTS = 25  # random images of each kind that are tried for an adversarial one
+_CELLS = (1, 2, 4, 8)  # their kinds: noise in cells of so many pixels a side
 
 
 class DecisionOptions(TypedDict, total=False):
@@ -104,17 +105,29 @@ class Oracle:
         return found
 
     def start(self, given: Tensor | None, generator: Generator) -> Tensor | None:
-        """An adversarial image (1, ...): the given one, or uniform noise; None if there is none."""
+        """An adversarial image (1, ...): the given one, or uniform noise, fine or coarse; None if there is none."""
         if given is not None:
             here = self.only_movable(given[self.index : self.index + 1])
             return here if bool(self.adversarial(here)) else None
-        low, high = self.ball.bounds
-        for _ in range(_STARTS):
-            noise = low + (high - low) * draw_per_image(torch.rand, self.x, [generator])
-            noise = self.only_movable(noise)
-            if bool(self.adversarial(noise)):
-                return noise
+        for cell in _CELLS:
+            for _ in range(_STARTS):
+                noise = self.only_movable(self._noise(cell, generator))
+                if bool(self.adversarial(noise)):
+                    return noise
         return None
+
+    def _noise(self, cell: int, generator: Generator) -> Tensor:
+        """Uniform noise like the image (1, ...), constant in cells of ``cell`` pixels a side.
+
+        Networks often see one class in all white noise. Images of that class need something coarser to start from.
+        """
+        low, high = self.ball.bounds
+        sides = self.x.shape[2:]
+        coarse = (*self.x.shape[1:2], *(-(-side // cell) for side in sides))
+        u = draw_per_image(torch.rand, self.x, [generator], size=coarse)
+        for dim, side in enumerate(sides, 2):
+            u = u.repeat_interleave(cell, dim).narrow(dim, 0, side)
+        return low + (high - low) * u
 
     def only_movable(self, x_adv: Tensor) -> Tensor:
         """``x_adv`` (m, ...) where the image may change; exactly the image outside a mask, and where a radius is 0."""

@@ -42,7 +42,7 @@ def hopskipjump(
         queries: The most forward passes of an image, all included but that of the clean image.
         samples: B_0, random points of the first estimate.
         start: Adversarial images like ``x`` to start from, (n, ...): in a targeted attack images of the target classes.
-            By default uniform noise.
+            By default uniform noise, coarser where white noise does not fool.
         options: See :class:`DecisionOptions`.
 
     Returns:

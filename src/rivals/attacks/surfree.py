@@ -49,7 +49,7 @@ def surfree(
         frequencies: The share of the frequencies of each side that directions are made of, the lowest; 1 is white
             noise.
         start: Adversarial images like ``x`` to start from, (n, ...): in a targeted attack images of the target classes.
-            By default uniform noise.
+            By default uniform noise, coarser where white noise does not fool.
         options: See :class:`DecisionOptions`.
 
     Returns:

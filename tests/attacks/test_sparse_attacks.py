@@ -105,6 +105,46 @@ def test_sparse_rs_fools_what_gradients_fool_on_a_linear_model(pixels):
     assert found.any()
 
 
+@pytest.mark.parametrize(
+    ("shape", "counts", "sizes"), [("patch", [1, 8, 16], [1, 2, 4]), ("frame", [22, 23, 40], [1, 1, 2])]
+)
+def test_sparse_rs_paints_one_patch_or_the_frame_and_nothing_else(shape, counts, sizes):
+    model, x, ball = Counted(), uniform(3, 2, 6, 7), L0(torch.tensor(counts), pixels=True)
+    with freeze(model, x) as frozen:
+        model.seen.clear()
+        zeros = torch.zeros(3, dtype=torch.int64)
+        sparse_rs(frozen, x, zeros, ball, queries=120, shape=shape, stop_when_fooled=False)
+    assert len(model.seen) == 120
+    places = set()
+    for images in model.seen:
+        assert ball.contains(images, x).all()
+        for image, clean, size in zip(images, x, sizes, strict=True):
+            rows, columns = (image != clean).any(0).nonzero().T.tolist()
+            assert set(image[(image != clean)].tolist()) <= {0.0, 1.0}
+            if shape == "patch":
+                assert max(rows) - min(rows) == max(columns) - min(columns) == size - 1
+                assert len(rows) == size**2
+                places.add((size, min(rows), min(columns)))
+            else:
+                depth = [min(r, 5 - r, c, 6 - c) for r, c in zip(rows, columns, strict=True)]
+                assert max(depth) == size - 1
+                assert len(rows) == 42 - (6 - 2 * size) * (7 - 2 * size)
+    # A deaf model rewards no proposal: they have other colors than the start, or another place.
+    start, *proposals = model.seen
+    assert torch.stack([(images != start).flatten(1).any(1) for images in proposals]).double().mean() > 0.95
+    assert len(places) > 15 or shape == "frame"
+
+
+def test_a_patch_and_a_frame_fool_and_do_not_depend_on_the_batch():
+    model, x, y = linear_model(3, (3, 6, 6))
+    for shape, count in (("patch", 16), ("frame", 20)):
+        ball = L0(count, pixels=True)
+        found = sparse_rs(model, x, y, ball, queries=300, shape=shape)
+        assert ball.contains(found, x).all()
+        assert (model(found).argmax(1) != y).double().mean() > (model(x).argmax(1) != y).double().mean() + 0.2
+        assert torch.equal(sparse_rs(model, x[3:5], y[3:5], ball, queries=300, shape=shape, batch_size=1), found[3:5])
+
+
 @pytest.mark.parametrize("ball", [L1(1e4), L2(100.0)], ids=str)
 @pytest.mark.parametrize("classes", [2, 4])
 def test_pdpgd_finds_the_closed_form_of_a_linear_model(ball, classes):
@@ -152,3 +192,9 @@ def test_norms_without_an_algorithm_are_refused_in_one_line():
         sparse_rs(model, x, y, FAR, queries=0)
     with named("an alpha of 0 is not a share"):
         sparse_rs(model, x, y, FAR, alpha=0)
+    with named("a patch is made of pixels: take L0(k, pixels=True), or --pixels"):
+        sparse_rs(model, x, y, L0(9), shape="patch")
+    with named("9 pixels are too few for a frame: take 20 or more"):
+        sparse_rs(model, x, y, L0(9, pixels=True), shape="frame")
+    with named("unknown shape of sparse_rs 'square'"):
+        sparse_rs(model, x, y, L0(9, pixels=True), shape="square")

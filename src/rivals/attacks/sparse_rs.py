@@ -11,12 +11,15 @@ from torch import Tensor
 
 from rivals.attacks.active_batch import ActiveBatch, Rows
 from rivals.attacks.attack_state import AttackState, CommonOptions, Model, check_at_least, check_norm, prepare
+from rivals.attacks.sparse_regions import ALPHA, RegionSearch
 from rivals.attacks.square import random_block
 from rivals.base.errors import UserError
 from rivals.base.l0_ball import L0
 from rivals.base.norm_balls import Ball
+from rivals.base.registry import unknown
 from rivals.base.rng import draw_per_image
 
+SHAPES = {"free": 0.3, **ALPHA}  # and alpha of each
 _FULL = 10_000  # queries that the schedule is made for
 _SCHEDULE = ((0, 2), (50, 4), (200, 5), (500, 6), (1000, 8), (2000, 10), (4000, 12), (6000, 15), (8000, 20))
 _BLOCK = 100  # random numbers of an image are drawn for this many queries at once
@@ -29,7 +32,8 @@ def sparse_rs(
     ball: Ball,
     *,
     queries: int = 5000,
-    alpha: float = 0.3,
+    alpha: float | None = None,
+    shape: str = "free",
     clean: Tensor | None = None,
     **options: Unpack[CommonOptions],
 ) -> Tensor:
@@ -39,13 +43,17 @@ def sparse_rs(
     and changes as many others. The share is ``alpha`` first, then a half, a fourth, a fifth ... a twentieth of it,
     after 0, 50, 200, ... 8000 of 10,000 queries; the schedule is compressed or stretched to ``queries``.
 
+    With ``shape="patch"`` the pixels are the largest square that has no more than eps of them, whose colors and place
+    are searched; with ``shape="frame"`` they are the widest frame.
+
     Args:
         model: An ``nn.Module`` from images (n, ...) to logits (n, K), or a frozen one. Needs no gradient.
         x: Images (n, ...) in the ball's bounds.
         y: Labels (n,).
         ball: ``L0``: whether components or pixels count, how many, and the bounds.
         queries: The most forward passes of an image, the start's included, that of the clean image not.
-        alpha: The share of M that the first proposals change.
+        alpha: The share of M that the first proposals change: by default 0.3, in a patch 0.4, in a frame 0.5.
+        shape: Where the changed pixels lie: ``free``, ``patch`` or ``frame``.
         clean: The model's logits for ``x``, if they are known: saves a pass.
         options: See :class:`CommonOptions`; the loss is ``margin`` by default. Each image has its own random stream.
 
@@ -57,6 +65,9 @@ def sparse_rs(
     """
     check_norm(ball, "sparse_rs", (L0,))
     check_at_least(queries, 1, "queries")
+    if shape not in SHAPES:
+        raise unknown("shape of sparse_rs", shape, SHAPES)
+    alpha = SHAPES[shape] if alpha is None else alpha
     if not 0 < alpha <= 1:
         raise UserError(f"an alpha of {alpha:g} is not a share of the components: take one above 0, at most 1")
     assert isinstance(ball, L0)
@@ -64,6 +75,10 @@ def sparse_rs(
     with prepare(model, x, y, ball, **options) as state:
         if state.stop or clean is not None:
             state.clean_logits(clean)
+        if shape != "free":
+            region = RegionSearch(state, ball, queries, alpha, shape)
+            ActiveBatch(region.init_rows, region.step).run(*state.queue())
+            return state.best
         search = _SparseRS(state, ball, queries, alpha)
         if search.k_max:
             ActiveBatch(search.init_rows, search.step).run(*state.queue())

@@ -18,7 +18,8 @@ from PIL import Image
 from helpers.fake_runs import batches, fake_run, info
 from rivals.base.run_folder import Record, Run
 from rivals.reports.history import BUCKETS, History
-from rivals.reports.plots.style import NARROW
+from rivals.reports.plots.bracket import PARTS, BracketBar, bracket_svgs
+from rivals.reports.plots.style import CSS_COLORS, NARROW
 from rivals.reports.plots.training import curves_svg, equilibrium_label, panels, save_curves
 
 
@@ -243,3 +244,21 @@ def test_neither_torch_nor_pyplot_is_imported(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
+
+
+def test_bars_of_the_bracket_fill_the_width_by_their_shares() -> None:
+    bars = [BracketBar("all images", (50, 25, 15, 10)), BracketBar("empty", (0, 0, 0, 0))]
+    svgs = bracket_svgs([*bars, BracketBar("a class of a very long name", (0, 0, 4, 0))])
+    assert svgs is not None
+    for svg in svgs:
+        ElementTree.fromstring(svg.replace("&nbsp;", ""))
+        assert "all images" in svg and "a class of a …" in svg and "empty" not in svg
+        widths = []
+        for color in PARTS.values():
+            paths = re.findall(rf'd="([^"]*)"[^>]*style="fill: {re.escape(CSS_COLORS[color])}"', svg)
+            places = [[float(x) for x in re.findall(r"[ML] (-?[\d.]+)", path)] for path in paths]
+            widths.append([max(place) - min(place) for place in places])
+        whole = sum(width[0] for width in widths)
+        assert [width[0] / whole for width in widths] == pytest.approx([0.5, 0.25, 0.15, 0.1], abs=0.003)
+        assert widths[2][1] == pytest.approx(whole, abs=1)
+    assert bracket_svgs(bars[1:]) is None

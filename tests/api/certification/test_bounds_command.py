@@ -69,8 +69,10 @@ def test_each_image_is_certified_broken_or_open(run_rivals, empty_folder, place,
     assert counts["certified"] + counts["open"] == counts["unbroken"] <= counts["clean"] <= result["n"] - 2
     assert result["certified"]["low"] < result["certified"]["value"] < result["certified"]["high"]
     page = (run / "report.html").read_text()
-    for text in ("Certified, broken, open", "classified correctly", "Protocol", "pgd(steps=10)"):
+    for text in ("Certified, broken, open", "classified correctly", "Protocol", "pgd(steps=10)", "all images"):
         assert text in page
+    for part in ("certified", "open", "broken by the attack", "misclassified without it"):
+        assert f"</i>{part}</li>" in page
 
 
 def test_better_bounds_certify_more_and_no_certified_image_falls(place):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypedDict
 
+from rivals.base.run_folder import Record, Run
+from rivals.base.typed_json import conforms
 from rivals.reports.formatting import (
     MISSING,
     finite,
@@ -14,11 +16,14 @@ from rivals.reports.formatting import (
     format_percent,
 )
 from rivals.reports.history import History, get_object
-from rivals.reports.html import Html, join, table, tag
+from rivals.reports.html import Html, color_legend, join, svg_figure, table, tag
+from rivals.reports.plots.bracket import PARTS, BracketBar, bracket_svgs
+from rivals.reports.plots.style import CSS_COLORS
 from rivals.reports.sections import common
 from rivals.reports.sections.certification import notes
 from rivals.reports.sections.common import EMPTY, Card, model_name
 
+MAX_CLASSES = 20  # with a bar of their own
 METHODS = {"ibp": "IBP", "crown": "CROWN", "alpha-crown": "alpha-CROWN"}
 
 EXPLANATION = Html("""
@@ -76,7 +81,7 @@ def sections(history: History) -> list[tuple[str, Html]]:
 
 
 def bounds(history: History) -> Html:
-    """The shares in words and in a table."""
+    """The shares in words, as bars, and in a table."""
     results = history.section("results")
     shares = [get_object(results, key) for key in ("certified", "open", "unbroken")]
     counts = [finite(share.get("count")) for share in shares]
@@ -95,12 +100,48 @@ def bounds(history: History) -> Html:
         f"{format_count(n - unbroken)} are broken" + (f" by {attack} or without it" if attack else " without an attack")
     )
     text = f"{says}, and {format_count(still_open)} are open."
-    return join(tag("p", text), table(["images", "count", "share", "95% interval"], rows, "numbers all"))
+    return join(
+        _figure(_bars(history)),
+        tag("p", text),
+        table(["images", "count", "share", "95% interval"], rows, "numbers all"),
+    )
+
+
+def _bars(history: History) -> list[BracketBar]:
+    """A bar for all images, and one for each class if they are few."""
+    records = _records(history)
+    names = history.section("data").get("classes") or []
+    labels = sorted({record["label"] for record in records})
+    bars = [_bar("all images", records)]
+    if 1 < len(labels) <= MAX_CLASSES:
+        for label in labels:
+            name = str(names[label]) if label < len(names) else str(label)
+            bars.append(_bar(name, [record for record in records if record["label"] == label]))
+    return bars
+
+
+def _records(history: History) -> list[Record]:
+    return [record for record in Run(history.folder).records() if conforms(record, BracketedImage)]
+
+
+def _bar(name: str, records: Sequence[Record]) -> BracketBar:
+    wrong = sum(record["prediction"] != record["label"] for record in records)
+    certified = sum(record["certified"] for record in records)
+    broken = sum(record["broken"] for record in records) - wrong
+    return BracketBar(name, (certified, len(records) - certified - broken - wrong, broken, wrong))
+
+
+def _figure(bars: Sequence[BracketBar]) -> Html:
+    """The bars with their legend; empty if there are no images."""
+    svgs = bracket_svgs(bars)
+    if svgs is None:
+        return EMPTY
+    return join(color_legend([(CSS_COLORS[color], part) for part, color in PARTS.items()]), svg_figure(*svgs))
 
 
 def comparison(histories: Sequence[History], names: Sequence[str]) -> Html:
     """Models certified by bounds side by side; empty if none of the runs is one."""
-    rows = []
+    rows, bars = [], []
     for history, name in zip(histories, names, strict=True):
         if is_bracket(history):
             results, config = history.section("results"), history.section("config")
@@ -109,5 +150,6 @@ def comparison(histories: Sequence[History], names: Sequence[str]) -> Html:
             values = [format_percent(share) if share else MISSING for share in shares]
             rows.append([name, model_name(history), METHODS[config["method"]], ball, format_number(results.get("n"))])
             rows[-1] += values
+            bars.append(_bar(name, _records(history)))
     head = ["run", "model", "method", "ball", "images", "clean", "certified", "not broken"]
-    return table(head, rows, "compare") if rows else EMPTY
+    return join(_figure(bars), table(head, rows, "compare")) if rows else EMPTY

@@ -58,6 +58,11 @@ def test_the_result_is_printed_in_plain_lines_and_stored(run_rivals, place):
     assert str(run) in out
     assert {path.name for path in run.iterdir()} >= {"run.json", "metrics.jsonl", "report.html", "adversarial.npz"}
     about = json.loads((run / "run.json").read_text())
+    entry = json.loads((run / "robustbench.json").read_text())
+    assert (entry["dataset"], entry["eps"], entry["architecture"]) == ("photos", "32/255", "cnn 4")
+    assert float(entry["clean_acc"]) == pytest.approx(100 * about["results"]["clean"]["value"], abs=0.005)
+    assert float(entry["reported"]) == pytest.approx(100 * about["results"]["robust"]["value"], abs=0.005)
+    assert "autoattack_acc" not in entry  # it was another attack
     assert about["config"]["eps"] == "4/255,32/255"
     assert about["results"]["clean"]["of"] == 40
     page = (run / "report.html").read_text()

@@ -16,8 +16,8 @@ class AgainstConfig(Settings):
     """The classifier in the game, and the ball of the perturbations."""
 
     against: str = ""
-    """AdvGAN: train the generator to fool this classifier: a run, a classifier.safetensors, torchvision:NAME or
-    timm:NAME."""
+    """AdvGAN: train the generator to fool this classifier: a run, a classifier.safetensors, torchvision:NAME,
+    timm:NAME, onnx:FILE or hf:NAME."""
     norm: str = "linf"
     """Norm of the ball of the perturbations: linf, l2 or l1 (--against and the recipe robgan)."""
     eps: str = ""

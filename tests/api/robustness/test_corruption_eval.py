@@ -55,6 +55,8 @@ def test_files_of_cifar10_c_are_counted_by_severity(files, model, tmp_path):
         assert [each.count for each in found] == counts
     assert report.clean is None
     assert any("no file for" in note for note in report.notes)
+    entry = json.loads((tmp_path / "run" / "robustbench.json").read_text())
+    assert entry["corruptions_acc"] == f"{100 * report.accuracy:.2f}"
     page = (tmp_path / "run" / "report.html").read_text()
     for text in ("Accuracy under corruptions", "gaussian noise", "mCE", "severity 1"):
         assert text in page

@@ -37,7 +37,6 @@ else:
     CertifiedRobustness = Bracket = Ball = PropertyResult = Any
 
 NEAR = 1.25  # factor by which the training noise may differ from sigma without a note
-HOW = "name a run folder, a classifier.safetensors, torchvision:NAME or timm:NAME"
 
 
 def certify(
@@ -62,9 +61,9 @@ def certify(
     al. 2019).
 
     Args:
-        model: A run folder or classifier.safetensors, torchvision:NAME[:WEIGHTS] or timm:NAME; in Python also a module.
-            Or an ONNX file, of which the property in a .vnnlib file, named as the data, is checked: sat with a
-            counterexample, unsat or unknown.
+        model: A run folder or classifier.safetensors, torchvision:NAME[:WEIGHTS], timm:NAME, onnx:FILE or hf:NAME; in
+            Python also a module. Or, as FILE.onnx, an ONNX file of which the property in a .vnnlib file, named as the
+            data, is checked: sat with a counterexample, unsat or unknown.
         data: A data set's name, a folder of images (subfolders are classes) or a zip; in Python also an ImageSet or
             tensors (images, labels).
         ball: The ball of bounds, such as Linf(8 / 255), in Python; it replaces the settings norm and eps.
@@ -100,6 +99,8 @@ def certify(
     if stored and data is None:
         data = source_to_resume("data", stored["source"]["data"], None)
     if model is None:
+        from rivals.api.common.model_zoo import HOW
+
         raise UserError(f"no model was named: {HOW}")
     if data is None:
         raise UserError("no data were named: give a data set's name, a folder, a zip or shards")

@@ -46,6 +46,18 @@ class NamedModel:
     classes: tuple[str, ...] = ()
     white: int | None = None
 
+    @property
+    def architecture(self) -> str:
+        """The name of its architecture, with the widths of a network of ours; that of the class if none is known."""
+        from rivals.nets.wrappers import NormalizedModel
+
+        inside: Any = self.model.model if isinstance(self.model, NormalizedModel) else self.model
+        spec = getattr(inside, "spec", None)
+        if isinstance(spec, dict) and "net" in spec:
+            return f"{spec['net']} {'-'.join(map(str, spec.get('widths', ())))}".strip()
+        kind, _, name = self.name.partition(":")
+        return name.partition(":")[0] if kind in ("torchvision", "timm", "hf") else type(inside).__name__
+
 
 def find_model(
     model: str | os.PathLike[str] | nn.Module,

@@ -118,6 +118,7 @@ def evaluate_corruptions(
     from rivals.attacks.frozen_model import freeze
     from rivals.data.corruptions import KINDS, SEVERITIES
     from rivals.reports.report import write_report
+    from rivals.reports.robustbench import write_entry
 
     kinds = tuple(KINDS) if files is None else files.kinds
     if files is None:
@@ -164,6 +165,7 @@ def evaluate_corruptions(
             )
     if folder is not None:
         write_report([folder], folder.report)
+        write_entry(folder)
     return report
 
 

@@ -73,9 +73,9 @@ def attack(
             source_to_resume(name, source[name], given) for name, given in (("model", model), ("data", data))
         )
     if model is None:
-        raise UserError(
-            "no model was named: give a run folder, a classifier.safetensors, torchvision:NAME or timm:NAME"
-        )
+        from rivals.api.common.model_zoo import HOW
+
+        raise UserError(f"no model was named: {HOW}")
     if data is None:
         raise UserError("no data were named: give a data set's name, a folder, a zip or shards")
     corrupted, spec = config.attack.strip() == corruption_eval.NAME, image_agnostic_eval.spec_of(config.attack)

@@ -243,6 +243,7 @@ class Evaluator:
         if folder is None:
             return report
         from rivals.reports.report import write_report
+        from rivals.reports.robustbench import write_entry
 
         saved = loop.store.merge() if outcome == "finished" else None
         folder.update(
@@ -256,6 +257,7 @@ class Evaluator:
         )
         if outcome == "finished":
             loop.store.clear()
+            write_entry(folder)
         write_report([folder], folder.report)
         return dataclasses.replace(report, run=str(folder.folder))
 

@@ -204,6 +204,7 @@ class Target:
                 "data": self.data.about,
                 "model": {
                     "name": self.named.name,
+                    "architecture": self.named.architecture,
                     "parameters": sum(weights.numel() for weights in self.model.parameters()),
                     "hash": weights_hash(self.model),
                     "mean": list(self.named.mean),

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.attack_cases import RADII, images_of, model_of, right
-from benchmarks.harness import record
+from benchmarks.harness import RESULTS, record, recorded
 from rivals.attacks import pdpgd, sigma_zero
 from rivals.base.norm_balls import L0, L1, Ball
 
@@ -57,11 +57,12 @@ def measure(attack: Attack, name: str, model: Any, x: Tensor, y: Tensor) -> dict
 
 
 def main() -> None:
-    """Measure and record."""
+    """Measure and record all models, or those that are named."""
     torch.set_num_threads(1)
-    found: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
+    found: dict[str, Any] = recorded("sparse_attacks", "found") if (RESULTS / "sparse_attacks.json").exists() else {}
     theirs = peers()
-    for case in RADII:
+    norms = {name: type(ball).__name__ for name, ball in FAR.items()}
+    for case in sys.argv[1:] or RADII:
         model, (x, y) = model_of(case), images_of(case, 2 * IMAGES)
         known = right(model, x, y).nonzero()[:IMAGES, 0]
         for name in OURS:
@@ -69,8 +70,7 @@ def main() -> None:
             row = {side: measure(attack, name, model, x[known], y[known]) for side, attack in sides.items()}
             found.setdefault(name, {})[case] = row
             print(name, case, row, flush=True)
-    norms = {name: type(ball).__name__ for name, ball in FAR.items()}
-    record("sparse_attacks", peer=f"adv-lib {version('adv-lib')}", n=IMAGES, steps=STEPS, norms=norms, found=found)
+        record("sparse_attacks", peer=f"adv-lib {version('adv-lib')}", n=IMAGES, steps=STEPS, norms=norms, found=found)
 
 
 if __name__ == "__main__":

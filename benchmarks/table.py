@@ -7,7 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.harness import RESULTS
-from benchmarks.sections import adversarial_training, attacks, certificates, gans, halves, metrics, system, translation
+from benchmarks.sections import (
+    adversarial_training,
+    attacks,
+    black_box,
+    certificates,
+    gans,
+    halves,
+    metrics,
+    system,
+    translation,
+)
 from benchmarks.sections.section import Result, Section
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
@@ -27,6 +37,8 @@ SECTIONS: tuple[tuple[str, Callable[[Result], Section]], ...] = (
     ("attack_strength", attacks.pgd_strength),
     ("attack_strength", attacks.minimum_norm),
     ("sparse_attacks", attacks.sparse),
+    ("query_attacks", black_box.labels_only),
+    ("transfer", black_box.transferred),
     ("autoattack", attacks.autoattack),
     ("attack_speed", attacks.attack_speed),
     ("masking", attacks.alarms),

@@ -1,77 +1,108 @@
-"""DI and VMI from surrogate to target against torchattack's, at the same steps, step size and neighbors."""
+"""MI, DI and VMI from surrogate to target against torchattack's, at the same steps, step size and settings.
+
+Every image is attacked by both sides, DI and VMI with several seeds, so that the difference can be tested image by
+image: the p-value is that of randomly exchanged sides (a paired permutation test of each image's mean over seeds).
+"""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.attack_cases import images_of, right
 from benchmarks.attack_models import MODELS
-from benchmarks.harness import record
+from benchmarks.harness import RESULTS, record, recorded
 from rivals.api.common.network_io import load as load_network
 from rivals.attacks import transfer
 from rivals.base.norm_balls import Linf
+from rivals.base.rng import generator
 
-IMAGES, STEPS, NEIGHBORS = 300, 10, 5
-PAIRS = (  # surrogate, target, whose images, eps
-    ("cifar10-linf-8-255", "cifar10-plain", "cifar10-plain", 8 / 255),
-    ("mnist-plain", "mnist-hard", "mnist-hard", 0.3),
+IMAGES, STEPS, NEIGHBORS, EPS, BATCH = 300, 10, 5, 8 / 255, 100
+DATA = "cifar10-plain"  # its images
+PAIRS = (  # surrogate, target
+    ("cifar10-linf-8-255", "cifar10-plain"),
+    ("cifar10-plain", "cifar10-cnn"),
 )
-Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
+SEEDS = {"MI": 1, "DI": 3, "VMI": 1}  # MI is not random
+Attack = Callable[[nn.Module, Tensor, Tensor, int], Tensor]
 
 
-def attacks(eps: float) -> dict[str, dict[str, Attack]]:
-    """Each side's DI and VMI; torchattack draws from the global random state."""
-    from torchattack import DIFGSM, VMIFGSM
+def attacks() -> dict[str, dict[str, Attack]]:
+    """Each side's attacks, by name and by side; torchattack draws from the global random state."""
+    from torchattack import DIFGSM, MIFGSM, VMIFGSM
 
-    device = torch.device("cpu")
-
-    def theirs(attack: Attack) -> Attack:
-        def seeded(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-            torch.manual_seed(0)
-            return attack(model, x, y)
+    def theirs(peer: Any, **options: Any) -> Attack:
+        def seeded(model: nn.Module, x: Tensor, y: Tensor, seed: int) -> Tensor:
+            torch.manual_seed(seed)
+            found: Tensor = peer(model, None, torch.device("cpu"), EPS, STEPS, **options)(x, y).detach()
+            return found
 
         return seeded
 
+    def ours(**options: Any) -> Attack:
+        return lambda m, x, y, seed: transfer(m, x, y, Linf(EPS), steps=STEPS, seed=seed, **options)
+
     return {
-        "DI": {
-            "ours": lambda m, x, y: transfer(m, x, y, Linf(eps), steps=STEPS, transform="di"),
-            "torchattack": theirs(lambda m, x, y: DIFGSM(m, None, device, eps, STEPS)(x, y)),
-        },
-        "VMI": {
-            "ours": lambda m, x, y: transfer(
-                m, x, y, Linf(eps), steps=STEPS, transform="none", variance=NEIGHBORS, batch_size=len(x)
-            ),
-            "torchattack": theirs(lambda m, x, y: VMIFGSM(m, None, device, eps, STEPS, n=NEIGHBORS)(x, y)),
-        },
+        "MI": {"ours": ours(transform="none"), "torchattack": theirs(MIFGSM)},
+        "DI": {"ours": ours(transform="di"), "torchattack": theirs(DIFGSM)},
+        "VMI": {"ours": ours(transform="none", variance=NEIGHBORS), "torchattack": theirs(VMIFGSM, n=NEIGHBORS)},
     }
 
 
+def fooled(attack: Attack, source: nn.Module, goal: nn.Module, x: Tensor, y: Tensor, seeds: int) -> Tensor:
+    """Which images fool the target, inside ball and box, by seed (seeds, n)."""
+    rounds = []
+    for seed in range(seeds):
+        batches = zip(x.split(BATCH), y.split(BATCH), strict=True)
+        x_adv = torch.cat([attack(source, some, labels, seed) for some, labels in batches])
+        rounds.append(Linf(EPS).contains(x_adv, x) & ~right(goal, x_adv, y))
+    return torch.stack(rounds)
+
+
+def p_value(ours: Tensor, theirs: Tensor, draws: int = 20_000) -> float:
+    """How often randomly exchanged sides differ at least as much, image by image; both (seeds, n)."""
+    gap = ours.double().mean(0) - theirs.double().mean(0)
+    signs = torch.randint(2, (draws, len(gap)), generator=generator("exchanged sides")).double() * 2 - 1
+    return float(((signs @ gap).abs() >= gap.sum().abs() - 1e-9).double().mean())
+
+
+def measure(surrogate: str, target: str, images: int = IMAGES, split: str = "test") -> dict[str, Any]:
+    """Both sides of all attacks on a pair of models: mean count over seeds, counts, and the test of the difference."""
+    source, goal = (load_network(MODELS / f"{name}.safetensors").eval() for name in (surrogate, target))
+    x, y = images_of(DATA, 2 * images, split)
+    known = (right(source, x, y) & right(goal, x, y)).nonzero()[:images, 0]
+    x, y = x[known], y[known]
+    rows: dict[str, Any] = {}
+    for name, sides in attacks().items():
+        row: dict[str, Any] = {"n": len(x), "seeds": SEEDS[name]}
+        found = {}
+        for side, attack in sides.items():
+            begun = time.process_time()
+            found[side] = fooled(attack, source, goal, x, y, SEEDS[name])
+            seconds = time.process_time() - begun
+            row[side] = {"fooled": found[side].sum(1).tolist(), "cpu_seconds": round(seconds, 1)}
+        row["p"] = round(p_value(found["ours"], found["torchattack"]), 4)
+        rows[name] = row
+        print(surrogate, target, name, row, flush=True)
+    return rows
+
+
 def main() -> None:
-    """Measure and record."""
+    """Measure and record all pairs, or those whose surrogates are named."""
     torch.set_num_threads(1)
-    found: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
-    for surrogate, target, images, eps in PAIRS:
-        source, goal = (load_network(MODELS / f"{name}.safetensors").eval() for name in (surrogate, target))
-        x, y = images_of(images, 2 * IMAGES)
-        known = (right(source, x, y) & right(goal, x, y)).nonzero()[:IMAGES, 0]
-        x, y = x[known], y[known]
-        for name, sides in attacks(eps).items():
-            row = found.setdefault(f"{surrogate} to {target}, eps {eps:.3g}", {})[name] = {}
-            for side, attack in sides.items():
-                begun = time.process_time()
-                batches = zip(x.split(100), y.split(100), strict=True)
-                x_adv = torch.cat([attack(source, some, labels).detach() for some, labels in batches])
-                seconds = time.process_time() - begun
-                valid = Linf(eps).contains(x_adv, x)
-                fooled = int((valid & ~right(goal, x_adv, y)).sum())
-                row[side] = {"fooled": fooled, "n": len(x), "cpu_seconds": round(seconds, 2)}
-            print(surrogate, target, name, row, flush=True)
-    record("transfer", peer=f"torchattack {version('torchattack')}", steps=STEPS, neighbors=NEIGHBORS, found=found)
+    found = recorded("transfer", "found") if (RESULTS / "transfer.json").exists() else {}
+    for surrogate, target in PAIRS:
+        if sys.argv[1:] and surrogate not in sys.argv[1:]:
+            continue
+        found[f"{surrogate} to {target}"] = measure(surrogate, target)
+        facts = {"steps": STEPS, "neighbors": NEIGHBORS, "eps": "8/255"}
+        record("transfer", peer=f"torchattack {version('torchattack')}", **facts, found=found)
 
 
 if __name__ == "__main__":

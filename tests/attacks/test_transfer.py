@@ -50,14 +50,20 @@ def test_a_transform_of_ones_own_is_followed_through_its_gradient():
     assert (x_adv[..., :3] != x[..., :3]).any()
 
 
-def test_diverse_inputs_shrink_and_move_and_keep_what_is_seen():
-    x = torch.ones(5, 3, 20, 20).double()
-    (made,) = diverse_inputs(x, drawn(5))
-    area = made[:, 0].sum((1, 2)) / 400
-    assert ((area > 0.8) & (area <= 1)).all()
-    assert len(set(area.tolist())) == 5
-    assert torch.allclose(made[:, :, 10, 10], torch.ones(5, 3).double())
-    again = torch.cat([diverse_inputs(x[i : i + 1], Draw([generator("draw", i)], x, x))[0] for i in range(5)])
+def test_diverse_inputs_shrink_by_whole_pixels_and_move_and_keep_values():
+    x = uniform(9, 3, 20, 40) + 1
+    (made,) = diverse_inputs(x, drawn(9))
+    seen = (made != 0).all(1)
+    rows, columns = seen.any(2).sum(1), seen.any(1).sum(1)
+    assert set(rows.tolist()) == {18, 19}
+    assert {37, 38, 39} <= set(columns.tolist()) <= {36, 37, 38, 39}
+    assert torch.equal(seen.sum((1, 2)), rows * columns)  # a rectangle
+    assert len({tuple(each.nonzero()[0].tolist()) for each in seen}) > 3
+    for image, clean, inside in zip(made, x, seen, strict=True):  # the nearest pixels, in order
+        assert torch.isin(image[:, inside], clean).all()
+        top, left = inside.nonzero()[0]
+        assert torch.equal(image[:, top, left], clean[:, 0, 0])
+    again = torch.cat([diverse_inputs(x[i : i + 1], Draw([generator("draw", i)], x, x))[0] for i in range(9)])
     assert torch.equal(again, made)  # a stream for each image
 
 

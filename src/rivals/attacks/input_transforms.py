@@ -6,18 +6,19 @@ the mean over the copies. It draws from one random stream per image.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
-from torch.nn.functional import conv2d, grid_sample
+from torch.nn.functional import conv2d
 
 from rivals.base.registry import Registry
 from rivals.base.rng import draw_per_image
 from rivals.base.tensors import batch_view
 
-DI_RATE = 0.9  # the smallest size that images are resized to
+DI_RATE = 0.9  # the smallest size that images are resized to, as a share of their own
 DI_PROBABILITY = 1.0  # how often; the paper has 0.5, and later comparisons 1
 SI_COPIES = 5
 ADMIX_SHARE, ADMIX_IMAGES = 0.2, 3
@@ -43,23 +44,31 @@ Transform = Callable[[Tensor, Draw], list[Tensor]]
 
 
 def diverse_inputs(x: Tensor, draw: Draw) -> list[Tensor]:
-    """DI (Xie et al. 2019): resized by a random factor from 0.9 to 1, at a random place, with black around it."""
+    """DI (Xie et al. 2019): resized to a random size, 0.9 of its own at least, at a random place, black around it.
+
+    As theirs, by the nearest pixel: interpolation would smooth the gradient as well.
+    """
     u = draw_per_image(torch.rand, x.detach(), draw.generators, size=(4,))
-    size = DI_RATE + (1 - DI_RATE) * u[:, 0]
-    size = torch.where(u[:, 1] < DI_PROBABILITY, size, 1.0)
-    # Coordinates from -1 to 1: an image of a share of the size can be moved by (1 - size) to each side.
-    column, row = ((1 - size) * (2 * u[:, i] - 1) for i in (2, 3))
-    return [_resized(x, size, column, row)]
+    resized = u[:, 1] < DI_PROBABILITY
+    for dim, place in ((2, 3), (3, 2)):
+        x = _shrunk(x, dim, u[:, 0], u[:, place], resized)
+    return [x]
 
 
-def _resized(x: Tensor, size: Tensor, column: Tensor, row: Tensor) -> Tensor:
-    height, width = x.shape[2:]
-    rows = (torch.arange(height, device=x.device, dtype=x.dtype) + 0.5) * 2 / height - 1
-    columns = (torch.arange(width, device=x.device, dtype=x.dtype) + 0.5) * 2 / width - 1
-    down = (rows[None] - row[:, None]) / size[:, None]
-    across = (columns[None] - column[:, None]) / size[:, None]
-    grid = torch.stack([across[:, None].expand(-1, height, -1), down[:, :, None].expand(-1, -1, width)], dim=3)
-    return grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+def _shrunk(x: Tensor, dim: int, u: Tensor, place: Tensor, resized: Tensor) -> Tensor:
+    """One side of the images (b, C, H, W) shrunk to a size and moved to a place, each by a number in [0, 1) (b,)."""
+    side = x.shape[dim]
+    least = max(math.floor(DI_RATE * side), 1)
+    size = least + (u * max(side - least, 1)).long()  # never its own size, but where that is the least one
+    size = torch.where(resized, size, side)
+    first = (place * (side - size + 1)).long()
+    position = torch.arange(side, device=x.device) - first[:, None]
+    inside = (position >= 0) & (position < size[:, None])
+    source = (position * side // size[:, None]).clamp(0, side - 1)
+    shape = [len(x), 1, 1, 1]
+    shape[dim] = side
+    moved = x.gather(dim, source.view(shape).expand_as(x))
+    return torch.where(inside.view(shape), moved, 0)
 
 
 def scaled_inputs(x: Tensor, draw: Draw) -> list[Tensor]:

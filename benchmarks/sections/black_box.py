@@ -21,6 +21,7 @@ def labels_only(r: Result) -> Section:
         rows.append(
             [
                 model,
+                str(sides["n"]),
                 f"{ours['medians']['1000']:.4g}",
                 f"{theirs['medians']['1000']:.4g}",
                 f"{sides['surfree']['medians']['1000']:.4g}" if "surfree" in sides else "-",
@@ -35,10 +36,10 @@ def labels_only(r: Result) -> Section:
         title="Attacks that see labels only",
         question=f"After {r['queries']:,} queries, is the median L2 distance of HopSkipJump at most {share} above that "
         f"of {r['peer']}?",
-        setup=f"{r['n']} correctly classified test images of each model. All start from the same adversarial noise. "
+        setup="Correctly classified test images of each model. All start from the same adversarial noise. "
         "One watched model counts the queries of both sides and keeps the nearest adversarial image of the first "
         "1,000 and 5,000; looks at the clean image and repetitions do not count.",
-        header=["model", *head],
+        header=["model", "images", *head],
         rows=rows,
         answer=f"Median L2 distance; lower is better. The target was {'met' if not far else 'missed'}"
         + (f" on: {', '.join(far)}." if far else " on every model."),
@@ -63,10 +64,10 @@ def transferred(r: Result) -> Section:
         title="Transfer",
         question=f"At equal steps and settings, do MI, DI and VMI fool at least as many images of a target as "
         f"{r['peer']}'s?",
-        setup=f"Linf {r['eps']}, {r['steps']} steps of eps / {r['steps']}, decay 1, VMI with {r['neighbors']} "
+        setup=f"Linf, {r['steps']} steps of eps / {r['steps']}, decay 1, VMI with {r['neighbors']} "
         "neighbors. Test images that both models classify correctly. p: how often exchanged sides would differ as "
         "much, image by image.",
-        header=["surrogate to target", "attack", "seeds", "images", "Rivals", "torchattack", "p"],
+        header=["surrogate to target, eps", "attack", "seeds", "images", "Rivals", "torchattack", "p"],
         rows=rows,
         answer="Images that fool the target, the mean over seeds; higher is better. "
         + (f"Fewer: {'; '.join(fewer)}." if fewer else "Never fewer."),

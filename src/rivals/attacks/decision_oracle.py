@@ -127,7 +127,8 @@ class Oracle:
         u = draw_per_image(torch.rand, self.x, [generator], size=coarse)
         for dim, side in enumerate(sides, 2):
             u = u.repeat_interleave(cell, dim).narrow(dim, 0, side)
-        return low + (high - low) * u
+        noise: Tensor = low + (high - low) * u
+        return noise
 
     def only_movable(self, x_adv: Tensor) -> Tensor:
         """``x_adv`` (m, ...) where the image may change; exactly the image outside a mask, and where a radius is 0."""

@@ -35,8 +35,8 @@ def outputs(notebook):
     return [output for cell in notebook.cells for output in cell.get("outputs", [])]
 
 
-def test_there_are_five_in_both_languages():
-    assert [name[:2] for name in NAMES] == ["1-", "2-", "3-", "4-", "5-"]
+def test_there_are_six_in_both_languages():
+    assert [name[:2] for name in NAMES] == ["1-", "2-", "3-", "4-", "5-", "6-"]
     for language in make.LANGUAGES:
         found = sorted(path.name for path in (ROOT / "notebooks" / language).iterdir() if path.suffix != "")
         assert found == sorted(f"{name}.{kind}" for name in NAMES for kind in ("ipynb", "py"))

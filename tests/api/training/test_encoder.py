@@ -102,6 +102,7 @@ def test_what_cannot_work_is_refused_before_a_run_begins(home, run_rivals, monke
     assert not (home / "refused").exists()
 
 
-def test_its_run_is_no_gan_to_start_from(run, home, run_rivals):
+def test_its_run_is_no_gan_to_start_from_or_with_an_equilibrium(run, home, run_rivals):
     words = ("train", home / "photos", "--weights", run.folder, "--out", home / "refused")
     assert_refused(run_rivals(*words), "is no run of a GAN alone")
+    assert_refused(run_rivals("score", run.folder, "--equilibrium"), "is no run of a GAN alone")

@@ -90,6 +90,8 @@ def load_context(
         raise UserError(f"'{run.folder}' is not a run of 'rivals train': name one that is")
     about: Record = {**run.read_info(TrainingInfo)}
     (config,) = restored(about["config"], recipes.Config())
+    if config.against or config.invert:
+        raise UserError(f"'{run.folder}' is no run of a GAN alone, which has an equilibrium: name one that is")
     source = source_to_resume("data", about["source"]["data"], settings.data)
     (options,) = restored(about["data_options"], recipes.DataOptions())
     whole = load_images(source, options, quiet=quiet)

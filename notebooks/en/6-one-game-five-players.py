@@ -15,7 +15,7 @@
 # One loop plays them all. This notebook plays four of them and asks each time: **who won, and is it true?**
 #
 # The classifier is one of the small models that are kept in the repository, the images are the 5,000 digits that ship
-# with the package. It takes about three minutes on one core.
+# with the package. It takes less than four minutes on one core.
 
 # %%
 import tempfile
@@ -144,9 +144,9 @@ def bars(groups, colors):
 bars(under, ["#999999", ORANGE, RED, BLUE])
 
 # %% [markdown]
-# Against the model that it was trained on, the generator is nearly as strong as PGD, at a fraction of the cost. On the
-# robust one it does next to nothing, while PGD still finds examples. So a generator is a fast attack on *one* model,
-# and never a measure of robustness: report AutoAttack for that.
+# The generator fools most images of the model that it was trained on, at a fraction of PGD's cost. On the robust one it
+# does next to nothing, while PGD still finds examples. So a generator is a fast attack on *one* model, and never a
+# measure of robustness: report AutoAttack for that.
 #
 # In an evaluation a generator takes its place in the list of attacks. It is cheap, so it goes first, and PGD attacks
 # what is left:
@@ -187,10 +187,11 @@ rows = {
 show(rows.values(), rows)
 
 # %% [markdown]
-# The attacked digits become digits again. Does it help? As most papers on defenses did at first, take the adversarial
-# examples of the classifier *alone* and purify them. That is the **naive** figure. An honest attack knows the defense
-# and goes through it: with the gradient of the search's last steps, with the identity in its place (BPDA, Athalye et
-# al. 2018), or in the latent space itself. With `defense=` an evaluation does both.
+# What comes back is what this small generator can make after a minute of training: the perturbation is gone, and with
+# it much of the digit. Does it help? As most papers on defenses did at first, take the adversarial examples of the
+# classifier *alone* and purify them. That is the **naive** figure. An honest attack knows the defense and goes through
+# it: with the gradient of the search's last steps, with the identity in its place (BPDA, Athalye et al. 2018), or in
+# the latent space itself. With `defense=` an evaluation does both.
 
 # %%
 defended = {}
@@ -211,8 +212,8 @@ bars(defended, ["#999999", GREEN, RED])
 print("verdict on the last:", result.verdict)
 
 # %% [markdown]
-# The naive figure looks like a defense. Next to nothing of it is left once the attack sees the generator. And the clean
-# accuracy has fallen too: a digit that the generator cannot make is replaced by another one.
+# By the naive figure the defense saves a good part of the digits. Next to nothing of it is left once the attack goes
+# through it. And the clean accuracy has fallen: a digit that the generator cannot make is replaced by another one.
 #
 # ## A generator that teaches
 #
@@ -243,9 +244,9 @@ under["taught by a generator"] = {"clean": accuracy(student, x)} | {
 bars(under, ["#999999", ORANGE, RED, BLUE])
 
 # %% [markdown]
-# The student withstands the generator of another game, which it never met, and more of PGD than the plain model. It
-# does not reach the one that was trained on PGD: a generator of one pass finds less than a search does, and the
-# classifier becomes robust to what its opponent finds, no further.
+# The student withstands the generator of another game, which it never met, and most of FGSM. PGD fools it nearly
+# everywhere, while the classifier that was trained on PGD holds. A generator of one pass finds less than a search does,
+# and the classifier becomes robust to what its opponent finds, no further.
 #
 # ## What to take home
 #

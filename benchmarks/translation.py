@@ -1,7 +1,8 @@
 """Image translation on CIFAR-10: an adversarial translator beside the same network by L1 alone, at equal minutes.
 
 ``python -m benchmarks.translation [PART ...] [--minutes N]`` measures the named parts, or all, for so many minutes of
-one thread a side (20 by default). Settings were chosen on training images that were kept aside; the figures are of the
+processor time of one thread a side (20 by default): how many images that is, a probe finds out. So other programs on
+the machine do not shorten a side. Settings were chosen on training images that were kept aside; the figures are of the
 test images.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,9 @@ import rivals
 from benchmarks.attack_cases import model_of
 from benchmarks.harness import RESULTS, record, recorded
 from rivals.api.scoring.feature_passes import find_extractor
+from rivals.api.training.job import Request
 from rivals.api.translation.image_pairs import ImagePairs, load_image_pairs
+from rivals.api.translation.job import TranslateJob
 from rivals.api.translation.judgement import bicubic, judge, to_bytes
 from rivals.data.decode import to_channels
 from rivals.data.load import load
@@ -31,6 +35,7 @@ from rivals.recipes import DataOptions, TranslateConfig
 from rivals.reports.image_grid import make_grid, save_png
 
 N, SHOWN, BUSY = 10_000, 12, 1.5
+WARM, TIMED = 5, 60  # rounds of a probe
 PAIRS = 20_000  # training images of the parts that are written as files
 CPU = torch.device("cpu")
 
@@ -72,9 +77,26 @@ def write_classes(home: Path, one: str, other: str) -> None:
                 picture.save(home / side / split / f"{i:05d}.png", compress_level=1)
 
 
+def images_in(minutes: float, data: str, **settings: Any) -> int:
+    """How many images a training sees in so many minutes of processor time, by its first rounds."""
+    job = TranslateJob(Request(data, None, None, False, 0, "cpu", True, {**settings, "until": "1M images"}))
+    job.load_data()
+    job.resolve_config()
+    game, batches = job.build_game(), job.make_batches()
+    for step in range(WARM + TIMED):
+        if step == WARM:
+            start = time.process_time()
+        values = game.round(step, batches, seed=0)
+        float(values["loss/generator"])
+    cost = (time.process_time() - start) / (TIMED * batches.batch_size)
+    return round(60 * minutes / cost)
+
+
 def train(data: str, minutes: float, out: Path, **settings: Any) -> Any:
     """A translator, and how many images it has seen."""
-    run: Any = rivals.translate(data, until=f"{minutes} minutes", judge=2, out=out, device="cpu", **settings)
+    until = f"{images_in(minutes, data, **settings)} images"
+    every = {"sample_every": until}
+    run: Any = rivals.translate(data, until=until, judge=2, out=out, device="cpu", **every, **settings)
     return run.translator, run.info["images"]
 
 
@@ -174,7 +196,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             load_before = os.getloadavg()[0]
             result = PARTS[name](words.minutes, Path(folder))
-        # One thread computes here: what is above it are others, which take memory bandwidth and turns of the core.
+        # One thread computes here: what is above it are others, which take caches and memory bandwidth.
         load_average = max(load_before, os.getloadavg()[1])
         cases[f"{name} {words.minutes:g}"] = {
             "part": name,

@@ -21,15 +21,15 @@ def translation(r: Result) -> Section:
     return Section(
         title="Image translation",
         question="What does a discriminator add to a translator that learns by L1 alone, in the same minutes?",
-        setup="CIFAR-10, one thread a side. Both sides are `rivals translate` with its defaults, one of them with "
-        "`--gan-weight 0`. Judged on all 10,000 test images (unpaired: 1,000 of one class). PD-lite0 is a perceptual "
-        "distance in the form of LPIPS with unit weights; FD-lite0 is between outputs and targets. Neither extractor "
+        setup="CIFAR-10, minutes of processor time of one thread a side. Both sides are `rivals translate` with its "
+        "defaults, one of them with `--gan-weight 0`. Judged on test images (unpaired: those of one class). PD-lite0 is a "
+        "perceptual distance in the form of LPIPS with unit weights; FD-lite0 is between outputs and targets. Neither "
         "was used in training. Settings were chosen on training images.",
         header=["task", "side", "images seen", *VALUES.values()],
         rows=rows,
         answer=" ".join(answers),
-        limits="One seed. 32 px images; the JPEG copy of CIFAR-10. A side on a busy machine sees fewer images than its "
-        "minutes allow. PSNR and SSIM favor L1, which is trained on the mean.",
+        limits="One seed. 32 px images; the JPEG copy of CIFAR-10. On a busy machine a minute of processor time is "
+        "worth less. PSNR and SSIM favor L1, which is trained on the mean.",
         images=[(f"{TITLES[case['part']]}: {_columns(case)}", case["picture"]) for case in r["cases"].values()],
     )
 

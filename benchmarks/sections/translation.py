@@ -22,9 +22,9 @@ def translation(r: Result) -> Section:
         title="Image translation",
         question="What does a discriminator add to a translator that learns by L1 alone, in the same minutes?",
         setup="CIFAR-10, minutes of processor time of one thread a side. Both sides are `rivals translate` with its "
-        "defaults, one of them with `--gan-weight 0`. Judged on test images (unpaired: those of one class). PD-lite0 is "
-        "a perceptual distance in the form of LPIPS with unit weights; FD-lite0 is between outputs and targets. Neither "
-        "was used in training. Settings were chosen on training images.",
+        "defaults, one with `--gan-weight 0`. Judged on test images (unpaired: those of one class). PD-lite0 is a "
+        "perceptual distance in the form of LPIPS with unit weights; FD-lite0 is between outputs and targets. "
+        "Neither was used in training. Settings were chosen on training images.",
         header=["task", "side", "images seen", *VALUES.values()],
         rows=rows,
         answer=" ".join(answers),

@@ -16,9 +16,9 @@ from helpers.small_networks import save_networks
 from rivals.api.common.network_io import save_network
 from rivals.base.errors import UserError
 from rivals.base.run_folder import Run
-from rivals.nets.factory import build_perturber
+from rivals.nets.factory import build_perturber, build_translator
 from rivals.reports.html import Html
-from rivals.studio import figure_cache, polling, server, tab_attack, tab_compare, tab_latent, tab_runs
+from rivals.studio import figure_cache, polling, server, tab_attack, tab_compare, tab_latent, tab_runs, tab_translate
 from rivals.studio.data_sources import DataSources
 from rivals.studio.figure_cache import FigureCache
 from rivals.studio.processes import RunProcesses, RunRequest
@@ -303,6 +303,26 @@ def test_upload_gets_the_classifiers_size_and_channels(tmp_path):
     red = str(tmp_path / "red.png")
     said = attack_results(store, DataSources(), "plain.safetensors", None, None, 0, red, "L2", 0.5)
     assert "The upload" in said
+
+
+def test_an_upload_is_translated_and_without_one_the_triples_are_shown(tmp_path):
+    store = RunStore(tmp_path)
+    assert "no finished translator" in tab_translate.translated(store, None, None)
+    net = build_translator("resnet", size=16, channels=3, scale=2, widths=(4,), blocks=0)
+    (tmp_path / "run").mkdir()
+    save_network(net, tmp_path / "run" / "generator.safetensors", {})
+    (name,) = store.networks("translator")
+    assert store.networks("generator") == []
+    assert "Upload a picture" in tab_translate.translated(store, name, None)
+    Image.new("RGB", (6, 4)).save(tmp_path / "run" / "triples.png")
+    assert "input, output" in tab_translate.translated(store, name, None)
+    Image.new("L", (30, 20), 99).save(tmp_path / "mine.png")
+    shown = tab_translate.translated(store, name, str(tmp_path / "mine.png"))
+    assert "The upload: 30 x 20." in shown and "Translated: 60 x 40" in shown
+    Image.new("L", (700, 7), 99).save(tmp_path / "flat.png")
+    assert "sides of 8 pixels" in tab_translate.translated(store, name, str(tmp_path / "flat.png"))
+    (tmp_path / "none.png").write_bytes(b"no picture")
+    assert "it is not a picture" in tab_translate.translated(store, name, str(tmp_path / "none.png"))
 
 
 def test_names_outside_the_folder_are_refused(store):

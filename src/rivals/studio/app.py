@@ -22,7 +22,13 @@ from rivals.studio.access import AccessControl, AllowedHosts
 from rivals.studio.data_sources import DataSources
 from rivals.studio.figure_cache import FigureCache
 from rivals.studio.layout_runs import build_runs_tab
-from rivals.studio.layout_tabs import build_attack_tab, build_compare_tab, build_equilibrium_tab, build_latent_tab
+from rivals.studio.layout_tabs import (
+    build_attack_tab,
+    build_compare_tab,
+    build_equilibrium_tab,
+    build_latent_tab,
+    build_translate_tab,
+)
 from rivals.studio.polling import UpdateChecker
 from rivals.studio.processes import RunProcesses
 from rivals.studio.run_store import RunStore
@@ -111,6 +117,8 @@ def build_page(studio: Studio) -> gr.Blocks:
             build_runs_tab(store, processes, sources, figures, refresh_runs)
         with gr.Tab("Latent", id="latent") as latent:
             build_latent_tab(store, latent)
+        with gr.Tab("Translate", id="translate") as translate:
+            build_translate_tab(store, translate)
         with gr.Tab("Attack", id="attack") as attack:
             build_attack_tab(store, sources, attack)
         with gr.Tab("Equilibrium", id="equilibrium") as equilibrium:

@@ -1,4 +1,4 @@
-"""The layouts of the tabs Latent, Attack, Equilibrium and Compare."""
+"""The layouts of the tabs Latent, Translate, Attack, Equilibrium and Compare."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from rivals.base.errors import UserError
-from rivals.studio import tab_attack, tab_compare, tab_latent
+from rivals.studio import tab_attack, tab_compare, tab_latent, tab_translate
 from rivals.studio.controls import EVENT, refill_on_select, update_on_change
 from rivals.studio.data_sources import DataSources
 from rivals.studio.figure_cache import FigureCache
@@ -50,6 +50,22 @@ def build_latent_tab(store: RunStore, tab: gr.Tab) -> None:
     name.change(update_classes, name, label, **EVENT)
     controls = [name, seed, other, position, truncation, label, method, *amounts]
     update_on_change(controls, show, output, tab.select)
+
+
+def build_translate_tab(store: RunStore, tab: gr.Tab) -> None:
+    """A translator, and a picture to translate."""
+
+    def names() -> list[str]:
+        return store.networks("translator")
+
+    with gr.Row():
+        with gr.Column(scale=2, min_width=300):
+            name = gr.Dropdown(names(), value=None, label="Translator", elem_id="translator")
+            upload = gr.File(label="A picture of your own", elem_id="translate-upload", height=160)
+        with gr.Column(scale=5, min_width=300):
+            output = gr.HTML(elem_id="translated")
+    refill_on_select(name, names, tab)
+    update_on_change([name, upload], partial(tab_translate.translated, store), output, tab.select)
 
 
 def build_attack_tab(store: RunStore, sources: DataSources, tab: gr.Tab) -> None:

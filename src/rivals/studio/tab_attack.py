@@ -248,6 +248,22 @@ def uploaded_image(net: Any, path: str) -> InputImage:
     """
     import torch
 
+    picture = read_upload(path, 2 * net.size)
+    picture = ImageOps.fit(picture, (net.size, net.size), Image.Resampling.LANCZOS)
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
+    return InputImage(match_channels(pixels, net.channels), -1, "The upload; its label is the clean prediction")
+
+
+def read_upload(path: str, side: int | None = None) -> Image.Image:
+    """A picture from a file, in RGB and upright.
+
+    Args:
+        path: The file.
+        side: Pixels that are needed: a JPEG may be decoded at a fraction of its size; None for all.
+
+    Raises:
+        UserError: it is not a picture, or too large.
+    """
     file = Path(path)
     fix = f"upload a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} picture"
     content = file.read_bytes() if file.stat().st_size <= MAX_BYTES else b""
@@ -262,16 +278,14 @@ def uploaded_image(net: Any, path: str) -> InputImage:
                     raise UserError(
                         f"the upload has {width * height / 1e6:.0f} million pixels: give one of 40 million or fewer"
                     )
-                opened.draft("RGB", (2 * net.size, 2 * net.size))
-                picture = ImageOps.exif_transpose(opened).convert("RGB")
+                if side is not None:
+                    opened.draft("RGB", (side, side))
+                return ImageOps.exif_transpose(opened).convert("RGB")
     except UserError:
         raise
     except Exception as error:  # decoders raise nearly anything on arbitrary bytes
         reason = "it is not a picture" if isinstance(error, OSError) else type(error).__name__
         raise UserError(f"the upload cannot be read ({reason}): {fix}") from None
-    picture = ImageOps.fit(picture, (net.size, net.size), Image.Resampling.LANCZOS)
-    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
-    return InputImage(match_channels(pixels, net.channels), -1, "The upload; its label is the clean prediction")
 
 
 def match_channels(x: Tensor, channels: int) -> Tensor:

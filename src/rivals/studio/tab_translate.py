@@ -1,0 +1,82 @@
+"""The tab of translators: a picture of one's own, translated; or the held-out images that it was judged on."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from rivals.base.errors import UserError
+from rivals.reports.html import Html, join
+from rivals.studio.html_parts import errors_as_notices, notice, picture_figure, png_uri
+from rivals.studio.run_store import RunStore
+from rivals.studio.tab_attack import match_channels, read_upload
+
+MAX_SIDE = 512  # pixels of the input that are translated: the middle of a larger picture
+SIDE = 512  # pixels that small pictures are enlarged to, by whole numbers
+TRIPLES = "triples.png"
+
+
+@errors_as_notices
+def translated(store: RunStore, name: str | None, upload: str | None) -> Html:
+    """An upload before and after translation; without one the triples of the run.
+
+    Args:
+        store: Where the translators are.
+        name: The translator.
+        upload: A picture's file.
+    """
+    if not name:
+        return notice("There is no finished translator yet: a run of 'translate' writes one when it ends.")
+    net = store.network(name, "translator")
+    if net.spec["role"] != "translator":
+        raise UserError(f"'{name}' holds a {net.spec['role']}: choose a translator")
+    return _triples(store, name) if not upload else _upload(net, upload)
+
+
+def _triples(store: RunStore, name: str) -> Html:
+    picture = store.folder(name).parent / TRIPLES
+    if not picture.is_file():
+        return notice("Upload a picture to translate it.")
+    with Image.open(picture) as opened:
+        uri = png_uri(opened.convert("RGB"))
+    caption = "Held-out images: input, output and, with pairs, target. Upload a picture to translate it."
+    return picture_figure(uri, "triples of held-out images", caption, TRIPLES)
+
+
+def _upload(net: Any, upload: str) -> Html:
+    import torch
+
+    from rivals.nets.tiles import translate_in_tiles
+
+    picture = read_upload(upload)
+    width, height = picture.size
+    cut = max(picture.size) > MAX_SIDE
+    if cut:
+        left, top = (max(0, (side - MAX_SIDE) // 2) for side in picture.size)
+        picture = picture.crop((left, top, min(width, left + MAX_SIDE), min(height, top + MAX_SIDE)))
+    if min(picture.size) < 8:
+        raise UserError(f"the upload is {width} x {height}: give a picture with sides of 8 pixels or more")
+    x = match_channels(torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255, net.in_channels)
+    start = time.perf_counter()
+    y = translate_in_tiles(net, x)
+    seconds = time.perf_counter() - start
+    part = f", the middle {MAX_SIDE} pixels of it" if cut else ""
+    sizes = [f"{each.shape[3]} x {each.shape[2]}" for each in (x, y)]
+    before = _figure(x.repeat_interleave(net.scale, 2).repeat_interleave(net.scale, 3))
+    after = _figure(y)
+    return join(
+        picture_figure(png_uri(before), "the upload", f"The upload{part}: {sizes[0]}."),
+        picture_figure(png_uri(after), "translated", f"Translated: {sizes[1]}, in {seconds:.1f} s.", "translated.png"),
+    )
+
+
+def _figure(x: Any) -> Image.Image:
+    """An image (1, C, H, W) in [0, 1] as a picture, enlarged by a whole number if it is small."""
+    from rivals.base.images import to_pil
+
+    image = to_pil((x[0] * 255).round().byte().numpy())
+    scale = max(1, SIDE // max(image.size))
+    return image.resize((scale * image.width, scale * image.height), Image.Resampling.NEAREST)

@@ -44,7 +44,7 @@ from rivals.nets.factory import build_classifier
 
 RUNS, MODELS = Path("runs/benchmark-certified"), Path(__file__).parent / "models"
 ATTACK, ATTACKED = "autoattack-swift", 1000  # test images that are attacked whether they are certified or not
-ROUNDS, BATCH = 9, 16  # of the cost of IBP, and images in a batch
+ROUNDS, BATCH = 21, 16  # of the cost of IBP, and images in a batch
 
 
 @dataclass(frozen=True)

@@ -115,10 +115,10 @@ def _affine(operator: Affine, z: Interval, radius: float, rounded: bool, own: bo
         upper = z.upper if own else z.upper.clone()
         # What the errors add is a share of |mu|, which is mu where no entry is negative.
         r = upper.sub_(mu, alpha=1 - 2 * error) if z.positive else upper.sub_(mu).add_(mu.abs(), alpha=2 * error)
-        r = operator.radius(r, error)
-        # In place: the upper end as lower + 2 r, which has one rounding more than mu + r.
-        lower = operator(mu).sub_(r)
-        upper = r.mul_(2).add_(lower)
+        # In place, and the upper end from the lower one: one operation less, and one rounding more.
+        width = operator.width(r, error)
+        lower = operator(mu).sub_(width, alpha=0.5)
+        upper = width.add_(lower)
     if z.center is None or z.spread is None:
         return Interval(lower, upper)
     return _ball(operator, z, Interval(lower, upper), radius)

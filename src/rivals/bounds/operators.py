@@ -32,12 +32,12 @@ class Affine(ABC):
     def absolute(self, x: Tensor) -> Tensor:
         """``|W| x``, elementwise absolute values."""
 
-    def radius(self, r: Tensor, error: float) -> Tensor:
-        """The radius of an interval with its errors: ``(1 + 3 error) |W| r + 3 error |b|``, and that of underflow."""
-        spread = self.absolute(r).mul_(1 + 3 * error)
+    def width(self, r: Tensor, error: float) -> Tensor:
+        """Twice the radius of an interval: ``2 ((1 + 3 error) |W| r + 3 error |b|)``, and the error of underflow."""
+        spread = self.absolute(r).mul_(2 + 6 * error)
         if self.bias_size is not None:
-            spread.add_(self.bias_size, alpha=3 * error)
-        return spread.add_(smallest(self.fan_in, r.dtype))
+            spread.add_(self.bias_size, alpha=6 * error)
+        return spread.add_(2 * smallest(self.fan_in, r.dtype))
 
     @abstractmethod
     def squared(self, x: Tensor) -> Tensor:
@@ -81,8 +81,8 @@ class Linear(Affine):
     def __call__(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.offset)
 
-    def radius(self, r: Tensor, error: float) -> Tensor:
-        return super().radius(r, error) if self._spread is None else F.linear(r, *self._spread)
+    def width(self, r: Tensor, error: float) -> Tensor:
+        return super().width(r, error) if self._spread is None else F.linear(r, *self._spread)
 
     def absolute(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight.abs() if self._absolute is None else self._absolute)
@@ -133,8 +133,8 @@ class Conv2d(Affine):
     _absolute: Tensor | None = field(default=None, repr=False)
     _spread: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
 
-    def radius(self, r: Tensor, error: float) -> Tensor:
-        return super().radius(r, error) if self._spread is None else self._convolve(r, *self._spread)
+    def width(self, r: Tensor, error: float) -> Tensor:
+        return super().width(r, error) if self._spread is None else self._convolve(r, *self._spread)
 
     def _convolve(self, x: Tensor, weight: Tensor, offset: Tensor | None = None) -> Tensor:
         return F.conv2d(x, weight, offset, self.stride, self.padding, self.dilation, self.groups)
@@ -185,12 +185,12 @@ class Conv2d(Affine):
 
 
 def _spread(op: Linear | Conv2d) -> tuple[Tensor, Tensor]:
-    """Weight and bias of :meth:`Affine.radius`, so that it is one operation."""
+    """Weight and bias of :meth:`Affine.width`, so that it is one operation."""
     dtype = op.weight.dtype
     error = 3 * gamma(op.fan_in, dtype)
     size = op.weight.new_zeros(len(op.weight)) if op.bias_size is None else op.bias_size.flatten()
     # Its strides are those of the weight, even where one input channel leaves them open: so are those of the results.
-    return op.weight.clone().abs_().mul_(1 + error), size * error + smallest(op.fan_in, dtype)
+    return op.weight.clone().abs_().mul_(2 + 2 * error), 2 * size * error + 2 * smallest(op.fan_in, dtype)
 
 
 def _scaled_bias(op: Linear | Conv2d, scale: Tensor, shift: Tensor, shift_size: Tensor) -> tuple[Tensor, Tensor]:

@@ -121,7 +121,7 @@ def adversarial_patch(
     with prepare(model, x, y, None, **options) as state:
         if x.ndim != 4:
             raise UserError(f"the images have the shape {tuple(x.shape)}: to hold a patch, they must be (n, C, H, W)")
-        side = side or max(round(placement.largest * min(x.shape[2:])), 1)
+        side = max(round(placement.largest * min(x.shape[2:])), 1) if side is None else side
         check_at_least(side, 1, "a side")
         random = generator(state.seed, "patch")
         patch = torch.full((x.shape[1], side, side), 0.5, dtype=x.dtype, device=x.device)

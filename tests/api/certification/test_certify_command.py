@@ -140,6 +140,8 @@ def test_bad_models_and_data_are_refused_in_one_line(run_rivals, empty_folder, p
     assert_refused(run_rivals("certify", place / "generator.safetensors", place / "photos"), "holds a generator")
     assert_refused(run_rivals("certify", place, place / "bare"), "'bare' has no labels")
     assert_refused(run_rivals("certify", place, "mnsit"), "'mnsit'", "mnist")
+    # A classifier, not a network with a property
+    assert "property" not in assert_refused(run_rivals("certify", "onnx:none.onnx", place / "photos"), "none.onnx")
 
 
 def test_an_interrupted_certification_resumes_to_the_same_result(run_rivals, empty_folder, place, tmp_path):

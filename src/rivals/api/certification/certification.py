@@ -127,10 +127,10 @@ def certify(
 
 
 def _names_property(model: Any) -> bool:
-    """Whether an ONNX file is named, of which properties can be checked."""
+    """Whether an ONNX file is named, of which properties can be checked; ``onnx:FILE`` names a classifier."""
     from rivals.api.certification.properties import is_onnx
 
-    return isinstance(model, str | os.PathLike) and is_onnx(model)
+    return isinstance(model, str | os.PathLike) and is_onnx(model) and not str(model).startswith("onnx:")
 
 
 def _check_property(network: str, data: Any, out: Any, settings: Mapping[str, Any]) -> PropertyResult:

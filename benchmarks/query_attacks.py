@@ -2,11 +2,12 @@
 
 Both sides get the same starting points and the same watched model, which counts their queries and keeps the nearest
 adversarial image; neither a look at the clean image nor the repetition of the last query counts. foolbox attacks 25
-images at a time, which costs it nothing: repetitions are those of images that wait for others. SurFree, which has no
+images at a time, which costs it nothing: repetitions are those of images that wait for others, and directions, which it
+scales by the norm of the whole batch, are scaled image by image here, as they are for one image. SurFree, which has no
 peer here, starts from the same points; it asks about one image at a time, so it gets fewer queries.
 
     python -m benchmarks query_attacks
-    python -m benchmarks.query_attacks cifar10-plain
+    python -m benchmarks.query_attacks cifar10-plain mnist-plain:foolbox
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from rivals.attacks import hopskipjump, surfree
 from rivals.base.norm_balls import L2
 from rivals.base.rng import generator
 
-IMAGES, AT_ONCE = 50, 25
+IMAGES = {"mnist-plain": 50, "cifar10-plain": 25}
+AT_ONCE = 25
 BUDGETS = (1000, 5000)  # queries after which distances are read
 SURFREE_QUERIES = 1000
-MODELS = ("mnist-plain", "cifar10-plain")
 FAR, TARGET = L2(100.0), 1.03
 
 
@@ -102,9 +103,16 @@ def by_foolbox(model: nn.Module, x: Tensor, y: Tensor, start: Tensor) -> Tensor:
     """The distances (budgets, n) that foolbox's attack reaches with its defaults."""
     import foolbox
 
+    class ImageByImage(foolbox.attacks.HopSkipJumpAttack):  # type: ignore[misc]
+        """With a direction of length 1 for each image."""
+
+        def approximate_gradients(self, *args: Any) -> Any:
+            found = super().approximate_gradients(*args)
+            return found / found.flatten(1).norms.l2(1).reshape((-1, 1, 1, 1))
+
     torch.manual_seed(0)
     watched = Watched(model, x, y, BUDGETS).eval()
-    attack = foolbox.attacks.HopSkipJumpAttack()
+    attack = ImageByImage()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         wrapped = foolbox.PyTorchModel(watched, bounds=(0, 1), device="cpu")
@@ -126,9 +134,10 @@ def by_ours(attack: Any, budgets: tuple[int, ...], model: nn.Module, x: Tensor, 
     return torch.cat(found, 1)
 
 
-def measure(name: str, images: int = IMAGES) -> dict[str, Any]:
-    """The medians of all sides for a model after each budget, and processor time."""
-    model, (x, y) = model_of(name).eval(), images_of(name, 2 * IMAGES)
+def measure(name: str, only: str = "") -> dict[str, Any]:
+    """The medians of all sides, or of one, for a model after each budget, and processor time."""
+    images = IMAGES[name]
+    model, (x, y) = model_of(name).eval(), images_of(name, 2 * images)
     known = right(model, x, y).nonzero()[:images, 0]
     x, y = x[known], y[known]
     start = starting_points(model, x, y)
@@ -140,6 +149,8 @@ def measure(name: str, images: int = IMAGES) -> dict[str, Any]:
     }
     row: dict[str, Any] = {"n": images}
     for side, run in sides.items():
+        if only and side != only:
+            continue
         begun = time.process_time()
         with torch.no_grad():
             distances = run()
@@ -152,11 +163,12 @@ def measure(name: str, images: int = IMAGES) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure and record; named models only, if some are named."""
+    """Measure and record; of what is named only, as MODEL or MODEL:SIDE, if something is."""
     torch.set_num_threads(1)
     found = recorded("query_attacks", "found") if (RESULTS / "query_attacks.json").exists() else {}
-    for name in sys.argv[1:] or MODELS:
-        found[name] = measure(name)
+    for given in sys.argv[1:] or IMAGES:
+        name, _, side = given.partition(":")
+        found[name] = found.get(name, {}) | measure(name, side)
         facts = {"queries": BUDGETS[-1], "target": TARGET}
         record("query_attacks", peer=f"foolbox {version('foolbox')}", **facts, found=found)
 

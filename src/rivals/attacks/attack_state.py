@@ -141,6 +141,7 @@ class AttackState:
             x_adv: Images in ball and box (m, ...).
             logits: The model's logits for them (m, K).
         """
+        logits = self.confirmed(indices, x_adv, logits)
         adversarial = self.is_adversarial(indices, logits)
         loss = self.loss_fn(logits, self.y[indices], self.target(indices)).to(self._best_loss.dtype)
         before = self.fooled[indices]
@@ -150,6 +151,13 @@ class AttackState:
         self.fooled[chosen] = adversarial[better]
         self._best_loss[chosen] = loss[better]
         return adversarial
+
+    def confirmed(self, indices: Tensor, x_adv: Tensor, logits: Tensor) -> Tensor:
+        """Logits (m, K) of images (m, ...); in a search in bf16, with a pass of its own where they seem adversarial."""
+        if not self.frozen.bf16:
+            return logits
+        seem = self.is_adversarial(indices, logits).nonzero()[:, 0]
+        return logits.index_copy(0, seem, self.frozen.logits(x_adv[seem])) if len(seem) else logits
 
     def is_adversarial(self, indices: Tensor, logits: Tensor) -> Tensor:
         """Whether logits (m, K) of some images (m,) are misclassified, or predict the target class (m,)."""

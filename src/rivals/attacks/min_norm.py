@@ -89,6 +89,7 @@ class MinNormSearch:
             x_adv: Images in the box (m, ...).
             logits: The model's logits for them (m, K).
         """
+        logits = self.state.confirmed(indices, x_adv, logits)
         far = self.ball.distance(x_adv, self.state.x[indices])
         margins = margin(logits, self.state.y[indices], self.state.target(indices)) - numerical_margin(logits)
         adversarial = margins > 0

@@ -18,6 +18,7 @@ SMOOTHING_ONLY = ("sigma", "samples", "guesses", "alpha", "radii", "draws", "ste
 DENSE_NORMS = ("linf", "l2", "l1")
 NORMS = (*DENSE_NORMS, "l0")
 EOT_AVERAGES = ("logits", "losses")
+SEARCH_PRECISIONS = ("fp32", "bf16")
 SAVE_FORMATS = ("npz", "png", "none")
 TRACKERS = ("tensorboard", "trackio", "wandb", "mlflow")
 REDUCTIONS = ("tree", "ring")
@@ -169,6 +170,8 @@ class AttackConfig(EvalConfig):
     """Look for signs of gradient masking first."""
     compiled: bool = False
     """Attack a model made by torch.compile, which pays on an accelerator and in long attacks."""
+    precision: str = "fp32"
+    """Precision of the attack's gradients: fp32, or bf16, faster where the processor has it; fp32 decides success."""
     save: str = "npz"
     """Save the adversarial examples as npz (one file), png (images) or none."""
 
@@ -178,6 +181,8 @@ class AttackConfig(EvalConfig):
             raise unknown("norm", self.norm, NORMS)
         if self.save not in SAVE_FORMATS:
             raise unknown("way to save", self.save, SAVE_FORMATS)
+        if self.precision not in SEARCH_PRECISIONS:
+            raise unknown("precision of an attack", self.precision, SEARCH_PRECISIONS)
         check_range(self, "eot", 1, 10_000)
         if self.eot_average not in EOT_AVERAGES:
             raise unknown("average of --eot", self.eot_average, EOT_AVERAGES)

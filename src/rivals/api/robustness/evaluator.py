@@ -150,6 +150,8 @@ class Evaluator:
         else:
             for text in probe["notes"]:
                 self.notes(text)
+        # Not before the probes: they look for flaws of the gradient, and bf16 has some of its own.
+        models.attacked.bf16 = self.config.precision == "bf16"
         loop.stages = stages_for(probe["gradient"], self.stages, self.ball)
         for alarm in probe["alarms"]:
             bar.print(f"{alarm['message']}: {alarm['remedy']}")
@@ -282,6 +284,7 @@ class Evaluator:
             "eps_scale": None if self.ball.scale is None else self.ball.scale.tolist(),
             "seed": self.config.seed,
             "batch_size": self.config.batch_size,
+            "precision": self.config.precision,
             "eot": self.config.eot,
             "eot_average": self.config.eot_average if self.config.eot > 1 else None,
             "votes": loop.models.votes,

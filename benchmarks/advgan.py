@@ -22,6 +22,7 @@ import rivals
 from benchmarks.attack_cases import model_of
 from benchmarks.attack_models import MODELS
 from benchmarks.harness import in_turn, paired_ratio, record, recorded
+from rivals.api.training.gan import GanRun
 from rivals.attacks import autoattack, pgd
 from rivals.base.norm_balls import Linf
 from rivals.data.load import load
@@ -43,11 +44,16 @@ class Case:
     until: str
     others: tuple[tuple[str, int], ...]
     widths: tuple[int, ...] = ()
+    lr: str = ""
 
 
 CASES = {
     "mnist": Case("mnist", "mnist-plain", 0.3, "60k images", (("mnist-hard", 100), ("mnist-linf-0.3", 1000))),
-    "cifar10": Case("cifar10", "cifar10-plain", 8 / 255, "100k images", (("cifar10-linf-8-255", 100),), (48, 96)),
+    "cifar10": Case(
+        *("cifar10", "cifar10-plain", 8 / 255, "60k images", (("cifar10-linf-8-255", 100),)),
+        widths=(48, 96),
+        lr="1e-3 -> 1e-4 in 60k images",
+    ),
 }
 
 
@@ -111,8 +117,7 @@ def speeds(generator: nn.Module, name: str, x: Tensor, y: Tensor, ball: Linf) ->
 
 
 def measure(case: Case) -> Iterator[dict[str, Any]]:
-    """Train a generator and judge it on the test images; then, slowly, attack each robust model by AutoAttack."""
-    ball, test = Linf(case.eps), load(case.data, split="test")
+    """Train a generator, and what :func:`judge` finds."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         start = time.process_time()
@@ -121,17 +126,23 @@ def measure(case: Case) -> Iterator[dict[str, Any]]:
             against=str(MODELS / f"{case.model}.safetensors"),
             eps=repr(case.eps),
             until=case.until,
-            generator_widths=case.widths,
             out=Path(folder) / "run",
             device="cpu",
+            generator_widths=case.widths,
+            **({"generator_lr": case.lr} if case.lr else {}),
         )
-        minutes = (time.process_time() - start) / 60
-        generator, held_out = run.generator, run.result()
+        yield from judge(case, run, (time.process_time() - start) / 60)
+
+
+def judge(case: Case, run: GanRun, minutes: float) -> Iterator[dict[str, Any]]:
+    """Judge a generator on the test images; then its speed; then, slowly, attack each robust model by AutoAttack."""
+    ball, test = Linf(case.eps), load(case.data, split="test")
+    generator, held_out = run.generator, run.result()
     assert test.labels is not None
     x, y = torch.from_numpy(test.images[:]) / 255, torch.from_numpy(test.labels)
     x_adv = in_blocks(generator, x)
     assert bool(ball.contains(x_adv, x).all())
-    result = {
+    result: dict[str, Any] = {
         "against": case.model,
         "eps": case.eps,
         "until": case.until,
@@ -139,8 +150,9 @@ def measure(case: Case) -> Iterator[dict[str, Any]]:
         "parameters": sum(weights.numel() for weights in generator.parameters()),
         "held_out": {key: held_out[key] for key in ("accuracy/held_out", "accuracy/generator")},
         "models": {name: judged(name, x, x_adv, y) for name in (case.model, *dict(case.others))},
-        "speed": speeds(generator, case.model, x, y, ball),
     }
+    yield result
+    result["speed"] = speeds(generator, case.model, x, y, ball)
     yield result
     for name, n in case.others:
         result.setdefault("robust", {})[name] = under_autoattack(name, n, (x, x_adv, y), ball)

@@ -21,6 +21,7 @@ def advgan(r: Result) -> Section:
         f"{name}: {case['speed']['ratio']['pgd']:.0f} times the images/s of PGD-40 with all its steps, "
         f"{case['speed']['ratio']['pgd, stopped when fooled']:.0f} times if it leaves images once they are fooled"
         for name, case in r["cases"].items()
+        if "speed" in case
     )
     minutes = ", ".join(f"{name} {case['cpu_minutes']:g} ({case['until']})" for name, case in r["cases"].items())
     return Section(

@@ -149,8 +149,10 @@ def judge(case: Case, run: GanRun, minutes: float) -> Iterator[dict[str, Any]]:
         "cpu_minutes": round(minutes, 1),
         "parameters": sum(weights.numel() for weights in generator.parameters()),
         "held_out": {key: held_out[key] for key in ("accuracy/held_out", "accuracy/generator")},
-        "models": {name: judged(name, x, x_adv, y) for name in (case.model, *dict(case.others))},
+        "models": {case.model: judged(case.model, x, x_adv, y)},
     }
+    yield result
+    result["models"] |= {name: judged(name, x, x_adv, y) for name, _ in case.others}
     yield result
     result["speed"] = speeds(generator, case.model, x, y, ball)
     yield result

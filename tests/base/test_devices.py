@@ -44,6 +44,7 @@ def gpus(monkeypatch):
     monkeypatch.setattr(torch, "zeros", allocate)
     monkeypatch.setattr(torch, "get_device_module", lambda device: found)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
     monkeypatch.setattr(torch.accelerator, "set_device_index", lambda index: setattr(found, "current", index))
     return found
 
@@ -57,8 +58,23 @@ def test_each_process_of_a_machine_has_its_own_gpu(gpus, monkeypatch, name, pick
 
 def test_more_processes_than_gpus_are_refused(gpus, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(UserError, match="device 'cuda' cannot be used here"):
-        devices.pick("cuda")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    for name in ("cuda", "auto"):
+        with pytest.raises(UserError, match="process 2 of this machine has no device of its own, as 2 can be seen"):
+            devices.pick(name)
+
+
+def test_one_gpu_for_all_processes_is_refused(gpus, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="--device cuda:0 is one device, for 2 processes: give --device cuda"):
+        devices.pick("cuda:0")
+
+
+def test_a_launcher_may_show_each_process_its_gpu_alone(gpus, monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert devices.pick("cuda") == torch.device("cuda:0")
 
 
 def test_the_random_state_of_the_named_gpu_is_seeded_and_no_other(gpus):

@@ -1,6 +1,7 @@
 """The group of a process alone, and how processes find each other; games on several are in ``tests/game``."""
 
 import time
+from datetime import timedelta
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from helpers.processes import run_in_processes
 from rivals.base import launcher
 from rivals.base.errors import ProcessLost, UserError
 from rivals.base.process_group import ALONE
+from rivals.base.torch_process_group import TorchProcessGroup
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +107,62 @@ def test_a_bug_in_one_process_is_not_blamed_on_the_user():
     results = run_in_processes(2, function)
     assert results[1] == "KeyError: 'surprise'"
     assert results[0] == "ProcessLost: process 1 failed: KeyError: 'surprise'"
+
+
+WAITS = {
+    "sum": lambda processes: processes.mean([[torch.ones(3)]], processes.size),
+    "agree": lambda processes: processes.agree(1.0),
+    "gather": lambda processes: processes.gather(processes.rank),
+}
+
+
+@pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_process_that_fails_by_itself_tells_those_that_wait_for_it(failing, wait):
+    def function(processes):
+        with processes.outlast_first():
+            if processes.rank == failing:
+                raise UserError("there is not enough memory: lower --batch-size")
+            return wait(processes)
+
+    results = run_in_processes(2, function)
+    expected = "there is not enough memory: lower --batch-size"
+    assert results.pop(failing) == f"UserError: {expected}"
+    assert results == [f"UserError: process {failing}: {expected}"]
+
+
+def test_an_error_that_all_have_does_not_end_a_process_before_the_first(tmp_path):
+    def function(processes):
+        try:
+            with processes.outlast_first(common=(ArithmeticError,)):
+                if processes.first:
+                    time.sleep(0.2)
+                    (tmp_path / "written").touch()
+                raise ArithmeticError("not finite")
+        except ArithmeticError:
+            return (tmp_path / "written").exists()
+
+    assert run_in_processes(2, function) == [True, True]
+
+
+def test_memory_that_runs_out_in_an_exchange_is_no_lost_process(monkeypatch):
+    def function(processes):
+        def full(tensor):
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 12 bytes")
+
+        monkeypatch.setattr(torch, "empty_like", full)
+        with processes.outlast_first():
+            return processes.mean([[torch.ones(3)]], processes.size)
+
+    assert all("allocate memory" in result and "lost" not in result for result in run_in_processes(2, function))
+
+
+def test_processes_that_a_launcher_has_joined_for_gpus_alone_meet_on_the_cpu():
+    def function(processes):
+        again = TorchProcessGroup(processes.rank, processes.size, timedelta(seconds=30))
+        return again._group is None, again.agree(float(processes.rank)), again.mean([[torch.ones(2)]], 2)[0].tolist()
+
+    assert run_in_processes(2, function) == [(False, [1.0], [1.0, 1.0])] * 2
 
 
 def test_others_wait_for_the_first_to_prepare_and_to_end(tmp_path):

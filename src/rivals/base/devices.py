@@ -29,13 +29,38 @@ def pick(name: str = "auto") -> torch.device:
         name = "cpu" if found is None else found.type
     try:
         device = torch.device(name)
-        if device.type in ("cuda", "xpu") and ":" not in name and "LOCAL_RANK" in os.environ:
-            device = torch.device(device.type, int(os.environ["LOCAL_RANK"]))
+        if device.type in ("cuda", "xpu") and "LOCAL_RANK" in os.environ:
+            device = torch.device(device.type, _index_of_process(name))
             torch.accelerator.set_device_index(device.index)  # collectives use the current one
         torch.zeros(1, device=device).item()  # not so on "meta", which computes shapes alone
     except (RuntimeError, AssertionError, NotImplementedError):
         raise UserError(f"device '{name}' cannot be used here: take cpu or auto") from None
     return device
+
+
+def _index_of_process(name: str) -> int:
+    """The accelerator of this process among those of its machine.
+
+    Raises:
+        UserError: there is none for it.
+    """
+    import torch
+
+    kind, _, index = name.partition(":")
+    local, processes = int(os.environ["LOCAL_RANK"]), os.environ.get("LOCAL_WORLD_SIZE")
+    if index:
+        if int(processes or 1) > 1:
+            raise UserError(f"--device {name} is one device, for {processes} processes: give --device {kind}")
+        return int(index)
+    count = torch.accelerator.device_count()
+    if count == 1 and processes is None:  # of a launcher that shows each process its own alone
+        return 0
+    if local >= count:
+        raise UserError(
+            f"process {local} of this machine has no device of its own, as {count} can be seen: start one process for "
+            "each, or add --device cpu"
+        )
+    return local
 
 
 def autocast(device: torch.device, enabled: bool) -> contextlib.AbstractContextManager[object]:

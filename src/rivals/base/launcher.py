@@ -58,6 +58,12 @@ def current() -> ProcessGroup:
     return ALONE if _acts_alone.get() else _started()
 
 
+def tell_others(error: Exception) -> None:
+    """Tell the other processes, if they have met, the error by which this one ends."""
+    if _started.cache_info().currsize:
+        _started().tell(error)
+
+
 @functools.cache
 def _started() -> ProcessGroup:
     size = environment_size()

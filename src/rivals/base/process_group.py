@@ -105,15 +105,21 @@ class ProcessGroup:
         yield
 
     @contextlib.contextmanager
-    def outlast_first(self, *, patient: bool = True) -> Iterator[None]:
+    def outlast_first(self, *, patient: bool = True, common: tuple[type[Exception], ...] = ()) -> Iterator[None]:
         """Leave what is inside no earlier than the first process does.
 
-        Launchers stop all processes as soon as one has failed, and the first may still be writing.
+        Launchers stop all processes as soon as one has failed, and the first may still be writing. But a process that
+        fails by itself tells the others, which wait for it in vain, and leaves: each of them raises its error when it
+        finds the contact gone.
 
         Args:
-            patient: Wait for it however long it takes, not only as long as it beats.
+            patient: Wait for the first however long it takes, not only as long as it beats.
+            common: Errors that all processes raise together, besides those of :meth:`agree`.
         """
         yield
+
+    def tell(self, error: Exception) -> None:
+        """Tell the others the error by which this process ends, unless all have it."""
 
     def leave(self) -> None:
         """Say farewell at the end of a process."""

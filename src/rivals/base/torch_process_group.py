@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from rivals.base.errors import ProcessLost, UserError
+from rivals.base.devices import is_out_of_memory
+from rivals.base.errors import Interrupted, ProcessLost, UserError
 from rivals.base.process_group import ProcessGroup
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.1  # between two looks for a message, at most
 BEAT_SECONDS = 5.0  # between two signs of life, or a tenth of the timeout
 FAREWELL_SECONDS = 10.0
+ACCELERATORS = {"cuda": "nccl", "xpu": "xccl"}  # and their collectives
 
 
 class TorchProcessGroup(ProcessGroup):
@@ -44,10 +46,18 @@ class TorchProcessGroup(ProcessGroup):
         self._pieces = 0  # the turn in which they began to be handed out
         self._beats = 0
         self._next_beat = 0.0
+        self._scope = "failure 0"  # where a process that fails by itself leaves its error for the others
+        self._agreed: BaseException | None = None  # the last error that all processes have raised together
+        self._store: Any = None
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        self._devices = {"cpu"} | ({accelerator.type} & ACCELERATORS.keys() if accelerator else set())
+        backend = ",".join(f"{kind}:{ACCELERATORS.get(kind, 'gloo')}" for kind in sorted(self._devices))
         with self._contact():
             if not dist.is_initialized():
-                backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
                 dist.init_process_group(backend, timeout=timeout)
+                self._group = None
+            else:  # by a launcher, perhaps for GPUs alone
+                self._group = dist.new_group(backend=backend, timeout=timeout)
             # The store is where messages of any length are left for the others.
             self._store = dist.distributed_c10d._get_default_store()
 
@@ -57,14 +67,19 @@ class TorchProcessGroup(ProcessGroup):
         import torch.distributed as dist
 
         flat = torch.cat([tensor.reshape(-1) for tensor in total])
+        if flat.device.type not in self._devices:
+            flat = flat.cpu()
+        received = torch.empty_like(flat) if self.reduction == "tree" else flat
         with self._contact():
             if self.reduction == "ring":
-                dist.all_reduce(flat)
+                dist.all_reduce(flat, group=self._group)
             else:
-                received = torch.empty_like(flat)
                 for bit in range(self.size.bit_length() - 1):
                     partner = self.rank ^ (1 << bit)
-                    exchange = [dist.P2POp(dist.isend, flat, partner), dist.P2POp(dist.irecv, received, partner)]
+                    exchange = [
+                        dist.P2POp(dist.isend, flat, partner, self._group),
+                        dist.P2POp(dist.irecv, received, partner, self._group),
+                    ]
                     for request in dist.batch_isend_irecv(exchange):
                         request.wait()
                     flat += received
@@ -79,21 +94,34 @@ class TorchProcessGroup(ProcessGroup):
         self._turn += 1
         key = f"error {self._turn}"
         if error is not None:
-            self._put(
-                f"{key} {self.rank}", json.dumps([isinstance(error, UserError), type(error).__name__, str(error)])
-            )
+            self._put(f"{key} {self.rank}", _written(error))
         # The lowest rank that failed is the largest of these numbers.
         largest = torch.tensor([*numbers, 0 if error is None else self.size - self.rank], dtype=torch.float64)
         with self._contact():
-            dist.all_reduce(largest, dist.ReduceOp.MAX)
+            dist.all_reduce(largest, dist.ReduceOp.MAX, group=self._group)
         *agreed, failed = largest.tolist()
         if not failed:
             return agreed
-        if error is not None:
-            raise error
         rank = self.size - int(failed)
-        by_user, kind, text = json.loads(self._get(f"{key} {rank}"))
-        raise UserError(f"process {rank}: {text}") if by_user else ProcessLost(f"process {rank} failed: {kind}: {text}")
+        self._agreed = error or _error_of(rank, self._get(f"{key} {rank}"))
+        raise self._agreed
+
+    def tell(self, error: Exception) -> None:
+        if error is not self._agreed and not isinstance(error, ProcessLost | Interrupted):
+            with contextlib.suppress(ProcessLost):
+                self._put(self._scope, json.dumps([self.rank, _written(error)]))
+            _hang_up()
+
+    def _told(self) -> UserError | ProcessLost | None:
+        """The error of another process that has failed by itself, if one has told it."""
+        with contextlib.suppress(RuntimeError):
+            if self._store.check([f"rivals {self._scope}"]):
+                rank, written = json.loads(self._store.get(f"rivals {self._scope}"))
+                if rank != self.rank:
+                    _hang_up()
+                    self._agreed = _error_of(rank, written)
+                    return self._agreed
+        return None
 
     def beat(self) -> None:
         now = time.monotonic()
@@ -126,17 +154,28 @@ class TorchProcessGroup(ProcessGroup):
                     self._put(key, "")
 
     @contextlib.contextmanager
-    def outlast_first(self, *, patient: bool = True) -> Iterator[None]:
+    def outlast_first(self, *, patient: bool = True, common: tuple[type[Exception], ...] = ()) -> Iterator[None]:
         self._turn += 1
         key, of = f"end {self._turn}", None if patient else 0
+        before, self._scope = self._scope, f"failure {self._turn}"
         try:
             yield
         except ProcessLost:
             raise
+        except Exception as error:
+            together = error is self._agreed or isinstance(error, (Interrupted, *common))
+            if not together:
+                self.tell(error)
+            if together or self.first:
+                self._end(key, of)
+            raise
         except BaseException:
             self._end(key, of)
             raise
-        self._end(key, of)
+        else:
+            self._end(key, of)
+        finally:
+            self._scope = before
 
     def _end(self, key: str, of: int | None) -> None:
         if self.first:
@@ -161,7 +200,7 @@ class TorchProcessGroup(ProcessGroup):
         if self.first:
             data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
         with self._contact():
-            dist.broadcast(data, 0)
+            dist.broadcast(data, 0, group=self._group)
         return tensors if self.first else load(data.numpy().tobytes())
 
     def gather(self, value: Any) -> list[Any]:
@@ -213,11 +252,11 @@ class TorchProcessGroup(ProcessGroup):
 
         with self._contact():
             if everywhere:
-                dist.broadcast(tensor, rank)
+                dist.broadcast(tensor, rank, group=self._group)
             elif rank != 0 and self.first:
-                dist.recv(tensor, rank)
+                dist.recv(tensor, rank, group=self._group)
             elif rank != 0:
-                dist.send(tensor, 0)
+                dist.send(tensor, 0, group=self._group)
 
     def leave(self) -> None:
         """The first process, which may hold the store, lets the others read what is theirs, if they still live."""
@@ -256,6 +295,8 @@ class TorchProcessGroup(ProcessGroup):
             now = time.monotonic()
             if now - begun > seconds:
                 return
+            if (error := self._told()) is not None:
+                raise error
             if stoppable:
                 self._heed_stop()
             if of is not None:
@@ -281,11 +322,33 @@ class TorchProcessGroup(ProcessGroup):
         try:
             yield
         except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            if (told := self._told()) is not None:
+                raise told from None
             cause = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise ProcessLost(
                 f"process {self.rank} of {self.size} lost contact with another one, which died or cannot be reached "
                 f"({cause}): {self.remedy}"
             ) from error
+
+
+def _hang_up() -> None:
+    """Let those that wait for this process find the contact gone; messages still reach them."""
+    import torch.distributed as dist
+
+    with contextlib.suppress(RuntimeError, AssertionError, ValueError):
+        dist.destroy_process_group()
+
+
+def _written(error: Exception) -> str:
+    return json.dumps([isinstance(error, UserError), type(error).__name__, str(error)])
+
+
+def _error_of(rank: int, written: str) -> UserError | ProcessLost:
+    """What an error of another process is here."""
+    by_user, kind, text = json.loads(written)
+    return UserError(f"process {rank}: {text}") if by_user else ProcessLost(f"process {rank} failed: {kind}: {text}")
 
 
 def _form(tensor: Tensor) -> list[Any]:

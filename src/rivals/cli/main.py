@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rivals.base.errors import Interrupted, ProcessLost, UserError, printable
-from rivals.base.launcher import environment_rank, environment_size
+from rivals.base.launcher import environment_rank, environment_size, tell_others
 from rivals.base.signals import interrupt_on_signal
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _run_and_exit(words: Sequence[str]) -> None:
     try:
-        _run(words)
+        with _told():
+            _run(words)
     except UserError as error:
         _exit(str(error), 2)
     except Interrupted as error:
@@ -51,6 +52,16 @@ def _run_and_exit(words: Sequence[str]) -> None:
         fix = "choose another path" if error.filename else "make room or lift the limit, then try again"
         _exit(f"{what}: {error.strerror}: {fix}", 2)
     sys.exit(0)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """The first of several processes speaks: so it must know the error of another one, which would be waited for."""
+    try:
+        yield
+    except Exception as error:
+        tell_others(error)
+        raise
 
 
 def _run(words: Sequence[str]) -> None:

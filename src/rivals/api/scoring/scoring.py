@@ -68,7 +68,8 @@ def score(
     processes.remedy = "start again"
     config, options = distribute(settings, ScoreConfig(), DataOptions())
     wanted = parse_metrics(config.metrics)
-    place = devices.pick(device)
+    with processes.together():
+        place = devices.pick(device)
     with PassProgress(quiet=quiet or not processes.first) as progress, deterministic(config.deterministic):
         with processes.one_per_node_first():
             run = _run(subject)

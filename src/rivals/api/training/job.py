@@ -121,13 +121,12 @@ class TrainingJob(ABC, Generic[C]):
         self.seed = request.seed or 0
         self.source = resolve_source(DEFAULT_DATA if request.data is None else request.data)
         self.contents: dict[str, str] = {}
-        if self.resuming:
-            self._resume_options()
-        elif request.out is not None:
-            with self.processes.together():
-                if self.processes.first:
-                    Run.check_free(Path(request.out))  # before the images are read, which may take a while
-        self.device = devices.pick(request.device)
+        with self.processes.together():
+            if self.resuming:
+                self._resume_options()
+            elif request.out is not None and self.processes.first:
+                Run.check_free(Path(request.out))  # before the images are read, which may take a while
+            self.device = devices.pick(request.device)
         self.started = time.perf_counter()
 
     def _resume_options(self) -> None:

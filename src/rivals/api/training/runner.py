@@ -63,12 +63,25 @@ def _run_job(job: TrainingJob[Any]) -> Run:
         job.folder = Path(processes.share(str(job.folder) if processes.first else ""))
         run = Run(job.folder)
         stack.callback(run.close_log)
-        with processes.outlast_first():
-            if processes.first:
+        _play_together(job, run, callbacks)
+    return run
+
+
+def _play_together(job: TrainingJob[Any], run: Run, callbacks: Sequence[Callback]) -> None:
+    from rivals.game.metric_buffer import TrainingFailure
+
+    try:
+        with job.processes.outlast_first(common=(TrainingFailure,)):
+            if job.processes.first:
                 _train(job, run, callbacks)
             else:
                 _follow(job, run)
-    return run
+    except TrainingFailure as error:  # of a process that follows
+        raise UserError(str(error)) from None
+    except Exception as error:
+        if job.processes.first and run.info["state"] == "running":
+            run.update(state="interrupted", message=str(error))
+        raise
 
 
 def _resolve(job: TrainingJob[Any]) -> None:
@@ -180,13 +193,9 @@ def _prefetched(job: TrainingJob[Any]) -> Iterator[Batches]:
 def _follow(job: TrainingJob[Any], run: Run) -> None:
     """Play the game with the first process, which does everything else."""
     from rivals.base.signals import stop_on_signal
-    from rivals.game.metric_buffer import TrainingFailure
 
     with stop_on_signal(job.time_left) as stop, devices.explain_out_of_memory():
-        try:
-            end = _play(job, run, [], stop)
-        except TrainingFailure as error:
-            raise UserError(str(error)) from None
+        end = _play(job, run, [], stop)
     if end.fraction(job.until) < 1:
         raise Interrupted(f"stopped at {end.images:,} images")
 

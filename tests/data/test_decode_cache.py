@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +14,13 @@ import torch
 from PIL import Image
 
 from rivals.base.errors import UserError
-from rivals.data import decode_cache, mapped_pixels
+from rivals.data import decode, decode_cache, mapped_pixels, readers
+from rivals.data import load as load_module
 from rivals.data.batches import Batches
 from rivals.data.imageset import ImageSet
-from rivals.data.load import load
+from rivals.data.load import list_images, load
 from rivals.data.mapped_pixels import MappedPixels, block_rows, digests
+from rivals.data.partial_decode import PartialDecode
 
 COUNT = 23
 
@@ -162,3 +166,64 @@ def test_blocks_have_the_digest_of_their_images_whatever_their_number(tmp_path):
     assert ImageSet("x", "all", images).hash == ImageSet("x", "all", pixels).hash
     with pytest.raises(TypeError):
         torch.from_numpy(images)  # would read what is not verified
+
+
+def test_two_decodings_without_a_lock_leave_no_wrong_image(photos, monkeypatch):
+    right = load(photos).images[:]
+    name = entry().name
+    shutil.rmtree(entry())
+    monkeypatch.setattr(decode, "_CHUNK", 4)
+    partials = [PartialDecode(decode_cache.folder() / f".{name}") for _ in range(2)]  # both find it empty
+    with list_images(photos, "train", print) as listing:
+        chunks = [decode.decode(listing, size=None, crop=False, skip_bad=False) for _ in range(2)]
+        for _ in range(2):
+            for partial, decoded in zip(partials, chunks, strict=True):
+                partial.add(next(decoded))
+    for partial in partials:
+        with pytest.raises(OSError, match="another process decodes the same images"):
+            partial.finish()
+        partial.__exit__(None, None, None)
+    assert np.array_equal(load(photos).images[:], right)
+
+
+@pytest.mark.parametrize("last", ["digests", "rename"])
+@pytest.mark.parametrize("colored", [False, True])
+def test_a_decoding_that_is_stopped_at_its_end_decodes_nothing_again(photos, monkeypatch, last, colored):
+    if colored:  # the gray ones before it are written anew
+        Image.fromarray(np.random.default_rng(99).integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(photos / "b/99.png")
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(*((decode_cache, "digests") if last == "digests" else (PartialDecode, "seal")), stop)
+        load(photos)
+    with monkeypatch.context() as patched:
+        patched.setattr(PartialDecode, "add", lambda self, chunk: pytest.fail("decoded again"))
+        images = load(photos).images[:]
+    shutil.rmtree(decode_cache.folder())
+    assert np.array_equal(images, load(photos).images[:])
+
+
+def test_a_disk_that_fails_for_a_while_makes_no_bad_images(photos, monkeypatch):
+    real, notes, failing = readers.read_small_file, list[str](), [True]
+
+    def read(path, most):
+        if failing and path.stem == "20" and decoding:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path, most)
+
+    decoding, first = [], load_module.decode
+
+    def note_decoding(*args, **settings):
+        decoding.append(True)
+        return first(*args, **settings)
+
+    monkeypatch.setattr(decode, "_CHUNK", 4)
+    monkeypatch.setattr(load_module, "decode", note_decoding)
+    monkeypatch.setattr(readers, "read_small_file", read)
+    with pytest.raises(UserError, match=r"cannot read '.*20.png' of .*Input/output error.* may pass"):
+        load(photos, skip_bad=True)
+    failing.clear()
+    assert len(load(photos, skip_bad=True, on_note=notes.append)) == COUNT
+    assert any("were decoded before: going on from there" in note for note in notes)

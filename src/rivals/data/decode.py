@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import threading
 import warnings
 from collections.abc import Iterator
@@ -23,6 +24,18 @@ LARGE_PIXELS = 1 << 25  # of an image that is decoded alone, as each takes 100 M
 _CHUNK = 32  # images per task: enough to hide the overhead of threads, few enough for large images
 
 _one_large = threading.Lock()
+
+
+# Of a disk, a network or a process, not of a file: they may pass.
+_PASSING = {
+    getattr(errno, name)
+    for name in ("EIO", "ESTALE", "ETIMEDOUT", "EREMOTEIO", "ENETDOWN", "ECONNRESET", "EMFILE", "ENFILE", "ENOMEM")
+    if hasattr(errno, name)
+}
+
+
+class ReadFailed(UserError):
+    """A file could not be read for a reason that may pass."""
 
 
 class UnreadableImage(NamedTuple):
@@ -134,6 +147,7 @@ def decode(
         done: The images before those to decode.
 
     Raises:
+        ReadFailed: a file cannot be read for a reason that may pass.
         UserError: an image cannot be read and ``skip_bad`` is false, or none of them can; an image is not square and
             ``crop`` is false; one holds a value above ``white``; or, without ``size``, the images have several sizes or
             one out of bounds.
@@ -198,6 +212,11 @@ def _decode_one(listing: Listing, index: int, size: int | None, crop: bool, peak
     try:
         image = listing.open_image(index)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _PASSING:
+            raise ReadFailed(
+                f"cannot read '{listing.names[index]}' of {listing.title} ({error.strerror}), which may pass: check "
+                "the disk or the network, and run the command again, which goes on from here"
+            ) from None
         return UnreadableImage(index, _reason(error))
     if image.width * image.height <= LARGE_PIXELS:
         return _standard(listing, index, image, size, crop, peak)

@@ -23,7 +23,7 @@ from rivals.base.errors import UserError
 from rivals.base.hashing import key_hash
 from rivals.base.typed_json import read_json
 from rivals.data.cache_folder import cache_folder, exclusive
-from rivals.data.decode import Chunk, Done, UnreadableImage, to_channels
+from rivals.data.decode import Chunk, Done, ReadFailed, UnreadableImage, to_channels
 from rivals.data.imageset import Pixels
 from rivals.data.mapped_pixels import MappedPixels, digests
 from rivals.data.partial_decode import PartialDecode
@@ -222,8 +222,8 @@ def _write(work: Work, partial: PartialDecode) -> None:
             partial.add(chunk)
             done += len(chunk.pixels) + len(chunk.bad)
             notes.show(done)
-        shape = partial.finish()
-        blocks = list(digests(np.memmap(partial.images, np.uint8, mode="r", shape=shape)))
+        file, shape = partial.finish()
+        blocks = list(digests(np.memmap(file, np.uint8, mode="r", shape=shape)))
         peak = partial.done.peak
         about: _About = {
             "title": work.title,
@@ -236,9 +236,12 @@ def _write(work: Work, partial: PartialDecode) -> None:
         }
         about = json.loads(json.dumps(about))
         (partial.folder / "about.json").write_text(json.dumps({**about, "digest": _about_digest(about)}))
+        partial.seal(file)
         entry = folder() / work.name
         shutil.rmtree(entry, ignore_errors=True)
         partial.folder.rename(entry)
+    except (OSError, ReadFailed):  # which may pass: what is decoded stays for the next time
+        raise
     except Exception:
         partial.remove()
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -22,8 +23,10 @@ _LARGEST = 1 << 30  # bytes of a piece: no more are read at once, whatever its l
 
 
 class Piece(TypedDict):
-    """A chunk that is written: the shape of its pixels, its unreadable images, and the digest of its bytes."""
+    """A chunk that is written: how many images come before it, the shape of its pixels, its unreadable images, and the
+    digest of its bytes."""
 
+    first: int
     shape: list[int]
     bad: list[tuple[int, str]]
     peak: int
@@ -33,8 +36,9 @@ class Piece(TypedDict):
 class PartialDecode:
     """Chunks in a folder: their pixels one after the other in ``images.u8``, a line about each in ``pieces.jsonl``.
 
-    The line is written after the pixels and holds their digest. So whatever is cut off or damaged by a kill or a loss
-    of power is found when the folder is opened again, and dropped with all that follows.
+    The line is written after the pixels and holds their digest and place. So whatever is cut off or damaged by a kill,
+    a loss of power, or a second process on a file system without locks, is found when the folder is opened again, and
+    dropped with all that follows.
 
     Args:
         folder: Where; made if need be.
@@ -99,6 +103,7 @@ class PartialDecode:
         """
         content = np.ascontiguousarray(chunk.pixels)
         piece: Piece = {
+            "first": sum(map(_positions, self.pieces)),
             "shape": list(content.shape),
             "bad": [(position, reason) for position, reason in chunk.bad],
             "peak": chunk.peak,
@@ -111,29 +116,41 @@ class PartialDecode:
         self._journal.flush()
         self.pieces.append(piece)
 
-    def finish(self) -> tuple[int, ...]:
+    def finish(self) -> tuple[Path, tuple[int, ...]]:
         """Give all pixels the largest number of channels, and see to it that they are on the disk.
 
         Returns:
-            Their shape.
+            Their file and their shape. Until :meth:`seal` an interrupted decoding goes on from here.
 
         Raises:
-            OSError: they cannot be written.
+            OSError: they cannot be written, or another process has written too, which no lock has kept away.
         """
         os.fsync(self._pixels.fileno())
+        if os.fstat(self._pixels.fileno()).st_size != self.nbytes:
+            raise OSError(errno.EBUSY, "another process decodes the same images, on a file system without locks")
         shapes = [piece["shape"] for piece in self.pieces if piece["shape"][0]]
         channels = max(shape[1] for shape in shapes)
+        file = self.images
         if any(shape[1] < channels for shape in shapes):
-            alike = self.folder / "alike.u8"
-            with self.images.open("rb") as old, alike.open("wb") as new:
+            file = self.folder / "alike.u8"
+            with self.images.open("rb") as old, file.open("wb") as new:
                 for shape in shapes:
                     pixels = np.fromfile(old, np.uint8, int(np.prod(shape))).reshape(shape)
                     new.write(np.ascontiguousarray(to_channels(pixels, channels)).data)
                 new.flush()
                 os.fsync(new.fileno())
-            alike.replace(self.images)
+        return file, (sum(shape[0] for shape in shapes), channels, *shapes[0][2:])
+
+    def seal(self, file: Path) -> None:
+        """Leave nothing but the pixels, in the file that :meth:`finish` has named.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        self._pixels.close()
+        self._journal.close()
+        file.replace(self.images)
         (self.folder / "pieces.jsonl").unlink()
-        return sum(shape[0] for shape in shapes), channels, *shapes[0][2:]
 
     def remove(self) -> None:
         """Remove the folder."""
@@ -142,21 +159,23 @@ class PartialDecode:
 
 def _digest(piece: Piece, pixels: bytes | memoryview) -> str:
     digest = hashlib.sha256(pixels)
-    digest.update(json.dumps([piece["shape"], piece["bad"], piece["peak"]]).encode())
+    digest.update(json.dumps([piece["first"], piece["shape"], piece["bad"], piece["peak"]]).encode())
     return digest.hexdigest()
 
 
 def _intact(journal: bytes, read: Callable[[int], bytes]) -> Iterator[tuple[Piece, int]]:
     """The pieces whose pixels are as they were written, with the lengths of their lines, up to the first other one."""
+    at = 0
     for line in journal.splitlines(keepends=True):
         try:
             piece = parse_json(line, Piece, "", "")
         except UserError:
             return
-        if not line.endswith(b"\n") or not 0 <= _size(piece) <= _LARGEST:
+        if not line.endswith(b"\n") or not 0 <= _size(piece) <= _LARGEST or piece["first"] != at:
             return
         if _digest(piece, read(_size(piece))) != piece["digest"]:
             return
+        at += _positions(piece)
         yield piece, len(line)
 
 

@@ -249,6 +249,35 @@ def test_headers_that_lie_are_refused(at, field, value, parts):
         load("a.tar")
 
 
+def test_a_hole_of_zeros_is_no_end():
+    path = write("a.tar", samples(0, 6))
+    content = bytearray(path.read_bytes())
+    content[4096 : 4096 + 3072] = bytes(3072)  # three headers with their contents, as a broken download leaves them
+    path.write_bytes(content)
+    with named("damaged at byte 4,096", "zeros amid its files"):
+        load("a.tar", skip_bad=True)
+
+
+def test_tars_one_after_the_other_are_refused():
+    parts = [write(f"{name}.tar", samples(number, 2)).read_bytes() for number, name in ((0, "x"), (5, "y"))]
+    Path("a.tar").write_bytes(b"".join(parts))
+    with named("several tars in one"):
+        load("a.tar")
+
+
+def test_contents_of_unknown_kinds_are_passed_over_and_old_checksums_are_right():
+    path = write("a.tar", {"é.dump": b"\1" * 600, **samples(0, 2)}, format=tarfile.GNU_FORMAT)
+    change_header(path, 0, slice(156, 157), b"D")  # a folder's listing in GNU's incremental backups
+    content = bytearray(path.read_bytes())
+    signed = sum(byte - 256 * (byte > 127) for byte in (*content[:148], *content[156:512])) + 8 * 0x20
+    content[148:156] = b"%06o\0 " % signed
+    path.write_bytes(content)
+    with open_tar(path) as file, tarfile.open(path) as tar:
+        mine = [(each.name, each.offset) for each in read_members(path, file) if not each.special]
+        assert mine == [(each.name, each.offset_data) for each in tar.getmembers()[1:]]
+    assert len(load("a.tar")) == 2
+
+
 def test_a_flipped_bit_in_a_header_is_found():
     path = write("a.tar", samples(0, 2))
     content = bytearray(path.read_bytes())

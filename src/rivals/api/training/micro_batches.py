@@ -56,8 +56,14 @@ def check_share(processes: ProcessGroup, micro_batches: int) -> None:
         )
 
 
-def check_same_game(processes: ProcessGroup, game: Game, images: ImageSet) -> None:
+def check_same_game(processes: ProcessGroup, game: Game, images: ImageSet, used: ImageSet) -> None:
     """Check that all processes play the same game.
+
+    Args:
+        processes: Those that play it.
+        game: The game.
+        images: As they were loaded.
+        used: Those of them to train on.
 
     Raises:
         UserError: their code, images or initial weights differ.
@@ -67,4 +73,4 @@ def check_same_game(processes: ProcessGroup, game: Game, images: ImageSet) -> No
     from rivals.base.hashing import weights_hash
 
     weights = " ".join(weights_hash(player.net) for player in game.players.values())
-    check_alike(processes, {"images": images.hash, "weights": weights})
+    check_alike(processes, {"images": images.hash, "number of images": str(len(used)), "weights": weights})

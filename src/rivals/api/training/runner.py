@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rivals.api.common import provenance
+from rivals.api.common.alike import check_alike
 from rivals.api.common.network_io import save_network
 from rivals.api.common.resume import note_printer, reserve_folder, resolve_source
 from rivals.api.training.job import TrainingJob
@@ -45,6 +46,7 @@ def run_job(job: TrainingJob[Any]) -> Run:
 
 def _run_job(job: TrainingJob[Any]) -> Run:
     processes = job.processes
+    check_alike(processes, _given(job))
     with processes.one_per_node_first():
         job.load_data()
     with processes.together():
@@ -55,7 +57,7 @@ def _run_job(job: TrainingJob[Any]) -> Run:
     with processes.together():
         job.game = job.build_game()
         job.batches = job.make_batches()
-    check_same_game(processes, job.game, job.loaded)
+    check_same_game(processes, job.game, job.loaded, job.images)
     processes.reduction = job.run_options.reduction
     with contextlib.ExitStack() as stack:
         with processes.together():
@@ -65,6 +67,13 @@ def _run_job(job: TrainingJob[Any]) -> Run:
         stack.callback(run.close_log)
         _play_together(job, run, callbacks)
     return run
+
+
+def _given(job: TrainingJob[Any]) -> dict[str, str]:
+    """What each process was told, by the names of the flags."""
+    told = {"seed": job.seed, "recipe": job.request.recipe, **job.request.settings}
+    flags = {f"--{name.replace('_', '-')}": str(value) for name, value in told.items()}
+    return {flag: value for flag, value in flags.items() if flag != "--time-limit"}
 
 
 def _play_together(job: TrainingJob[Any], run: Run, callbacks: Sequence[Callback]) -> None:

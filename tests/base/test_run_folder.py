@@ -1,23 +1,24 @@
 """Run folders: made once, locked before anything is in them, never made again in half."""
 
 import json
-import os
 import shutil
 
 import pytest
 
 from rivals.base.errors import UserError
-from rivals.base.run_folder import Run, parse_record
+from rivals.base.file_lock import file_lock
+from rivals.base.run_folder import LOCK, Run, parse_record
 
 
 def test_a_folder_that_another_process_is_just_creating_is_refused(tmp_path):
-    fcntl = pytest.importorskip("fcntl")
-    folder = os.open(tmp_path, os.O_RDONLY)
-    fcntl.flock(folder, fcntl.LOCK_EX)  # the other one: it has no run.json yet
-    with pytest.raises(UserError, match="in use by another process"):
+    pytest.importorskip("fcntl")
+    with (
+        file_lock(tmp_path / LOCK, wait=False),  # the other one: it has no run.json yet
+        pytest.raises(UserError, match="in use by another process"),
+    ):
         Run.create(tmp_path, {"command": "train"})
-    os.close(folder)
     assert not list(tmp_path.iterdir())
+    (tmp_path / LOCK).touch()  # as a process leaves it that is killed
     assert Run.create(tmp_path, {"command": "train"}).info["command"] == "train"
 
 

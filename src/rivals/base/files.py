@@ -118,12 +118,13 @@ def write_atomically(path: Path, content: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
-            # The rename is an entry of the folder: without this a power loss may undo it.
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            if os.name != "nt":  # Windows opens no folders
+                # The rename is an entry of the folder: without this a power loss may undo it.
+                folder = os.open(path.parent, os.O_RDONLY)
+                try:
+                    os.fsync(folder)
+                finally:
+                    os.close(folder)
         except OSError:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, Self, TypedDict, TypeVar
 
 from rivals.base.errors import UserError
+from rivals.base.file_lock import file_lock
 from rivals.base.files import explain_os_errors, make_folder, write_atomically
 from rivals.base.process_group import ProcessGroup
 from rivals.base.run_schema import FORMAT, AlarmRecord, RecordFacts, RunInfo
@@ -21,6 +22,7 @@ from rivals.base.typed_json import conforms, parse_json, read_json
 T = TypeVar("T")
 
 HALF = ".run.json.tmp"  # as write_atomically calls it
+LOCK = ".lock"
 
 BLOCK = 1 << 16  # bytes read at once of a log that is read from its end
 
@@ -96,8 +98,9 @@ class Run:
         with explain_os_errors(folder):
             if (folder / "run.json").exists():
                 raise UserError(f"the run '{folder}' exists already: choose another --out, or add --resume")
-            # The half-written run.json of a start that was killed does not count.
-            if folder.exists() and (not folder.is_dir() or any(each.name != HALF for each in folder.iterdir())):
+            # What a start that was killed has left does not count.
+            left = (HALF, LOCK)
+            if folder.exists() and (not folder.is_dir() or any(each.name not in left for each in folder.iterdir())):
                 raise UserError(f"'{folder}' exists already and is not empty: choose another --out")
 
     @classmethod
@@ -179,28 +182,21 @@ class Run:
         Raises:
             UserError: another process holds it.
         """
-        if sys.platform == "win32":
-            yield  # Windows does not replace a file that another process has open
-            return
-        import fcntl
-
-        with explain_os_errors(self.folder):
-            folder = os.open(self.folder, os.O_RDONLY)  # the folder itself: files inside are replaced on each write
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(folder)
-            raise UserError(f"the run '{self.folder}' is in use by another process: stop that one first") from None
-        except OSError:
-            # A file system without locks, such as Lustre mounted without flock: the run goes on unlocked.
-            warnings.warn(
-                f"the file system of '{self.folder}' has no locks: start no second process on this run", stacklevel=3
-            )
-        try:
+        with contextlib.ExitStack() as stack:
+            with explain_os_errors(self.folder):
+                try:
+                    held = stack.enter_context(file_lock(self.folder / LOCK, wait=False))
+                except BlockingIOError:
+                    raise UserError(
+                        f"the run '{self.folder}' is in use by another process: stop that one first"
+                    ) from None
+            if not held and sys.platform != "win32":  # Windows does not replace a file that another process has open
+                warnings.warn(
+                    f"the file system of '{self.folder}' has no locks: start no second process on this run",
+                    stacklevel=3,
+                )
+            stack.callback(self.close_log)
             yield
-        finally:
-            self.close_log()
-            os.close(folder)
 
     def _check_there(self) -> None:
         """Check that the folder is still the same: what is removed meanwhile must not be made again, in half, nor

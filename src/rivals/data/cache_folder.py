@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from rivals.base.file_lock import file_lock
 from rivals.base.files import expand_user
 
 
@@ -19,45 +20,15 @@ def cache_folder() -> Path:
 
 @contextlib.contextmanager
 def exclusive(locks: Path, name: str) -> Iterator[None]:
-    """Hold a lock, waiting for whoever has it. The operating system drops it if the process dies.
-
-    On a system without locks nothing is held.
+    """Hold a lock, waiting for whoever has it; nothing is held on a file system without locks.
 
     Args:
-        locks: Folder of their files, made if need be; that of this one is removed at the end.
+        locks: Folder of their files, made if need be.
         name: Of the lock.
 
     Raises:
         OSError: the file cannot be made.
     """
     locks.mkdir(parents=True, exist_ok=True)
-    path = locks / name
-    while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        with contextlib.suppress(ImportError, OSError):  # as Lustre mounted without flock
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file), path.stat()):
-                break
-        os.close(file)  # whoever had the lock has removed its file
-    try:
+    with file_lock(locks / name, wait=True):
         yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(file)
-
-
-def is_held(locks: Path, name: str) -> bool:
-    """Whether a process holds the lock of this name."""
-    try:
-        import fcntl
-
-        with (locks / name).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except (ImportError, OSError):
-        return False
-    return False

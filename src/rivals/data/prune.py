@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TypedDict
 
 from rivals.base.errors import UserError
+from rivals.base.file_lock import is_locked
 from rivals.base.typed_json import read_json
-from rivals.data.cache_folder import cache_folder, is_held
+from rivals.data.cache_folder import cache_folder
 
 # Kind of entry by the folder it is in. Nothing else is touched, whatever --cache names.
 KINDS = {"decoded": "decoded images", "features": "features", "remote": "copied files", "contents": "known files"}
@@ -50,7 +51,7 @@ class Entry:
 
     def remove(self) -> bool:
         """Remove it, unless a process is making it. Returns whether it is gone."""
-        if is_held(cache_folder() / "locks", self.path.name.removeprefix(".")):
+        if is_locked(cache_folder() / "locks" / self.path.name.removeprefix(".")):
             return False
         if self.path.is_dir():
             shutil.rmtree(self.path, ignore_errors=True)

@@ -42,8 +42,14 @@ _asked: dict[tuple[Path, str], float] = {}
 
 @dataclass(frozen=True)
 class _Object:
-    """A file in a store: its path there, its name in the copy, its size in bytes if the store tells it, and what changes
-    with its content, empty if nothing does."""
+    """A file in a store.
+
+    Attributes:
+        path: There.
+        name: In the copy.
+        size: In bytes; None if the store does not tell it.
+        version: What changes with its content; empty if nothing does.
+    """
 
     path: str
     name: str
@@ -178,7 +184,7 @@ def _copy(system: Any, url: str, objects: Sequence[_Object], folder: Path, on_no
             old.unlink()
     missing = [each for each in objects if copied.get(each.name) != each.version or not _is_whole(files, each)]
     if not all(each.version for each in objects):
-        on_note(f"'{_bare(url)}' does not tell when its files change: of those that are copied, only sizes are compared")
+        on_note(f"'{_bare(url)}' does not tell when its files change: their copies are compared by size alone")
     total, done = sum(each.size or 0 for each in missing), 0
     if total > (free := shutil.disk_usage(folder).free - _RESERVE):
         raise UserError(

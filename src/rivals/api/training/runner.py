@@ -88,8 +88,10 @@ def _play_together(job: TrainingJob[Any], run: Run, callbacks: Sequence[Callback
     except TrainingFailure as error:  # of a process that follows
         raise UserError(str(error)) from None
     except Exception as error:
-        if job.processes.first and run.info["state"] == "running":
-            run.update(state="interrupted", message=str(error))
+        if job.processes.first:
+            with contextlib.suppress(UserError, OSError):  # the disk may be full, or the folder gone
+                if run.info["state"] == "running":
+                    run.update(state="interrupted", message=str(error))
         raise
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from helpers.processes import run_in_processes
-from rivals.base import launcher
+from rivals.base import launcher, torch_process_group
 from rivals.base.errors import ProcessLost, UserError
 from rivals.base.process_group import ALONE
 from rivals.base.torch_process_group import TorchProcessGroup
@@ -120,6 +120,7 @@ WAITS = {
 @pytest.mark.parametrize("failing", [0, 1])
 def test_a_process_that_fails_by_itself_tells_those_that_wait_for_it(failing, wait):
     def function(processes):
+        processes.agree()  # all have met
         with processes.outlast_first():
             if processes.rank == failing:
                 raise UserError("there is not enough memory: lower --batch-size")
@@ -129,6 +130,26 @@ def test_a_process_that_fails_by_itself_tells_those_that_wait_for_it(failing, wa
     expected = "there is not enough memory: lower --batch-size"
     assert results.pop(failing) == f"UserError: {expected}"
     assert results == [f"UserError: process {failing}: {expected}"]
+
+
+def test_a_failure_in_one_piece_ends_the_pieces_of_the_others(monkeypatch):
+    monkeypatch.setattr(torch_process_group, "BEAT_SECONDS", 0.02)
+
+    def function(processes):
+        begun = []
+        processes.agree()
+        try:
+            with processes.outlast_first(patient=False), processes.together(patient=True):
+                for piece in processes.hand_out(1000):
+                    begun.append(piece)
+                    if processes.rank == 1 and len(begun) == 2:
+                        raise UserError("not enough memory")
+                    time.sleep(0.02)
+                    processes.beat()
+        except UserError as error:
+            return str(error), len(begun) < 500
+
+    assert run_in_processes(2, function) == [("process 1: not enough memory", True), ("not enough memory", True)]
 
 
 def test_an_error_that_all_have_does_not_end_a_process_before_the_first(tmp_path):

@@ -75,6 +75,8 @@ class ProcessGroup:
 
         Raises:
             KeyboardInterrupt: another process was told to :meth:`stop`.
+            UserError: another process has failed.
+            ProcessLost: the same, by an error that the user cannot fix.
         """
 
     def stop(self) -> None:
@@ -92,6 +94,9 @@ class ProcessGroup:
             yield
         except Exception as error:
             failure = error
+        if patient and failure is not None:
+            self.tell(failure)  # or the others would finish what they do, which may take hours
+            raise failure
         if patient:
             self.gather(None)
         self.agree(error=failure)

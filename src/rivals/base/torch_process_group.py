@@ -49,13 +49,13 @@ class TorchProcessGroup(ProcessGroup):
         self._scope = "failure 0"  # where a process that fails by itself leaves its error for the others
         self._agreed: BaseException | None = None  # the last error that all processes have raised together
         self._store: Any = None
+        self._group: Any = None  # the default one
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         self._devices = {"cpu"} | ({accelerator.type} & ACCELERATORS.keys() if accelerator else set())
         backend = ",".join(f"{kind}:{ACCELERATORS.get(kind, 'gloo')}" for kind in sorted(self._devices))
         with self._contact():
             if not dist.is_initialized():
                 dist.init_process_group(backend, timeout=timeout)
-                self._group = None
             else:  # by a launcher, perhaps for GPUs alone
                 self._group = dist.new_group(backend=backend, timeout=timeout)
             # The store is where messages of any length are left for the others.
@@ -112,10 +112,14 @@ class TorchProcessGroup(ProcessGroup):
                 self._put(self._scope, json.dumps([self.rank, _written(error)]))
             _hang_up()
 
+    def _heed_failure(self) -> None:
+        if (error := self._told()) is not None:
+            raise error
+
     def _told(self) -> UserError | ProcessLost | None:
         """The error of another process that has failed by itself, if one has told it."""
         with contextlib.suppress(RuntimeError):
-            if self._store.check([f"rivals {self._scope}"]):
+            if self._store is not None and self._store.check([f"rivals {self._scope}"]):
                 rank, written = json.loads(self._store.get(f"rivals {self._scope}"))
                 if rank != self.rank:
                     _hang_up()
@@ -130,6 +134,7 @@ class TorchProcessGroup(ProcessGroup):
             self._beats += 1
             self._put(f"beat {self.rank}", str(self._beats))
             self._heed_stop()
+            self._heed_failure()
 
     def stop(self) -> None:
         with contextlib.suppress(ProcessLost):
@@ -168,6 +173,9 @@ class TorchProcessGroup(ProcessGroup):
                 self.tell(error)
             if together or self.first:
                 self._end(key, of)
+            else:
+                with contextlib.suppress(UserError, ProcessLost):
+                    self._wait_for(key, seconds=FAREWELL_SECONDS)  # the first, which speaks, finds out
             raise
         except BaseException:
             self._end(key, of)
@@ -295,8 +303,7 @@ class TorchProcessGroup(ProcessGroup):
             now = time.monotonic()
             if now - begun > seconds:
                 return
-            if (error := self._told()) is not None:
-                raise error
+            self._heed_failure()
             if stoppable:
                 self._heed_stop()
             if of is not None:

@@ -138,6 +138,8 @@ class ImageLoop(ABC, Generic[R]):
             raise Interrupted(
                 f"stopped and saved after {done:,} of {total:,} images: continue with {folder.command_to_resume}"
             ) from None
+        if folder is not None:
+            folder.close_log()  # by which a network file system shows it to the first, which merges all
         records += [record for part in self.processes.gather(made) for record in part]
         if self.processes.first:
             self._merged_records()

@@ -124,6 +124,8 @@ class AttackLoop:
             for number in self.processes.hand_out(-(-total // self.chunk_size)):
                 self._attack_chunk(number, state, done, keep)
         if self.processes.size > 1:
+            if self.folder is not None:
+                self.folder.close_log()  # by which a network file system shows it to the first, which merges all
             parts = self.processes.gather(made)
             state.restart(done | {record["step"]: record for part in parts for record in part})
             state.done = total

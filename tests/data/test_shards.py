@@ -186,6 +186,9 @@ SAMPLE = {"1.png": png(0), "1.cls": b"0"}
         ({"1.png": png(0), "1.json": b'{"label": -1}'}, ["label '1.json' of the shard 'a.tar'"]),
         ({"1.png": png(0), "1.json": b"{"}, ["label '1.json' of the shard 'a.tar'", "no JSON"]),
         (SAMPLE | {"2.png": png(1), "2.cls": b"cat"}, ["numbers and names as labels"]),
+        ({"0.png": png(0), "0.json": b'{"label": ""}'}, ["'0.json'", "no class number or name"]),
+        ({"0.png": png(0), "0.json": b'{"label": "a\\nb"}'}, ["'0.json'", "no class number or name"]),
+        ({"0.png": png(0), "0.cls": b"x" * 2000}, ["'0.cls'", "no class number or name"]),
         (SAMPLE | {"1.cls": b"owl", "dataset.json": b'{"classes": ["cat"]}'}, ["'owl'", "not among the classes"]),
     ],
 )

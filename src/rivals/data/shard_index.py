@@ -22,6 +22,7 @@ from rivals.data.tar_index import Member, open_tar, read_members
 
 _FORMAT = 1
 _MOST_LABEL = 1 << 20  # bytes of a .cls or .json
+_MOST_NAME = 1000  # characters of a class
 _FIX = "write it anew, or remove it"
 
 Label = int | str
@@ -136,19 +137,31 @@ def _read_class(path: Path, file: BinaryIO, member: Member) -> Label:
         text = _content(path, file, member).decode("utf-8").strip()
     except UnicodeDecodeError:
         text = ""
-    if not text or not text.isprintable():
-        raise UserError(f"the label '{member.name}' of the shard '{path}' is no class number or name: {_FIX}")
-    if not (text.isascii() and text.isdigit()):
-        return text
-    if len(text) > 9 or int(text) >= MOST_CLASSES:
-        raise UserError(f"the label '{member.name}' of the shard '{path}' is {text[:20]}, which is too large: {_FIX}")
-    return int(text)
+    if text.isascii() and text.isdigit():
+        return _checked(int(text[:20]), path, member)
+    return _checked(text, path, member)
 
 
 def _read_description(path: Path, file: BinaryIO, member: Member) -> Label | None:
     content = _content(path, file, member)
     found = parse_json(content, _Described, f"the label '{member.name}' of the shard '{path}'", _FIX)
-    return found.get("label")
+    label = found.get("label")
+    return None if label is None else _checked(label, path, member)
+
+
+def _checked(label: Label, path: Path, member: Member) -> Label:
+    """A label of either kind, if it can be one.
+
+    Raises:
+        UserError: it cannot.
+    """
+    where = f"the label '{member.name}' of the shard '{path}' is"
+    if isinstance(label, int):
+        if label >= MOST_CLASSES:
+            raise UserError(f"{where} {label}, which is too large: {_FIX}")
+    elif not label.strip() or not label.isprintable() or len(label) > _MOST_NAME:
+        raise UserError(f"{where} no class number or name: {_FIX}")
+    return label
 
 
 def read_bytes(path: Path, offset: int, size: int) -> bytes:

@@ -46,6 +46,12 @@ def test_a_batch_that_never_fits_is_refused(batch_size):
         fit_micro_batches(batch_size, ALONE, play_round)
 
 
+@pytest.mark.parametrize(("batch_size", "size", "fix"), [(100, 8, 16), (4, 4, 8), (1, 1, 2), (9, 2, 4)])
+def test_a_batch_that_cannot_be_cut_is_not_blamed_on_memory(batch_size, size, fix):
+    with pytest.raises(rivals.UserError, match=f"batch of {batch_size} cannot be cut .* a --batch-size of {fix} times"):
+        fit_micro_batches(batch_size, Several(size), lambda parts: pytest.fail("nothing to try"))
+
+
 def test_a_bug_is_not_taken_for_a_lack_of_memory():
     def play_round(parts):
         raise RuntimeError("shapes differ")

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 def run_facts(command: str, device: torch.device) -> dict[str, Any]:
     """The entries of ``run.json`` that every command writes: when, how, with what and on what a run was made."""
-    words = shlex.join(["rivals", *sys.argv[1:]]) if Path(sys.argv[0]).name == "rivals" else ""  # empty from Python
+    program = Path(sys.argv[0])  # the command, or what `python -m rivals` and `torchrun -m rivals` run
+    by_command = program.name == "rivals" or (program.name, program.parent.name) == ("__main__.py", "rivals")
+    words = shlex.join(["rivals", *sys.argv[1:]]) if by_command else ""  # empty from Python
     return {
         "command": command,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

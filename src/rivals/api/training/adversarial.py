@@ -12,7 +12,7 @@ from rivals.api.common.resume import note_printer, resolve_source
 from rivals.api.training.classifier import TEST_FRACTION, ClassifierJobBase, ClassifierRun
 from rivals.api.training.job import Request
 from rivals.api.training.runner import run_job
-from rivals.base import rng
+from rivals.base import devices, rng
 from rivals.base.duration import Duration
 from rivals.base.eps import parse_eps
 from rivals.base.errors import UserError
@@ -206,7 +206,8 @@ class HardenJob(ClassifierJobBase[HardenConfig]):
         ordered = self._in_our_order(net, source)
 
         def teach(images: Tensor) -> tuple[Tensor, Tensor]:
-            with torch.no_grad():
+            # In float32 also where the loss is not, so that the labels do not depend on who draws the batch, or when.
+            with torch.no_grad(), devices.autocast(self.device, False):
                 top = ordered(images.to(self.device) / 255).topk(2, dim=1)
             return top.indices[:, 0], top.values[:, 0] - top.values[:, 1]
 

@@ -67,7 +67,9 @@ class FittedConfig:
         return lines
 
 
-def fit_config(images: ImageSet, given: dict[str, Any], device: torch.device, seed: int) -> FittedConfig:
+def fit_config(
+    images: ImageSet, given: dict[str, Any], device: torch.device, seed: int, processes: int = 1
+) -> FittedConfig:
     """Fit the recipe ``auto``.
 
     Args:
@@ -75,6 +77,7 @@ def fit_config(images: ImageSet, given: dict[str, Any], device: torch.device, se
         given: Settings of the user, which override the rules.
         device: Where training runs. It is probed for about a second per width.
         seed: Seed of the probed game.
+        processes: How many will play it, as fast as so many of this one.
 
     Raises:
         UserError: a given setting cannot work.
@@ -91,13 +94,13 @@ def fit_config(images: ImageSet, given: dict[str, Any], device: torch.device, se
     if any(name in given for name in _FIXES_WIDTHS):
         candidates = [config]
     for candidate in candidates:
-        measured = probe(candidate, images, device, seed) if budget is None else 0.0
+        measured = processes * probe(candidate, images, device, seed) if budget is None else 0.0
         seen = budget or measured * seconds
         # The narrowest is used however few images it sees.
         if candidate is not candidates[0] and not auto_rules.is_enough(seen, candidate.generator_widths[0]):
             break
         config, speed, total = candidate, measured, seen
-    speed = speed or probe(config, images, device, seed)
+    speed = speed or processes * probe(config, images, device, seed)
     if len(candidates) > 1:
         rule = f"the widest with {auto_rules.IMAGES_PER_CHANNEL:,} images per channel of the first stage"
         reasons |= {"generator_widths": rule, "discriminator_widths": "the same, reversed"}
@@ -115,7 +118,8 @@ def probe(config: Config, images: ImageSet, device: torch.device, seed: int) -> 
 
     shape = {"size": images.size, "channels": images.channels, "classes": len(images.classes)}
     game = build_game(config, **shape, device=device, seed=seed)
-    batches = Batches(images, config.batch_size, seed=seed, flip=config.flip)
+    parts = 1 if config.micro_batches == "auto" else config.micro_batches
+    batches = Batches(images, config.batch_size, seed=seed, micro_batches=parts, flip=config.flip)
     every = config.penalty_every
 
     def seconds(step: int) -> float:

@@ -188,7 +188,7 @@ class ClassifierJobBase(TrainingJob[C], Generic[C]):
         self.total_images = max(batch_size, round(images))
 
     def _images_per_second(self) -> float:
-        """The speed of a game like this one, measured in a few rounds."""
+        """The speed of a game like this one, measured in a few rounds of this process: all have about the same."""
 
         self.total_images = self.config.batch_size  # for the schedules of the probe
         with rng.fork(self.device):
@@ -197,7 +197,8 @@ class ClassifierJobBase(TrainingJob[C], Generic[C]):
             start = time.perf_counter()
             for step in range(PROBE_ROUNDS):
                 game.round(step, batches, seed=self.seed)["loss/classifier"].item()
-            return PROBE_ROUNDS * game.images_per_round(batches) / (time.perf_counter() - start)
+            alone = PROBE_ROUNDS * game.images_per_round(batches) / (time.perf_counter() - start)
+        return self.processes.size * alone
 
     @property
     def evaluate_every(self) -> Duration:

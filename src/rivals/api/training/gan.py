@@ -148,7 +148,7 @@ class GanJob(TrainingJob[Config]):
             self.config = self.config.changed(precision=devices.fastest_precision(self.device))
         check_trainable(self.config, self.images)
         if self.recipe == "auto":
-            fitted = fit_config(self.images, self.config_settings, self.device, self.seed)
+            fitted = fit_config(self.images, self.config_settings, self.device, self.seed, self.processes.size)
             self.config, self.auto = fitted.config, {"auto": fitted.written()}
             self.notes += fitted.lines(self.images)
         self.notes += warnings_for(self.config, self.images)

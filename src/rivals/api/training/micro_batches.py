@@ -27,6 +27,11 @@ def fit_micro_batches(batch_size: int, processes: ProcessGroup, play_round: Call
         UserError: not even micro-batches of 2 images fit.
     """
     count = 1 << (processes.size - 1).bit_length()
+    if batch_size % count or batch_size < 2 * count:
+        raise UserError(
+            f"a batch of {batch_size} cannot be cut into {count} micro-batch{'es' if count > 1 else ''} of 2 images or "
+            f"more: give a --batch-size of {2 * count} times a whole number"
+        )
     while batch_size % count == 0 and batch_size >= 2 * count:
         try:
             play_round(count)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,9 +31,7 @@ from rivals.game.game import Game
 from rivals.game.loop import play
 from rivals.game.metric_buffer import TrainingFailure
 from rivals.game.player import Player, adam
-
-if TYPE_CHECKING:
-    pass
+from rivals.recipes.inverting import InvertConfig
 
 EVALUATIONS = 10  # of a player that is trained alone, to keep its best state
 
@@ -56,6 +54,10 @@ class Frozen(nn.Module):
         return self
 
 
+# Settings of a player that no such game has: an encoder.
+_OTHERS = {field.name for field in fields(InvertConfig)}
+
+
 def game_of_one(
     context: GameContext, config: recipes.Config, learner: str, opponent: nn.Module, start: nn.Module | None
 ) -> Game:
@@ -64,7 +66,7 @@ def game_of_one(
     fixed = {
         field: Schedule(value.at(end), value.at(end))
         for field, value in vars(config).items()
-        if isinstance(value, Schedule)
+        if isinstance(value, Schedule) and field not in _OTHERS
     }
     # Instance noise only stabilizes training: the images are evaluated as they are.
     config = config.changed(**fixed | {"ema": 0, "instance_noise": 0, "discriminator_turns": 1})

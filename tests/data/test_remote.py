@@ -115,9 +115,7 @@ def test_a_change_that_keeps_the_size_is_seen_by_what_the_store_says(store, monk
 
 def test_a_store_that_does_not_tell_of_changes_or_sizes_is_read_and_that_is_said(store, monkeypatch):
     original, notes = type(store).info, []
-    monkeypatch.setattr(
-        type(store), "info", lambda self, path: {**original(self, path), "created": None, "size": None}
-    )
+    monkeypatch.setattr(type(store), "info", lambda self, path: {**original(self, path), "created": None, "size": None})
     fill(store)
     assert len(load("memory://bucket/set/{00..02}.tar", on_note=notes.append)) == 12
     assert any("does not tell when its files change" in note for note in notes)

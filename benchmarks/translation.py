@@ -1,9 +1,9 @@
 """Image translation on CIFAR-10: an adversarial translator beside the same network by L1 alone, at equal minutes.
 
-``python -m benchmarks.translation [PART ...] [--minutes N]`` measures the named parts, or all, for so many minutes of
-processor time of one thread a side (20 by default): how many images that is, a probe finds out. So other programs on
-the machine do not shorten a side. Settings were chosen on training images that were kept aside; the figures are of the
-test images.
+``python -m benchmarks.translation [PART ...] [--minutes N] [--test-images N]`` measures the named parts, or all, for so
+many minutes of processor time of one thread a side (20 by default): how many images that is, a probe finds out. So other
+programs on the machine do not shorten a side. Settings were chosen on training images that were kept aside; the figures
+are of the test images.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,13 @@ PAIRS = 20_000  # training images of the parts that are written as files
 CPU = torch.device("cpu")
 
 Images = npt.NDArray[np.uint8]
+
+
+class Budget(NamedTuple):
+    """Minutes of processor time a side, and test images to judge on."""
+
+    minutes: float
+    n: int
 
 
 def gray(image: Images) -> Images:
@@ -101,23 +108,23 @@ def train(data: str, minutes: float, out: Path, **settings: Any) -> Any:
 
 
 def measure(
-    data: str, minutes: float, home: Path, name: str, sides: dict[str, dict[str, Any]], **common: Any
+    data: str, budget: Budget, home: Path, name: str, sides: dict[str, dict[str, Any]], **common: Any
 ) -> dict[str, Any]:
     """Train all sides, judge them on the same test images; save a picture."""
     nets, seen = {}, {}
     for side, settings in sides.items():
-        nets[side], seen[side] = train(data, minutes, home / side, **common, **settings)
+        nets[side], seen[side] = train(data, budget.minutes, home / side, **common, **settings)
     config = TranslateConfig().changed(**common)
     pairs = load_image_pairs(data, config, DataOptions(), "test", print)
     judged: dict[str, Any] = dict(nets)
     if pairs.scale > 1:
         judged["bicubic"] = bicubic(pairs)
-    values = judge(judged, pairs, n=N, device=CPU, extractor=find_extractor("lite0", CPU))
+    values = judge(judged, pairs, n=budget.n, device=CPU, extractor=find_extractor("lite0", CPU))
     for side, images in seen.items():
         values[side]["images"] = images
-    picture = f"translation_{name}_{minutes:g}.png"
+    picture = f"translation_{name}_{budget.minutes:g}.png"
     save_png(shown(pairs, judged), RESULTS / picture)
-    return {"n": min(N, len(pairs)), "sides": values, "picture": picture}
+    return {"n": min(budget.n, len(pairs)), "sides": values, "picture": picture}
 
 
 @torch.no_grad()
@@ -133,29 +140,29 @@ def shown(pairs: ImagePairs, sides: dict[str, Any]) -> Image.Image:
     return make_grid(np.stack(arrays, 1).reshape(-1, *arrays[0].shape[1:]), columns=2 * len(columns), scale=3)
 
 
-def upscale(minutes: float, home: Path) -> dict[str, Any]:
+def upscale(budget: Budget, home: Path) -> dict[str, Any]:
     """16 to 32 px."""
-    return measure("cifar10", minutes, home, "upscale", {"adversarial": {}, "l1": {"gan_weight": 0}}, scale=2)
+    return measure("cifar10", budget, home, "upscale", {"adversarial": {}, "l1": {"gan_weight": 0}}, scale=2)
 
 
-def color(minutes: float, home: Path) -> dict[str, Any]:
+def color(budget: Budget, home: Path) -> dict[str, Any]:
     """Gray to color."""
     write_pairs(home / "data", gray)
-    return measure(str(home / "data"), minutes, home, "color", {"adversarial": {}, "l1": {"gan_weight": 0}})
+    return measure(str(home / "data"), budget, home, "color", {"adversarial": {}, "l1": {"gan_weight": 0}})
 
 
-def from_edges(minutes: float, home: Path) -> dict[str, Any]:
+def from_edges(budget: Budget, home: Path) -> dict[str, Any]:
     """Edges to images."""
     write_pairs(home / "data", edges)
-    return measure(str(home / "data"), minutes, home, "edges", {"adversarial": {}, "l1": {"gan_weight": 0}})
+    return measure(str(home / "data"), budget, home, "edges", {"adversarial": {}, "l1": {"gan_weight": 0}})
 
 
 @torch.no_grad()
-def unpaired(minutes: float, home: Path) -> dict[str, Any]:
+def unpaired(budget: Budget, home: Path) -> dict[str, Any]:
     """Automobiles to trucks, judged by a classifier that was not used in training."""
     one, other = "automobile", "truck"
     write_classes(home / "data", one, other)
-    net, images = train(str(home / "data"), minutes, home / "cut", pairs="unpaired")
+    net, images = train(str(home / "data"), budget.minutes, home / "cut", pairs="unpaired")
     config = TranslateConfig().changed(pairs="unpaired")
     pairs = load_image_pairs(str(home / "data"), config, DataOptions(), "test", print)
     values = judge({"cut": net}, pairs, n=len(pairs), device=CPU, extractor=find_extractor("lite0", CPU))["cut"]
@@ -164,7 +171,7 @@ def unpaired(minutes: float, home: Path) -> dict[str, Any]:
     for name, images_ in (("before", x), ("after", to_bytes(net(x)).float() / 255)):
         predicted = model(images_).argmax(1)
         values[f"target_class_{name}"] = int((predicted == names.index(other)).sum())
-    picture = f"translation_unpaired_{minutes:g}.png"
+    picture = f"translation_unpaired_{budget.minutes:g}.png"
     rows = np.stack([to_bytes(x[:24]).numpy(), to_bytes(net(x[:24])).numpy()], 1)
     save_png(make_grid(rows.reshape(-1, *rows.shape[2:]), columns=8, scale=3), RESULTS / picture)
     return {
@@ -176,7 +183,7 @@ def unpaired(minutes: float, home: Path) -> dict[str, Any]:
     }
 
 
-PARTS: dict[str, Callable[[float, Path], dict[str, Any]]] = {
+PARTS: dict[str, Callable[[Budget, Path], dict[str, Any]]] = {
     "upscale": upscale,
     "color": color,
     "edges": from_edges,
@@ -189,13 +196,14 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []])
     parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--test-images", type=int, default=N)
     words = parser.parse_args()
     torch.set_num_threads(1)
     cases = recorded("translation", "cases")
     for name in words.parts or PARTS:
         with tempfile.TemporaryDirectory() as folder:
             load_before = os.getloadavg()[0]
-            result = PARTS[name](words.minutes, Path(folder))
+            result = PARTS[name](Budget(words.minutes, words.test_images), Path(folder))
         # One thread computes here: what is above it are others, which take caches and memory bandwidth.
         load_average = max(load_before, os.getloadavg()[1])
         cases[f"{name} {words.minutes:g}"] = {

@@ -1,9 +1,9 @@
 """Image translation on CIFAR-10: an adversarial translator beside the same network by L1 alone, at equal minutes.
 
-``python -m benchmarks.translation [PART ...] [--minutes N] [--test-images N]`` measures the named parts, or all, for so
-many minutes of processor time of one thread a side (20 by default): how many images that is, a probe finds out. So other
-programs on the machine do not shorten a side. Settings were chosen on training images that were kept aside; the figures
-are of the test images.
+``python -m benchmarks.translation [PART ...] [--minutes N] [--test-images N]`` measures the named parts, or all. A side
+gets so many minutes of processor time of one thread (20 by default): a probe finds out how many images that is, so that
+other programs on the machine do not shorten a side. Settings were chosen on training images that were kept aside; the
+figures are of the test images.
 """
 
 from __future__ import annotations

@@ -55,7 +55,9 @@ equals one of them was memorized. For distances of features see """
     return picture_figure(history.folder, entry.get("grid"), join(caption, tag("code", "rivals score"), "."))
 
 
-def picture_figure(folder: Path, name: Any, caption: Html) -> Html:
+def picture_figure(
+    folder: Path, name: Any, caption: Html, alt: str = "Generated images and their nearest training images"
+) -> Html:
     """A PNG of a run folder inside the page, with its caption; empty if it is missing, no PNG, or too large."""
     if not isinstance(name, str) or "/" in name:
         return EMPTY
@@ -67,5 +69,5 @@ def picture_figure(folder: Path, name: Any, caption: Html) -> Html:
         return EMPTY
     width, height = (int.from_bytes(content[at : at + 4]) for at in (16, 20))  # of the IHDR chunk
     uri = f"data:image/png;base64,{base64.b64encode(content).decode()}"
-    image = tag("img", src=uri, width=width, height=height, alt="Generated images and their nearest training images")
+    image = tag("img", src=uri, width=width, height=height, alt=alt)
     return tag("figure", image, tag("figcaption", tag("p", caption)), class_="timeline")

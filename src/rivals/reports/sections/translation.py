@@ -11,7 +11,7 @@ from rivals.reports.sections.neighbors import picture_figure
 KINDS = {"upscale": "enlarging", "paired": "pairs", "unpaired": "without pairs"}
 # What a value means, by its name up to the extractor's.
 MEANINGS = {
-    "psnr": "PSNR in dB, the mean over images: higher is closer to the target, pixel by pixel",
+    "psnr": "in dB, the mean over images: higher is closer to the target, pixel by pixel",
     "ssim": "structural similarity, the mean over images: 1 is equal",
     "PD": "perceptual distance, the mean over images, by normalized features of an extractor: 0 is equal; not LPIPS",
     "LPIPS": "learned perceptual distance (Zhang et al. 2018), the mean over images: 0 is equal",
@@ -58,7 +58,9 @@ def section(history: History) -> Html:
     caption = (
         f"{n} images of the {split} split, none of which was trained on. The Fréchet distance depends on their number."
     )
-    triples = picture_figure(history.folder, results.get("triples"), Html("Input, output and, with pairs, target."))
+    triples = picture_figure(
+        history.folder, results.get("triples"), Html("Input, output and, with pairs, target."), "Triples"
+    )
     return join(
         table(["", *(TITLES.get(key, key) for key in keys)], rows, "numbers"),
         tag("p", caption, class_="muted"),

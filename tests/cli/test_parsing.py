@@ -73,6 +73,7 @@ def test_json_is_a_flag_of_every_command():
 def test_the_help_describes_every_field(capsys):
     options = (recipes.Config, recipes.HardenConfig, recipes.AttackConfig, recipes.CertifyConfig, recipes.DataOptions)
     options += (recipes.GanRunOptions, recipes.ScoreConfig, recipes.SampleConfig, recipes.ExploreConfig)
+    options += (recipes.TranslateConfig, recipes.TranslateRunOptions, recipes.ApplyConfig)
     for kind in options:
         assert field_docs(kind).keys() == {field.name for field in dataclasses.fields(kind)}, kind
     with pytest.raises(SystemExit) as left:

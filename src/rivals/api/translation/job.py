@@ -143,7 +143,7 @@ class TranslateJob(TrainingJob[TranslateConfig]):
         if config.precision == "auto":
             config = config.changed(precision=devices.fastest_precision(self.device))
         if not config.discriminator_widths:
-            widths = (64, 128) if size < 64 else (64, 128, 256) if size < 256 else (64, 128, 256, 512)
+            widths = (48, 96) if size < 64 else (64, 128, 256) if size < 256 else (64, 128, 256, 512)
             config = config.changed(discriminator_widths=widths)
         self.config = config
         self._check_patches()

@@ -146,7 +146,7 @@ COMMANDS: Registry[Command] = Registry(
         ),
         "data ls": Command("list the data sets that have a name, and where each was found", _plain("data_ls")),
         "data pack": Command(
-            "pack a data set, a folder, a zip or shards for any command",
+            "pack a data set or images into a zip, or into tar shards",
             lambda words: Flags(api.data_pack, {"data": recipes.DataOptions()}),
         ),
         "data prune": Command("list the cache of decoded images, and remove what is old", _plain("data_prune")),

@@ -101,6 +101,10 @@ def test_what_cannot_work_is_said_once(start, tmp_path, photos):
     for more, part in (
         ([tmp_path / "run"], "2 processes cannot share 1 micro-batch equally: add --micro-batches 2"),
         ([tmp_path / "taken", "--micro-batches", "2"], "exists already and is not empty"),
+        (
+            [tmp_path / "run", "--micro-batches", "2", "--score-every", "1 steps", "--score-seconds", "900"],
+            "with --score-seconds 900 the other processes would give the first one up",
+        ),
     ):
         first, second = (process.wait() for process in start(2, *words, *more))
         assert_refused(first, part)

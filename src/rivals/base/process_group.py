@@ -7,6 +7,7 @@ the processes sum the rest in pairs. So 1, 2, 4, ... processes get the same bits
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,14 @@ class ProcessGroup:
         size: Number of processes.
         reduction: How they average: ``tree``, the same bits for any number of processes, or ``ring``, faster.
         remedy: What to do after a process was lost, the end of the error's line.
+        patience: Seconds that a process waits for another one that does not move.
     """
 
     rank = 0
     size = 1
     reduction = "tree"
     remedy = "continue from the last checkpoint with --resume"
+    patience = math.inf
 
     @property
     def first(self) -> bool:

@@ -41,7 +41,7 @@ class TorchProcessGroup(ProcessGroup):
         import torch.distributed as dist
 
         self.rank, self.size = rank, size
-        self._seconds = timeout.total_seconds()
+        self.patience = timeout.total_seconds()
         self._turn = 0  # numbers the messages
         self._pieces = 0  # the turn in which they began to be handed out
         self._beats = 0
@@ -130,7 +130,7 @@ class TorchProcessGroup(ProcessGroup):
     def beat(self) -> None:
         now = time.monotonic()
         if now >= self._next_beat:
-            self._next_beat = now + min(BEAT_SECONDS, self._seconds / 10)
+            self._next_beat = now + min(BEAT_SECONDS, self.patience / 10)
             self._beats += 1
             self._put(f"beat {self.rank}", str(self._beats))
             self._heed_stop()
@@ -310,9 +310,9 @@ class TorchProcessGroup(ProcessGroup):
                 latest = self._get(f"beat {of}") if self._has(f"beat {of}") else ""
                 if latest != beats:
                     beats, heard = latest, now
-                elif now - heard > self._seconds:
+                elif now - heard > self.patience:
                     raise ProcessLost(
-                        f"process {of} of {self.size} made no progress for {self._seconds:g} seconds "
+                        f"process {of} of {self.size} made no progress for {self.patience:g} seconds "
                         f"(RIVALS_TIMEOUT), so it was given up: {self.remedy}"
                     )
             time.sleep(pause)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SAMPLE_GRIDS = 40  # over a run, by default
 MAX_SHARE = 0.01  # of the run's time, for sample grids by default, and for evaluations of the discriminator
+SCORE_OF_PATIENCE = 6  # the features of real images may take four times the time of a score
 MEASURED = (
     *("accuracy/held_out", "accuracy/generator", "targets_reached"),
     *("accuracy/pgd", "accuracy/test", "score/reconstruction"),
@@ -198,6 +199,12 @@ class GanJob(TrainingJob[Config]):
         run, options = Run(self.folder), self.run_options
         generator: Any = self.game.players["generator"].eval_net
         if options.score_every is not None:
+            most = self.processes.patience / SCORE_OF_PATIENCE
+            if (options.score_seconds or 0) > most:
+                raise UserError(
+                    f"with --score-seconds {options.score_seconds:g} the other processes would give the first one up "
+                    f"while it computes a score: take at most {most:g}, or set RIVALS_TIMEOUT to more seconds"
+                )
             self.fid = FidCallback(
                 generator,
                 self.images,

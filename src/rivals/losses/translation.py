@@ -51,7 +51,7 @@ class TranslationOutput(DiscriminatorOutput, Protocol):
 def translation(
     gan: Callable[[DiscriminatorOutput], LossTerms] | None,
     *,
-    gan_weight: float = 0.01,
+    gan_weight: float = 0.005,
     l1_weight: float = 1.0,
     nce_weight: float = 0.0,
     identity_weight: float = 0.0,

@@ -46,7 +46,7 @@ class TranslateConfig(Settings):
     loss: str = "relativistic"
     """The adversarial loss: minimax, nonsaturating, least-squares, hinge, wasserstein or relativistic."""
     gan_weight: float | None = None
-    """Weight of the adversarial loss; 0.01 with pairs and 1 without by default. 0 trains without a discriminator."""
+    """Weight of the adversarial loss; 0.005 with pairs and 1 without by default. 0 trains without a discriminator."""
     l1_weight: float = 1.0
     """Weight of the L1 distance to the target (with pairs)."""
     perceptual: str = ""
@@ -165,7 +165,8 @@ class TranslateConfig(Settings):
         """With the weights that are left to the kind of translation."""
         settings: dict[str, float] = {}
         if self.gan_weight is None:
-            settings["gan_weight"] = 0.01 if self.paired else 1.0
+            # pix2pix's 1 to 100 for images in [-1, 1] is 1 to 200 for those in [0, 1] (Isola et al. 2017, sec. 3.3).
+            settings["gan_weight"] = 0.005 if self.paired else 1.0
         if self.identity_weight is None and not self.paired:
             settings["identity_weight"] = 1.0 if self.method == "cut" else 5.0
         return self.changed(**settings)

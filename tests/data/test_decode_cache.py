@@ -154,6 +154,18 @@ def test_a_cache_that_cannot_be_written_again_is_decoded_into_memory(photos, map
     assert ["damaged" in note for note in notes] == [True, False] and "stay in memory only" in notes[1]
 
 
+@pytest.mark.parametrize("broken", ["no folder", "full disk"])
+def test_images_that_fit_neither_the_disk_nor_the_memory_are_refused_at_once(photos, monkeypatch, broken):
+    def refuse(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(*((Path, "mkdir") if broken == "no folder" else (PartialDecode, "add")), refuse)
+    assert len(load(photos)) == COUNT
+    monkeypatch.setattr(decode_cache, "machine_memory", lambda: 2 * COUNT * 64 - 2)
+    with pytest.raises(UserError, match=r"take 0.0 GiB, too much for the memory, and cannot write to .*No space left"):
+        load(photos)
+
+
 def test_blocks_have_the_digest_of_their_images_whatever_their_number(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (7, 1, 8, 8), dtype=np.uint8)
     (tmp_path / "x").write_bytes(pixels.tobytes())

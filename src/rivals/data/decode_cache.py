@@ -138,7 +138,6 @@ def _decode_again(work: Work) -> Decoded:
 
 
 def _decode(work: Work, damaged: bool = False) -> Decoded:
-    size = 0
     try:
         folder().mkdir(parents=True, exist_ok=True)
         _remove_abandoned()
@@ -147,23 +146,14 @@ def _decode(work: Work, damaged: bool = False) -> Decoded:
                 with contextlib.suppress(OSError, _DamagedEntry, _OtherWhole):
                     return _read(work)  # another process has decoded it meanwhile
             with PartialDecode(folder() / f".{work.name}") as partial:
-                try:
-                    _write(work, partial)
-                except OSError:
-                    size = partial.nbytes * work.count // max(1, partial.done.images)
-                    raise
+                _write(work, partial)
             return _read(work)
     except OSError as error:
         cause = f"cannot write to {folder()} ({error.strerror or error})"
     except (_DamagedEntry, _OtherWhole):
         cause = f"{folder()} does not keep what is written"
-    if size > machine_memory() // 2:
-        raise UserError(
-            f"the decoded images of {work.title} take {size / 2**30:.1f} GiB, too much for the memory, and {cause}: "
-            "make room, choose another place with --cache, or a smaller --size"
-        )
     work.on_note(f"decoded images stay in memory only: {cause}")
-    return _gather(work.decode(Done()))
+    return _gather(work, cause)
 
 
 def _remove_abandoned() -> None:
@@ -250,15 +240,26 @@ def _write(work: Work, partial: PartialDecode) -> None:
         raise
 
 
-def _gather(chunks: Iterator[Chunk]) -> Decoded:
+def _gather(work: Work, cause: str) -> Decoded:
+    """Decode into memory.
+
+    Raises:
+        UserError: from ``work.decode``; or there is too little memory, and the ``cause`` is why it is needed.
+    """
     pieces: list[Pixels] = []
     bad: list[UnreadableImage] = []
     peak = 0
-    for chunk in chunks:
+    for chunk in work.decode(Done()):
         bad += chunk.bad
         peak = max(peak, chunk.peak)
         if len(chunk.pixels):
             pieces.append(chunk.pixels)
+            size = chunk.pixels[0].nbytes * work.count
+            if size > machine_memory() // 2:
+                raise UserError(
+                    f"the decoded images of {work.title} take {size / 2**30:.1f} GiB, too much for the memory, and "
+                    f"{cause}: make room, choose another place with --cache, or a smaller --size"
+                )
     channels = max(piece.shape[1] for piece in pieces)
     images = np.empty((sum(map(len, pieces)), channels, *pieces[0].shape[2:]), np.uint8)
     at = 0

@@ -27,6 +27,7 @@ NAMES = (
         "processes",
         "purification",
         "query_attacks",
+        "rectangles",
         "resume",
         "robgan",
         "shards",

@@ -190,7 +190,7 @@ def art(case: Case, seed: int, folder: Path) -> tuple[Classifier, dict[str, Any]
             raise Over
 
     optimizer.register_step_post_hook(count)
-    shape = (data.channels, data.size, data.size)
+    shape = (data.channels, *data.size)
     wrapped = PyTorchClassifier(net, nn.CrossEntropyLoss(), shape, 10, optimizer, clip_values=(0.0, 1.0))
     eps = float(case.ball.eps)
     trainer = AdversarialTrainerMadryPGD(wrapped, nb_epochs=1000, batch_size=BATCH, eps=eps, eps_step=eps / 4)

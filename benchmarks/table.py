@@ -59,6 +59,7 @@ SECTIONS: tuple[tuple[str, Callable[[Result], Section]], ...] = (
     ("sngan_speed", gans.sngan_speed),
     ("gan_throughput", gans.throughput),
     ("translation", translation.translation),
+    ("rectangles", gans.rectangles),
     ("fidelity", metrics.fidelity),
     ("equilibrium", metrics.equilibrium),
     ("resume", system.resume),

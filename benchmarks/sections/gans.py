@@ -216,3 +216,25 @@ def throughput(r: Result) -> Section:
         answer="Little time is left to save outside them.",
         limits="One machine. A share above 100% of the float32 peak is possible because most products run in bf16.",
     )
+
+
+def rectangles(r: Result) -> Section:
+    """The cost of a pixel in rectangles and in squares."""
+    wide, square = r["sizes"]
+    rows = [
+        [f"`{case}`", f"{median(found[wide]):.3g}", f"{median(found[square]):.3g}", f"**{found['ratio']:.2f}**"]
+        for case, found in r["cases"].items()
+    ]
+    least = min(r["cases"], key=lambda case: float(r["cases"][case]["ratio"]))
+    return Section(
+        title="Rectangular images",
+        question=f"Does a training step at {wide} have at least {r['target']:.0%} of the pixels per second that one at "
+        f"{square} x {square} has?",
+        setup=f"Recipes and classifiers at their default widths, float32, one thread; {r['rounds']} rounds, the two "
+        "sizes in turn, by processor time. A step of a recipe is the mean over a cycle of its lazy penalties.",
+        header=["network", f"{wide}, M pixels/s", f"{square} x {square}, M pixels/s", "ratio (median of rounds)"],
+        rows=rows,
+        answer=f"The least ratio is **{r['cases'][least]['ratio']:.2f}** (`{least}`).",
+        limits="Nothing about GPUs. Fully connected networks have layers whose cost does not grow with the image, "
+        "which makes a pixel of the larger image cheaper.",
+    )

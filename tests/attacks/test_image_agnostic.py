@@ -47,8 +47,9 @@ def test_masks_hold_for_universal_perturbations_too():
     assert delta[:, :, :2].any()
 
 
-def test_a_patch_is_a_disk_of_its_size_inside_the_image_and_the_rest_stays():
-    x, patch = torch.zeros(50, 3, 40, 40), torch.ones(3, 9, 9)
+@pytest.mark.parametrize("width", [40, 64])
+def test_a_patch_is_a_disk_of_its_size_inside_the_image_and_the_rest_stays(width):
+    x, patch = torch.zeros(50, 3, 40, width), torch.ones(3, 9, 9)
     placement = Placement(0.2, 0.5, 180)
     u = placement.draw(50, generator("place"))
     made = apply_patch(x, patch, placement, u)
@@ -60,6 +61,11 @@ def test_a_patch_is_a_disk_of_its_size_inside_the_image_and_the_rest_stays():
     center = (made[:, 0].sum(2) * rows).sum(1) / area
     assert torch.allclose(center, 20 + (40 - side) / 2 * (2 * u[:, 2] - 1), atol=0.3)
     assert not made[:, :, [0, -1]].all(3).any()
+    tall, wide = (made[:, 0].any(dim).sum(1) for dim in (2, 1))
+    assert ((tall - side).abs() <= 1).all() and ((wide - side).abs() <= 1).all()
+    columns = torch.arange(float(width)) + 0.5
+    center = (made[:, 0].sum(1) * columns).sum(1) / area
+    assert torch.allclose(center, width / 2 + (width - side) / 2 * (2 * u[:, 3] - 1), atol=0.3)
 
 
 def test_a_patch_is_turned_by_its_angle():

@@ -31,8 +31,8 @@ def test_instance_noise_is_twice_differentiable():
     assert torch.autograd.gradgradcheck(lambda x: seen(x).square(), images)
 
 
-def pictures(n=3, channels=3, size=8, dtype=torch.float64):
-    return torch.rand(n, channels, size, size, dtype=dtype, generator=torch.Generator().manual_seed(1)) * 2 - 1
+def pictures(n=3, channels=3, size=8, dtype=torch.float64, width=None):
+    return torch.rand(n, channels, size, width or size, dtype=dtype, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
 CHANGES = {"diff": DiffAugment(), "ada": ADA(Schedule.parse(0.8)), "ada always": ADA(Schedule.parse(1.0))}
@@ -41,7 +41,7 @@ CHANGES = {"diff": DiffAugment(), "ada": ADA(Schedule.parse(0.8)), "ada always":
 @pytest.mark.parametrize("name", list(CHANGES))
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_augmentations_are_twice_differentiable(name, channels):
-    images = pictures(2, channels, 5).requires_grad_()
+    images = pictures(2, channels, 5, width=4).requires_grad_()
 
     def seen(x):
         torch.manual_seed(2)
@@ -54,7 +54,7 @@ def test_augmentations_are_twice_differentiable(name, channels):
 
 @pytest.mark.parametrize("name", list(CHANGES))
 def test_augmentations_are_random_per_image_and_keep_shape_dtype_and_alpha(name):
-    images = pictures(1, 4, 16, torch.float32).expand(32, -1, -1, -1).contiguous()
+    images = pictures(1, 4, 16, torch.float32, width=24).expand(32, -1, -1, -1).contiguous()
     torch.manual_seed(0)
     first = CHANGES[name](images, Clock(0))
     assert first.shape == images.shape and first.dtype == images.dtype and bool(first.isfinite().all())
@@ -85,6 +85,23 @@ def test_ada_changes_the_share_p_of_images():
 def test_flips_quarter_rotations_and_integer_translations_are_exact(maps, wanted):
     images = pictures(1, 2, 7, torch.float32)
     assert torch.allclose(warp(images, maps), wanted(images), atol=1e-5)
+
+
+def test_a_quarter_turn_of_a_rectangle_keeps_its_frame():
+    images = pictures(1, 2, 4, width=8)
+    turned = warp(images, rotation(torch.tensor([QUARTER], dtype=torch.float64)))
+    assert turned.shape == images.shape
+    # The middle square is turned about its center; left and right of it are reflections of rows that left the frame.
+    assert torch.allclose(turned[..., 2:6], images[..., 2:6].rot90(1, (2, 3)))
+    assert torch.allclose(turned[..., :2], turned[..., 2:4].flip(3))
+
+
+def test_the_cutout_of_a_rectangle_is_half_of_each_side():
+    torch.manual_seed(0)
+    gone = DiffAugment()(torch.full((300, 1, 12, 31), -1.0), Clock(0)) == 0  # brightness leaves no other value at 0
+    inside = gone[:, 0, 1:-1, 3:-3]  # what moves in is an eighth of each side at most
+    assert inside.sum((1, 2)).max() == 6 * 15
+    assert inside.any(1).sum(1).max() == 15 and inside.any(2).sum(1).max() == 6
 
 
 def test_warp_agrees_with_grid_sample():

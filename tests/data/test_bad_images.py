@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from rivals.base.errors import UserError
+from rivals.base.size import Size
 from rivals.data import decode_cache
 from rivals.data.imageset import require_classes
 from rivals.data.load import load
@@ -58,7 +59,7 @@ def refusal(source, **options):
     return message
 
 
-@pytest.mark.parametrize("size", [7, 0, -32, 1025])
+@pytest.mark.parametrize("size", [7, 0, -32, 1025, "7x64", "64x1025", "-1x8"])
 def test_size_out_of_bounds(size):
     message = refusal("mnist5k", size=size)
     assert f"--size {size} is too" in message
@@ -161,15 +162,20 @@ def test_mixed_sizes():
     message = refusal(source)
     assert "('a.png' is 8 x 8, 'b.png' is 16 x 16)" in message
     assert "--size 8" in message
-    assert load(source, size=8).size == 8
+    assert load(source, size=8).size == Size(8, 8)
 
 
-def test_images_that_are_not_square():
+def test_images_of_other_proportions():
     source = folder({"a.png": image((8, 8)), "b.png": image((8, 12))})
-    for options in ({}, {"size": 16}):
-        assert refusal(source, **options) == (
-            "the image 'b.png' of 'set' is 12 x 8, not square: cut out the center of such images with --crop"
-        )
+    fix = "cut out the center of such images with --crop"
+    assert refusal(source, size=16) == f"the image 'b.png' of 'set' is 12 x 8, not square: {fix}"
+    assert refusal(source, size="24x16") == (
+        f"the image 'a.png' of 'set' is 8 x 8, which are not the proportions of 24 x 16: {fix}"
+    )
+    assert refusal(source) == (
+        "the images of 'set' differ in size ('a.png' is 8 x 8, 'b.png' is 12 x 8): choose one with --size, as in "
+        "--size 8 --crop"
+    )
 
 
 def test_mixed_sizes_after_cropping():
@@ -177,11 +183,19 @@ def test_mixed_sizes_after_cropping():
     assert "differ in size when cut to squares ('a.png' is 8 x 8, 'b.png' is 10 x 10)" in message
 
 
-@pytest.mark.parametrize(("side", "fix"), [(4, 8), (1030, 1024)])
-def test_image_sizes_out_of_bounds(side, fix):
-    message = refusal(folder({"a.png": image((side, side))}))
-    assert f"are {side} x {side}" in message
-    assert f"--size {fix}" in message
+@pytest.mark.parametrize(
+    ("height", "width", "fix"),
+    [(4, 4, "8"), (1030, 1030, "1024"), (4, 6, "12x8"), (1500, 2000, "1024x768"), (8, 2000, "1024x8")],
+)
+def test_image_sizes_out_of_bounds(height, width, fix):
+    message = refusal(folder({"a.png": image((height, width))}))
+    assert f"are {width} x {height}" in message
+    assert message.endswith(f"--size {fix}")
+
+
+@pytest.mark.parametrize("size", ["9.5", "8x", "x8", "8x8x8", "big", "", True, "1" * 50])
+def test_what_is_no_size(size):
+    assert "is not a size of images: write the side of squares in pixels" in refusal("mnist5k", size=size)
 
 
 def test_images_next_to_sub_folders():

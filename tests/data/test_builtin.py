@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from rivals.base.errors import UserError
+from rivals.base.size import Size
 from rivals.data import builtin
 from rivals.data.builtin import catalog
 from rivals.data.load import load
@@ -83,7 +84,7 @@ def test_mnist5k_is_split_by_class():
     assert (np.bincount(train.labels) == 450).all()
     assert (np.bincount(test.labels) == 50).all()
     assert train.classes == test.classes == tuple("0123456789")
-    assert (train.name, train.split, train.size) == ("mnist5k", "train", 28)
+    assert (train.name, train.split, train.size) == ("mnist5k", "train", Size(28, 28))
     both = {image.tobytes() for image in train.images} | {image.tobytes() for image in test.images}
     assert both == {image.tobytes() for image in everything.images}
     assert len(everything) == 5000
@@ -245,7 +246,8 @@ def test_celeba_by_its_partition(data, zipped):
         images = get("celeba", split=split, crop=True, size=64)
         assert (images.labels, images.classes) == (None, ())
         assert images.images[:, 0, 0, 0].tolist() == values
-    assert "is 178 x 218, not square" in refusal("celeba")
+    assert get("celeba").size == Size(218, 178)
+    assert "is 178 x 218, not square" in refusal("celeba", size=64)
 
 
 @needs("MNIST/raw/train-images-idx3-ubyte", "train")

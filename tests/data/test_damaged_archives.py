@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from rivals.base.errors import UserError
+from rivals.base.size import Size
 from rivals.data import archive
 from rivals.data.load import load
 
@@ -136,7 +137,7 @@ def test_a_well_packed_image_is_no_bomb():
     content = io.BytesIO()
     Image.new("L", (1024, 1024)).save(content, "bmp")  # 1 MB that pack into 1 kB
     pack(zipfile.ZIP_DEFLATED, a_bmp=content.getvalue())
-    assert load("set.zip").size == 1024
+    assert load("set.zip").size == Size(1024, 1024)
 
 
 def make_special(kind, path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rivals.base.size import Size
 from rivals.data import decode_cache
 from rivals.data.imageset import ImageSet, require_classes
 from rivals.data.load import load
@@ -235,7 +236,37 @@ def test_crop_takes_the_center(tmp_path):
     write(tmp_path / "set" / "b.png", tall)
     images = get(tmp_path / "set", crop=True)
     np.testing.assert_array_equal(images.images[:, 0], [wide[:, 6:14], tall[2:10]])
-    assert get(tmp_path / "set", crop=True, size=16).size == 16
+    assert get(tmp_path / "set", crop=True, size=16).size == Size(16, 16)
+
+
+def test_rectangles_of_one_size_are_taken_as_they_are(tmp_path):
+    pictures = [noise(seed, (12, 20)) for seed in range(3)]
+    for seed, picture in enumerate(pictures):
+        write(tmp_path / "set" / f"{seed}.png", picture)
+    images = get(tmp_path / "set")
+    assert images.size == Size(height=12, width=20)
+    np.testing.assert_array_equal(images.images[:, 0], pictures)
+    again = get(tmp_path / "set", size="20x12")
+    assert again.hash == images.hash
+    assert get(tmp_path / "set", size="40x24").images.shape == (3, 1, 24, 40)
+
+
+def test_rectangles_are_cropped_to_the_proportions_of_the_size(tmp_path):
+    wide, tall = noise(1, (8, 40)), noise(2, (30, 24))
+    write(tmp_path / "set" / "a.png", wide)
+    write(tmp_path / "set" / "b.png", tall)
+    images = get(tmp_path / "set", crop=True, size="24x16")
+    assert images.images.shape == (2, 1, 16, 24)
+    np.testing.assert_array_equal(images.images[1, 0], tall[7:23])  # of the width wanted: not resized
+    middle = Image.fromarray(wide[:, 14:26]).resize((24, 16), Image.Resampling.LANCZOS)
+    np.testing.assert_array_equal(images.images[0, 0], middle)
+
+
+def test_proportions_are_rounded_to_whole_pixels(tmp_path):
+    """427 x 1.5 is 640.5: photos of 3 to 2 have 640 or 641 pixels."""
+    for width in (640, 641):
+        write(tmp_path / "set" / f"{width}.png", np.zeros((427, width), np.uint8))
+    assert get(tmp_path / "set", size="96x64").size == Size(64, 96)
 
 
 def test_skipped_images_are_reported_from_the_cache_too(tmp_path):
@@ -262,7 +293,7 @@ def test_nothing_is_decoded_again_until_something_changes(tmp_path, monkeypatch)
         with pytest.raises(AssertionError, match="decoded again"):
             get(tmp_path / "set", size=16)
     write(tmp_path / "set" / "a.png", noise(1, (16, 16)))
-    assert get(tmp_path / "set").size == 16
+    assert get(tmp_path / "set").size == Size(16, 16)
 
 
 def test_a_damaged_cache_is_rebuilt(tmp_path):

@@ -95,7 +95,7 @@ def test_lite0_tells_different_images_apart(lite0):
 @needs_lite0
 def test_lite0_equals_the_published_network(lite0):
     peer = pytest.importorskip("efficientnet_lite_pytorch", reason="efficientnet-lite-pytorch is not installed")
-    blocks, settings = peer.utils.get_model_params("efficientnet-lite0", {"image_size": lite0.size})
+    blocks, settings = peer.utils.get_model_params("efficientnet-lite0", {"image_size": lite0.size.height})
     net = peer.model.EfficientNet(blocks, settings).eval()
     path = importlib.util.find_spec(PACKAGE).submodule_search_locations[0]
     net.load_state_dict(torch.load(f"{path}/models/efficientnet-lite0-57934424.pth", weights_only=True))

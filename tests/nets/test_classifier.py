@@ -7,9 +7,10 @@ import torch
 
 from rivals.attacks import freeze
 from rivals.base.errors import UserError
+from rivals.base.size import Size
 from rivals.nets.factory import CLASSIFIERS, build_classifier, rebuild
 
-SMALL = {"size": 16, "channels": 3, "classes": 4, "widths": (4, 8)}
+SMALL = {"size": "24x16", "channels": 3, "classes": 4, "widths": (4, 8)}
 
 
 def settled(net, **shape):
@@ -22,12 +23,12 @@ def settled(net, **shape):
     return built.eval()
 
 
-@pytest.mark.parametrize("size", [8, 28, 32, 37])
+@pytest.mark.parametrize("size", [8, 28, 32, 37, "48x32", "19x33"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("net", CLASSIFIERS)
 def test_shapes_and_gradients(net, channels, size):
     built = settled(net, size=size, channels=channels)
-    x = torch.rand(3, channels, size, size, requires_grad=True)
+    x = torch.rand(3, channels, *Size.parse(size), requires_grad=True)
     logits = built(x)
     assert logits.shape == (3, 4)
     logits.square().sum().backward()
@@ -40,7 +41,7 @@ def test_shapes_and_gradients(net, channels, size):
 def test_the_normalization_is_part_of_the_network(net):
     mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
     plain, inside = settled(net), settled(net, mean=mean, std=std)
-    x = torch.rand(5, 3, 16, 16)
+    x = torch.rand(5, 3, 16, 24)
     outside = (x - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     torch.testing.assert_close(inside(x), plain(outside))
 
@@ -50,7 +51,7 @@ def test_spec_and_weights_rebuild_the_same_network(net):
     built = settled(net, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
     again = rebuild(json.loads(json.dumps(built.spec)))
     again.load_state_dict(built.state_dict())
-    x = torch.rand(2, 3, 16, 16)
+    x = torch.rand(2, 3, 16, 24)
     assert torch.equal(built(x), again.eval()(x))
     assert again.spec == built.spec
 
@@ -61,7 +62,7 @@ def test_flip_tta_averages_the_logits_over_an_image_and_its_flip(net):
     averaged = rebuild({**plain.spec, "flip_tta": True})
     averaged.load_state_dict(plain.state_dict())
     averaged.eval()
-    x = torch.rand(5, 3, 16, 16)
+    x = torch.rand(5, 3, 16, 24)
     torch.testing.assert_close(averaged(x), (plain(x) + plain(x.flip(3))) / 2)
     torch.testing.assert_close(averaged(x), averaged(x.flip(3)))
     assert not torch.allclose(plain(x), plain(x.flip(3)), atol=1e-3)
@@ -74,7 +75,7 @@ def test_flip_tta_averages_the_logits_over_an_image_and_its_flip(net):
 
 def test_an_attack_folds_every_batch_norm_of_a_resnet():
     built = settled("resnet", blocks=2)
-    x = torch.rand(4, 3, 16, 16)
+    x = torch.rand(4, 3, 16, 24)
     with freeze(built, x) as frozen:
         assert frozen.folded
         assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in frozen.run.modules())
@@ -104,13 +105,13 @@ def test_default_parameter_counts():
 
 
 @pytest.mark.parametrize("net", sorted(CLASSIFIERS))
-@pytest.mark.parametrize("size", [8, 13, 16, 28, 64])
+@pytest.mark.parametrize("size", [8, 13, 16, 28, 64, "40x13", "13x40"])
 def test_default_stages_are_as_many_as_the_size_allows(net, size):
     built = build_classifier(net, size=size, channels=3, classes=2)
-    assert built(torch.rand(2, 3, size, size)).shape == (2, 2)
+    assert built(torch.rand(2, 3, *built.size)).shape == (2, 2)
     halvings = len(built.spec["widths"]) - (net == "resnet")
-    assert size >> halvings >= 2
-    assert halvings == {"cnn": 2, "resnet": 3 if size >= 16 else 2, "strided": 2}[net]
+    assert built.size.shorter >> halvings >= 2
+    assert halvings == {"cnn": 2, "resnet": 3 if built.size.shorter >= 16 else 2, "strided": 2}[net]
 
 
 @pytest.mark.parametrize(

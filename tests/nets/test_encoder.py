@@ -7,11 +7,11 @@ from rivals.base.errors import UserError
 from rivals.nets.factory import build_encoder, rebuild
 
 
-@pytest.mark.parametrize("size", [8, 11, 28])
+@pytest.mark.parametrize("size", [8, 11, 28, "13x8"])
 def test_a_latent_does_not_depend_on_the_rest_of_the_batch(size):
     torch.manual_seed(0)
     net = build_encoder(size=size, channels=3, latent_dim=5, widths=(4, 8))
-    x = torch.rand(6, 3, size, size) * 2 - 1
+    x = torch.rand(6, 3, *net.size) * 2 - 1
     assert net(x).shape == (6, 5)
     torch.testing.assert_close(net(x)[2:3], net(x[2:3]))
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rivals.base.errors import UserError
+from rivals.base.size import Size
 from rivals.nets.factory import build_discriminator, build_generator, rebuild
 from rivals.nets.padding import PaddedSize
 
@@ -83,36 +84,53 @@ def test_conditional_r3_embeddings_are_scaled_as_published(classes, width):
     assert logits.std().item() == pytest.approx(classes**-0.5, rel=0.2)
 
 
-@given(st.integers(8, 1024))
+SIDES = st.integers(8, 1024)
+
+
+@given(st.builds(Size, SIDES, SIDES))
 def test_padded_size_is_the_smallest_that_fits(size):
-    padded = PaddedSize.of(size)
-    assert padded.side == padded.base * 2**padded.stages
-    assert size <= padded.side < size + 2**padded.stages
-    assert 4 <= padded.base <= 8
+    padding = PaddedSize.of(size)
+    for side, padded, base in zip(size, padding.padded, padding.base, strict=True):
+        assert padded == base * 2**padding.stages
+        assert side <= padded < side + 2**padding.stages
+    assert 4 <= padding.base.shorter <= 8
 
 
-@pytest.mark.parametrize(("size", "base", "stages"), [(28, 7, 2), (32, 4, 3), (100, 7, 4), (8, 4, 1), (1024, 4, 8)])
+@pytest.mark.parametrize(
+    ("size", "base", "stages"),
+    [
+        (28, "7", 2),
+        (32, "4", 3),
+        (100, "7", 4),
+        (8, "4", 1),
+        (1024, "4", 8),
+        ("96x64", "6x4", 4),
+        ("48x200", "6x25", 3),
+    ],
+)
 def test_padded_size_of_known_sizes(size, base, stages):
-    assert PaddedSize.of(size) == PaddedSize(size, base, stages) == PaddedSize.of(size, stages)
+    expected = PaddedSize(Size.parse(size), Size.parse(base), stages)
+    assert PaddedSize.of(size) == expected == PaddedSize.of(size, stages)
 
 
-@given(st.integers(8, 1024), st.integers(1, 10))
-def test_padded_size_of_another_depth_has_a_base_of_two_to_eight_pixels(size, stages):
-    if 2 <= -(-size // 2**stages) <= 8:
-        padded = PaddedSize.of(size, stages)
-        assert (padded.stages, padded.base) == (stages, -(-size // 2**stages))
-        assert size <= padded.side < size + 2**stages
+@given(st.builds(Size, SIDES, SIDES), st.integers(1, 10))
+def test_padded_size_of_another_depth_has_a_shorter_base_of_two_to_eight_pixels(size, stages):
+    bases = [-(-side // 2**stages) for side in size]
+    if 2 <= min(bases) <= 8:
+        padding = PaddedSize.of(size, stages)
+        assert (padding.stages, [*padding.base]) == (stages, bases)
+        assert all(side <= padded < side + 2**stages for side, padded in zip(size, padding.padded, strict=True))
     else:
         with pytest.raises(UserError, match=f"images of {size} px take . to . widths, one per halving, not {stages}"):
             PaddedSize.of(size, stages)
 
 
-@given(st.integers(8, 200))
-def test_cropping_undoes_padding(size):
-    x = torch.arange(2.0 * size * size).view(1, 2, size, size) + 1
-    padding = PaddedSize.of(size)
+@given(st.integers(8, 200), st.integers(8, 200))
+def test_cropping_undoes_padding(height, width):
+    x = torch.arange(2.0 * height * width).view(1, 2, height, width) + 1
+    padding = PaddedSize.of(Size(height, width))
     padded = padding.pad(x)
-    assert padded.shape == (1, 2, padding.side, padding.side)
+    assert padded.shape == (1, 2, *padding.padded)
     assert torch.equal(padding.crop(padded), x)
     assert padded.count_nonzero() == x.numel()
 

@@ -21,7 +21,7 @@ def test_a_logit_sees_a_patch_of_the_published_size(widths, field):
 
 
 def test_images_smaller_than_a_patch_and_too_few_widths_are_refused():
-    with pytest.raises(UserError, match="33x40 are smaller than a patch of 34"):
+    with pytest.raises(UserError, match="40x33 px are smaller than a patch of 34"):
         PatchDiscriminator(1, (2, 2, 2))(torch.zeros(1, 1, 33, 40))
     with pytest.raises(UserError, match=r"\(8,\) make no PatchGAN"):
         PatchDiscriminator(1, (8,))

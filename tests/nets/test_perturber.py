@@ -7,7 +7,7 @@ from rivals.base.errors import UserError
 from rivals.nets.factory import build_perturber, rebuild
 
 EPS = {"linf": 0.3, "l2": 2.0, "l1": 10.0}
-SHAPE = {"size": 10, "channels": 3, "widths": (4, 8)}
+SHAPE = {"size": "10x13", "channels": 3, "widths": (4, 8)}
 
 
 def perturber(**options):
@@ -23,7 +23,7 @@ def perturber(**options):
 @pytest.mark.parametrize("classes", [0, 5])
 def test_perturbed_images_lie_in_ball_and_box(norm, universal, classes):
     net = perturber(norm=norm, eps=EPS[norm], universal=universal, classes=classes)
-    x = torch.rand(6, 3, 10, 10)
+    x = torch.rand(6, 3, 13, 10)
     x_adv = net(x, torch.arange(6) % 5 if classes else None)
     assert net.ball.contains(x_adv, x).all()
     assert (net.ball.distance(x_adv, x) > 0.4 * EPS[norm]).all()
@@ -32,13 +32,13 @@ def test_perturbed_images_lie_in_ball_and_box(norm, universal, classes):
 
 
 def test_a_perturbation_does_not_depend_on_the_rest_of_the_batch():
-    net, x = perturber().eval(), torch.rand(5, 3, 10, 10)
+    net, x = perturber().eval(), torch.rand(5, 3, 13, 10)
     assert torch.allclose(net(x)[2:3], net(x[2:3]), atol=1e-6)
 
 
 def test_a_universal_perturbation_is_the_same_for_all_images():
     net = perturber(universal=True)
-    middle = torch.full((1, 3, 10, 10), 0.5)
+    middle = torch.full((1, 3, 13, 10), 0.5)
     changes = [net(image) - image for image in (middle, middle + 0.1)]
     assert torch.allclose(*changes, atol=1e-6)
 
@@ -47,7 +47,7 @@ def test_the_spec_rebuilds_the_same_function():
     net = perturber(norm="l2", eps=1.5, classes=3, universal=True)
     other = rebuild(net.spec)
     other.load_state_dict(net.state_dict())
-    x, y = torch.rand(3, 3, 10, 10), torch.tensor([0, 1, 2])
+    x, y = torch.rand(3, 3, 13, 10), torch.tensor([0, 1, 2])
     assert torch.equal(other(x, y), net(x, y))
 
 

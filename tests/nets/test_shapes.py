@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from rivals.base.errors import UserError
+from rivals.base.size import Size
 from rivals.nets.factory import GAN_NETS, build_discriminator, build_generator, rebuild
 from rivals.nets.padding import PaddedSize
 
-SIZES = (16, 28, 32, 37, 64, 128)
+SIZES = (16, 28, 32, 37, 64, 128, "48x32", "19x33")
 LABELS = torch.tensor([0, 1, 2, 1])
 
 
@@ -38,7 +39,7 @@ def test_shapes_and_gradients(net, size, channels, classes):
     generator, discriminator = players(net, size, channels, classes)
     labels = LABELS if classes else None
     x = generator(torch.randn(4, 5), labels)
-    assert x.shape == (4, channels, size, size)
+    assert x.shape == (4, channels, *Size.parse(size))
     assert net == "r3" or x.abs().max() <= 1
     logits = discriminator(x, labels)
     assert logits.shape == (4,)

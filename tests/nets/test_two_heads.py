@@ -9,8 +9,8 @@ from rivals.nets.two_heads import ClassHead, TwoHeadedDiscriminator
 @pytest.mark.parametrize("kind", ["cnn", "resnet"])
 def test_the_classifier_cut_from_it_is_its_class_head(kind):
     torch.manual_seed(0)
-    net = TwoHeadedDiscriminator(kind, size=8, channels=1, classes=3, widths=(4,)).eval()
-    x = torch.rand(5, 1, 8, 8)
+    net = TwoHeadedDiscriminator(kind, size="12x8", channels=1, classes=3, widths=(4,)).eval()
+    x = torch.rand(5, 1, 8, 12)
     alone = net.classifier()
     assert alone.spec["classes"] == 3 and not alone.training
     assert torch.allclose(alone(x), net.class_logits(x), atol=1e-6)

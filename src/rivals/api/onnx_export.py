@@ -83,7 +83,7 @@ def _inputs(net: Any, role: str, n: int) -> dict[str, Tensor]:
         height, width = (net.multiple * (n + more) for more in (8, 9))
         return {"inputs": torch.rand(n, net.in_channels, height, width, generator=random)}
     if role == "classifier":
-        return {"images": torch.rand(n, net.channels, net.size, net.size, generator=random)}
+        return {"images": torch.rand(n, net.channels, *net.size, generator=random)}
     found = {"latents": torch.randn(n, net.latent_dim, generator=random)}
     return found | ({"labels": torch.arange(n) % net.classes} if net.classes else {})
 

@@ -11,6 +11,7 @@ from rivals.attacks.attack_losses import strongest_others
 from rivals.attacks.attack_state import AttackState, CommonOptions, Model, prepare
 from rivals.base.errors import UserError
 from rivals.base.norm_balls import Ball
+from rivals.base.size import Size
 
 
 def advgan(
@@ -84,7 +85,7 @@ def check_generator(generator: Any, x: Tensor) -> None:
             "train --against MODEL"
         )
     facts: Any = generator
-    shape: tuple[int, ...] = (facts.channels, facts.size, facts.size)
+    shape: tuple[int, ...] = (facts.channels, *Size.parse(facts.size))
     if isinstance(x, Tensor) and len(x) and tuple(x.shape[1:]) != shape:
         theirs, ours = (" x ".join(map(str, each)) for each in (shape, x.shape[1:]))
         raise UserError(f"the generator is for images of {theirs}, and these are {ours}: train one for such images")

@@ -26,6 +26,7 @@ from rivals.base.errors import UserError
 from rivals.base.files import expand_user
 from rivals.base.run_folder import Resume
 from rivals.base.schedules import Schedule
+from rivals.base.size import Size
 from rivals.cli.config_file import read_config
 from rivals.cli.numbers import number_rule
 from rivals.recipes.base import Settings
@@ -44,6 +45,20 @@ def _schedule_rule(info: Any) -> Any:
         instance_from_str=lambda words: Schedule.parse(words[0]),
         is_instance=lambda value: isinstance(value, Schedule),
         str_from_instance=lambda schedule: [str(schedule)],
+    )
+
+
+@registry.primitive_rule
+def _size_rule(info: Any) -> Any:
+    """How tyro reads and shows a :class:`Size`."""
+    if info.type != Size | None:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="N|WIDTHxHEIGHT",
+        instance_from_str=lambda words: None if words == ["None"] else Size.parse(words[0]),
+        is_instance=lambda value: value is None or isinstance(value, Size),
+        str_from_instance=lambda size: [str(size)],
     )
 
 
@@ -291,6 +306,7 @@ _SAMPLES: dict[Any, tuple[Any, Any]] = {
     str: ("a", "b"),
     Path: (Path("a"), Path("b")),
     Schedule: (Schedule(0.0, 0.0), Schedule(1.0, 1.0)),
+    Size: (Size(1, 1), Size(2, 2)),
     tuple[int, ...]: ((1,), (2,)),
     tuple[float, ...]: ((1.0,), (2.0,)),
 }

@@ -89,19 +89,20 @@ def transform_colors(images: Tensor, maps: Tensor) -> Tensor:
     return mixed
 
 
-def cutout(images: Tensor, cx: Tensor, cy: Tensor, side: Tensor) -> Tensor:
-    """Images (B, C, H, W) with a square set to 0 (Cutout, DeVries & Taylor 2017).
+def cutout(images: Tensor, cx: Tensor, cy: Tensor, width_share: Tensor, height_share: Tensor) -> Tensor:
+    """Images (B, C, H, W) with a rectangle set to 0 (Cutout, DeVries & Taylor 2017).
 
     Args:
         images: The images.
-        cx: Center of the square, (B,), as a share of the width.
+        cx: Center of the rectangle, (B,), as a share of the width.
         cy: Center, as a share of the height.
-        side: Side, as a share of the image's, (B,); 0 for no cutout.
+        width_share: Its width, as a share of the image's, (B,); 0 for no cutout.
+        height_share: Its height, likewise.
     """
     height, width = images.shape[2:]
     x, y = (_axis(width, images) + 0.5) / width, (_axis(height, images) + 0.5) / height
-    outside_x = (x - cx[:, None]).abs() >= side[:, None] / 2
-    outside_y = (y - cy[:, None]).abs() >= side[:, None] / 2
+    outside_x = (x - cx[:, None]).abs() >= width_share[:, None] / 2
+    outside_y = (y - cy[:, None]).abs() >= height_share[:, None] / 2
     outside = outside_x[:, None, None, :] | outside_y[:, None, :, None]
     return torch.where(outside, images, 0.0)
 

@@ -55,7 +55,7 @@ class DiffAugment(nn.Module):
     """Color, translation and cutout (Zhao et al. 2020, sec. 3.3), the published policy for small data sets.
 
     Brightness changes by up to 0.5, saturation by a factor of 0 to 2, contrast by one of 0.5 to 1.5; the translation is
-    up to an eighth of the side; the cutout has half the side. What moves in and what is cut out is 0: mid-gray.
+    up to an eighth of each side; the cutout has half of each. What moves in and what is cut out is 0: mid-gray.
     """
 
     def forward(self, images: Tensor, clock: Clock) -> Tensor:
@@ -79,13 +79,13 @@ class DiffAugment(nn.Module):
         color = mean + (color - mean) * each(uniform(0.5, 1.5))
         changed = torch.cat([color, images[:, 3:]], 1)
         changed = _translate(changed, *(_shifts(n, side, images.device) for side in (width, height)), reflect=False)
-        # A square of k = side // 2 pixels around any pixel, or for an even k any corner of one, each as likely.
+        # k = side // 2 pixels around any pixel, or for an even k any corner of one, each as likely; along both axes.
         k = (width // 2, height // 2)
         cx, cy = (
             (torch.randint(side + 1 - cut % 2, (n,), device=images.device) + cut % 2 / 2) / side
             for side, cut in zip((width, height), k, strict=True)
         )
-        return cutout(changed, cx, cy, torch.full_like(cx, k[0] / width))
+        return cutout(changed, cx, cy, torch.full_like(cx, k[0] / width), torch.full_like(cy, k[1] / height))
 
 
 class FlipAndShift(nn.Module):
@@ -127,6 +127,7 @@ class ADA(nn.Module):
     In order: horizontal flip, 90 degree rotations, integer translation, isotropic scaling, rotation, anisotropic
     scaling, rotation, fractional translation; brightness, contrast, luma flip, hue, saturation; cutout. Geometry is
     one bilinear warp and color one matrix per image. Gray images have no hue or saturation; alpha is not changed.
+    A rectangle keeps its frame when it is turned: what leaves it is cut off, and reflections fill the rest.
 
     p follows a schedule or, adaptively, the discriminator: it rises while ``r_t = E[sign D(real)]`` (eq. 1), a measure
     of overfitting, is above ``target``, and falls otherwise.
@@ -168,12 +169,9 @@ class ADA(nn.Module):
         color_sampler = _Sampler(self.color * p, len(images), images)
         colored = transform_colors(warped[:, :3], _colors(color_sampler, min(3, images.shape[1])))
         changed = torch.cat([colored, warped[:, 3:]], 1)
-        return cutout(
-            changed,
-            sampler.uniform(0, 1),
-            sampler.uniform(0, 1),
-            sampler.with_probability(torch.full_like(sampler.ones, 0.5), 0.0),
-        )
+        cx, cy = sampler.uniform(0, 1), sampler.uniform(0, 1)
+        share = sampler.with_probability(torch.full_like(sampler.ones, 0.5), 0.0)
+        return cutout(changed, cx, cy, share, share)
 
 
 class _Sampler:

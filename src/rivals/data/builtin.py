@@ -21,6 +21,7 @@ from rivals.base.errors import UserError
 from rivals.base.files import expand_user
 from rivals.base.registry import Registry, unknown
 from rivals.base.rng import derive
+from rivals.base.size import Size
 from rivals.data.imageset import Labels, Pixels
 from rivals.data.listing import Listing, from_arrays
 from rivals.data.readers import from_path
@@ -38,7 +39,7 @@ class BuiltinDataset:
 
     Attributes:
         counts: Number of images of each split.
-        size: (height, width) in pixels.
+        size: Of each image.
         channels: 1 or 3.
         classes: Number of classes; 0 without labels.
         place: Start of a split's path under ``RIVALS_DATA`` in torchvision's layout; None if the data are part of a
@@ -47,7 +48,7 @@ class BuiltinDataset:
     """
 
     counts: Mapping[str, int]
-    size: tuple[int, int]
+    size: Size
     channels: int
     classes: int
     place: Callable[[str], str] | None
@@ -212,37 +213,37 @@ def _celeba(root: Path, split: str) -> Listing:
 DATASETS: Registry[BuiltinDataset] = Registry(
     "data set",
     {
-        "mnist5k": BuiltinDataset({"train": 4500, "test": 500, "all": 5000}, (28, 28), 1, 10, None, _mnist5k),
+        "mnist5k": BuiltinDataset({"train": 4500, "test": 500, "all": 5000}, Size(28, 28), 1, 10, None, _mnist5k),
         "mnist": BuiltinDataset(
-            {"train": 60000, "test": 10000}, (28, 28), 1, 10,
+            {"train": 60000, "test": 10000}, Size(28, 28), 1, 10,
             lambda split: f"MNIST/raw/{_idx_name(split)}", _idx("MNIST", _DIGITS),
         ),
         "fashion-mnist": BuiltinDataset(
-            {"train": 60000, "test": 10000}, (28, 28), 1, 10,
+            {"train": 60000, "test": 10000}, Size(28, 28), 1, 10,
             lambda split: f"FashionMNIST/raw/{_idx_name(split)}", _idx("FashionMNIST", _CLOTHES),
         ),
         "stacked-mnist": BuiltinDataset(
-            {"train": 60000, "test": 10000}, (28, 28), 3, 1000,
+            {"train": 60000, "test": 10000}, Size(28, 28), 3, 1000,
             lambda split: f"MNIST/raw/{_idx_name(split)}", _stacked_mnist,
         ),
         "cifar10": BuiltinDataset(
-            {"train": 50000, "test": 10000}, (32, 32), 3, 10,
+            {"train": 50000, "test": 10000}, Size(32, 32), 3, 10,
             lambda split: "cifar-10-batches-py", _torchvision("CIFAR10"),
         ),
         "cifar100": BuiltinDataset(
-            {"train": 50000, "test": 10000}, (32, 32), 3, 100,
+            {"train": 50000, "test": 10000}, Size(32, 32), 3, 100,
             lambda split: "cifar-100-python", _torchvision("CIFAR100"),
         ),
         "svhn": BuiltinDataset(
-            {"train": 73257, "test": 26032, "extra": 531131}, (32, 32), 3, 10,
+            {"train": 73257, "test": 26032, "extra": 531131}, Size(32, 32), 3, 10,
             lambda split: f"{split}_32x32.mat", _torchvision("SVHN"),
         ),
         "stl10": BuiltinDataset(
-            {"train": 5000, "test": 8000, "unlabeled": 100000}, (96, 96), 3, 10,
+            {"train": 5000, "test": 8000, "unlabeled": 100000}, Size(96, 96), 3, 10,
             lambda split: "stl10_binary", _torchvision("STL10"),
         ),
         "celeba": BuiltinDataset(
-            {"train": 162770, "valid": 19867, "test": 19962}, (218, 178), 3, 0,
+            {"train": 162770, "valid": 19867, "test": 19962}, Size(218, 178), 3, 0,
             lambda split: "celeba/img_align_celeba", _celeba,
         ),
     },
@@ -274,8 +275,8 @@ def _entry(name: str, dataset: BuiltinDataset) -> dict[str, Any]:
     return {
         "name": name,
         "images": dict(dataset.counts),
-        "height": dataset.size[0],
-        "width": dataset.size[1],
+        "height": dataset.size.height,
+        "width": dataset.size.width,
         "channels": dataset.channels,
         "classes": dataset.classes,
         "found": found,

@@ -1,4 +1,4 @@
-"""Decode image files of any mode, orientation and bit depth into uint8 squares, in several threads."""
+"""Decode image files of any mode, orientation and bit depth into uint8 arrays of one size, in several threads."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from rivals.base.errors import UserError
+from rivals.base.size import Size
 from rivals.data.imageset import Pixels
 from rivals.data.listing import Listing
 from rivals.data.parallel import parallel_map
 from rivals.data.pixel_modes import AboveWhiteError, Peak, to_chw, to_standard_mode, white_of
 
 SMALLEST, LARGEST = 8, 1024
+SQUARE = Size(1, 1)
 MOST_PIXELS = 250_000_000  # of one image: above the 200 megapixels of phones
 LARGE_PIXELS = 1 << 25  # of an image that is decoded alone, as each takes 100 MB or more
 _CHUNK = 32  # images per task: enough to hide the overhead of threads, few enough for large images
@@ -46,7 +48,7 @@ class UnreadableImage(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Consecutive images, uint8 (n, C, S, S), and the unreadable ones among them.
+    """Consecutive images, uint8 (n, C, H, W), and the unreadable ones among them.
 
     ``peak`` is the largest value of the listing's gray images of more than 8 bits, or 0 if none has come up.
     """
@@ -62,25 +64,25 @@ class Done(NamedTuple):
     Attributes:
         images: Their number, with those that cannot be read.
         first: Position of the first that can be read, None if none can.
-        side: Height and width of that.
+        size: Size of that, None without one.
         peak: As of :class:`Chunk`.
     """
 
     images: int = 0
     first: int | None = None
-    side: int = 0
+    size: Size | None = None
     peak: int = 0
 
 
-def check_size(size: int | None) -> None:
+def check_size(size: Size | None) -> None:
     """Check a size that images are resized to.
 
     Raises:
-        UserError: it is below 8 or above 1024.
+        UserError: a side is below 8 or above 1024.
     """
-    if size is not None and not SMALLEST <= size <= LARGEST:
-        what = "small" if size < SMALLEST else "large"
-        raise UserError(f"--size {size} is too {what}: take a number of pixels from {SMALLEST} to {LARGEST}")
+    if size is not None and not SMALLEST <= size.shorter <= size.longer <= LARGEST:
+        what = "small" if size.shorter < SMALLEST else "large"
+        raise UserError(f"--size {size} is too {what}: take sides of {SMALLEST} to {LARGEST} pixels")
 
 
 def to_channels(pixels: Pixels, channels: int) -> Pixels:
@@ -131,7 +133,7 @@ _NOTHING = Done()
 
 
 def decode(
-    listing: Listing, *, size: int | None, crop: bool, skip_bad: bool, white: int | None = None, done: Done = _NOTHING
+    listing: Listing, *, size: Size | None, crop: bool, skip_bad: bool, white: int | None = None, done: Done = _NOTHING
 ) -> Iterator[Chunk]:
     """Decode a listing in order; each chunk has the largest number of channels of its images.
 
@@ -139,18 +141,18 @@ def decode(
 
     Args:
         listing: The images.
-        size: Height and width to resize to, by Pillow's antialiased Lanczos filter; None keeps the size, which must be
-            the same for all images.
-        crop: Crop images that are not square to their center.
+        size: What to resize to, by Pillow's antialiased Lanczos filter; None keeps the size, which must be the same for
+            all images.
+        crop: Crop images of other proportions than ``size`` around their center; without a size, to squares.
         skip_bad: Skip unreadable images.
         white: The value of white in gray images of more than 8 bits; by their largest value if None.
         done: The images before those to decode.
 
     Raises:
         ReadFailed: a file cannot be read for a reason that may pass.
-        UserError: an image cannot be read and ``skip_bad`` is false, or none of them can; an image is not square and
-            ``crop`` is false; one holds a value above ``white``; or, without ``size``, the images have several sizes or
-            one out of bounds.
+        UserError: an image cannot be read and ``skip_bad`` is false, or none of them can; an image has other
+            proportions than ``size`` and ``crop`` is false; one holds a value above ``white``; or, without ``size``,
+            the images have several sizes or one out of bounds.
     """
 
     peak = Peak(listing, white)
@@ -160,7 +162,7 @@ def decode(
         return [(index, _decode_one(listing, index, size, crop, peak)) for index in indices]
 
     count = len(listing.names)
-    first = None if done.first is None else (listing.names[done.first], done.side)
+    first = None if done.first is None or done.size is None else (listing.names[done.first], done.size)
     bad: UnreadableImage | None = None
     for results in parallel_map(work, (range(at, min(at + _CHUNK, count)) for at in range(done.images, count, _CHUNK))):
         chunk = Chunk(np.empty(0, np.uint8), [])
@@ -176,16 +178,18 @@ def decode(
                 bad = bad or result
                 chunk.bad.append(result)
                 continue
-            side = result.shape[-1]
+            own = Size(*result.shape[1:])
             if first is None:
-                first = name, side
-                _check_side(listing, side)
-            if side != first[1]:
+                first = name, own
+                _check_own_size(listing, own)
+            if own != first[1]:
                 cut = " when cut to squares" if crop else ""
+                least = min(own, first[1], key=lambda each: each.area)
+                fits = crop or all(cropped(each, least) == each for each in (own, first[1]))
                 raise UserError(
                     f"the images of {listing.title} differ in size{cut} "
-                    f"('{first[0]}' is {first[1]} x {first[1]}, '{name}' is {side} x {side}): "
-                    f"choose one with --size, as in --size {min(side, first[1])}"
+                    f"('{first[0]}' is {_shown(first[1])}, '{name}' is {_shown(own)}): choose one with --size, as in "
+                    f"--size {least}{'' if fits else ' --crop'}"
                 )
             images.append(result)
         if images:
@@ -199,16 +203,26 @@ def decode(
         )
 
 
-def _check_side(listing: Listing, side: int) -> None:
-    if not SMALLEST <= side <= LARGEST:
+def _check_own_size(listing: Listing, size: Size) -> None:
+    if not SMALLEST <= size.shorter <= size.longer <= LARGEST:
         raise UserError(
-            f"the images of {listing.title} are {side} x {side}, and a side of {SMALLEST} to {LARGEST} can be used: "
-            f"resize them with --size, as in --size {min(max(side, SMALLEST), LARGEST)}"
+            f"the images of {listing.title} are {_shown(size)}, and sides of {SMALLEST} to {LARGEST} can be used: "
+            f"resize them with --size, as in --size {_within_limits(size)}"
         )
 
 
-def _decode_one(listing: Listing, index: int, size: int | None, crop: bool, peak: Peak) -> Pixels | UnreadableImage:
-    """One image as uint8 (C, S, S), or why it cannot be read."""
+def _within_limits(size: Size) -> Size:
+    """The nearest size of the same proportions that can be used, as far as there is one."""
+    factor = min(max(1.0, SMALLEST / size.shorter), LARGEST / size.longer)
+    return Size(*(max(SMALLEST, round(factor * side)) for side in size))
+
+
+def _shown(size: Size) -> str:
+    return f"{size.width} x {size.height}"
+
+
+def _decode_one(listing: Listing, index: int, size: Size | None, crop: bool, peak: Peak) -> Pixels | UnreadableImage:
+    """One image as uint8 (C, H, W), or why it cannot be read."""
     try:
         image = listing.open_image(index)
     except Exception as error:
@@ -222,13 +236,13 @@ def _decode_one(listing: Listing, index: int, size: int | None, crop: bool, peak
         return _standard(listing, index, image, size, crop, peak)
     if size is not None:
         # JPEG decodes at 1/2, 1/4 or 1/8 of the size; four times the target leaves enough for the Lanczos filter.
-        image.draft(None, (4 * size, 4 * size))
+        image.draft(None, (4 * size.width, 4 * size.height))
     with _one_large:
         return _standard(listing, index, image, size, crop, peak)
 
 
 def _standard(
-    listing: Listing, index: int, image: Image.Image, size: int | None, crop: bool, peak: Peak
+    listing: Listing, index: int, image: Image.Image, size: Size | None, crop: bool, peak: Peak
 ) -> Pixels | UnreadableImage:
     try:
         image = to_standard_mode(image, peak)
@@ -240,19 +254,28 @@ def _standard(
         ) from None
     except Exception as error:
         return UnreadableImage(index, _reason(error))
-    width, height = image.size
-    if width != height:
+    own = Size(image.height, image.width)
+    kept = cropped(own, size or SQUARE) if size or crop else own
+    if kept != own:
         if not crop:
+            assert size is not None
+            what = "not square" if size.is_square else f"which are not the proportions of {_shown(size)}"
             raise UserError(
-                f"the image '{listing.names[index]}' of {listing.title} is {width} x {height}, not square: "
-                "cut out the center of such images with --crop"
+                f"the image '{listing.names[index]}' of {listing.title} is {_shown(own)}, {what}: cut out the center "
+                "of such images with --crop"
             )
-        side = min(width, height)
-        left, top = (width - side) // 2, (height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
-    if size is not None and image.width != size:
-        image = image.resize((size, size), Image.Resampling.LANCZOS)
+        left, top = (own.width - kept.width) // 2, (own.height - kept.height) // 2
+        image = image.crop((left, top, left + kept.width, top + kept.height))
+    if size is not None and kept != size:
+        image = image.resize((size.width, size.height), Image.Resampling.LANCZOS)
     return to_chw(image)
+
+
+def cropped(size: Size, like: Size) -> Size:
+    """The largest part of images of ``size`` that has the proportions of ``like``, to the nearest pixel."""
+    height = (2 * size.width * like.height + like.width) // (2 * like.width)
+    width = (2 * size.height * like.width + like.height) // (2 * like.height)
+    return Size(min(size.height, max(1, height)), min(size.width, max(1, width)))
 
 
 def _reason(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Decoded square images with labels."""
+"""Decoded images with labels."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rivals.base.errors import UserError
+from rivals.base.size import Size
 from rivals.data.mapped_pixels import MappedPixels, digests
 from rivals.data.selection import Selection
 
@@ -23,7 +24,7 @@ class ImageSet:
     """Images of one size and one number of channels, with labels if there are any.
 
     Attributes:
-        images: uint8 (N, C, H, W), H = W, C 1 (gray), 3 (color) or 4 (color and alpha); in memory, or read
+        images: uint8 (N, C, H, W), C 1 (gray), 3 (color) or 4 (color and alpha); in memory, or read
             from a file or from other images where they are indexed.
         labels: int64 (N,), indices into ``classes``; None without classes.
         white: The value that was read as white in gray image files of more than 8 bits; None if there were none.
@@ -41,8 +42,8 @@ class ImageSet:
 
     def __post_init__(self) -> None:
         shape = self.images.shape
-        if self.images.dtype != np.uint8 or len(shape) != 4 or shape[2] != shape[3] or shape[1] not in (1, 3, 4):
-            raise ValueError(f"images are uint8 (N, C, H, H) with C 1, 3 or 4, not {self.images.dtype} {shape}")
+        if self.images.dtype != np.uint8 or len(shape) != 4 or shape[1] not in (1, 3, 4):
+            raise ValueError(f"images are uint8 (N, C, H, W) with C 1, 3 or 4, not {self.images.dtype} {shape}")
         if not shape[0]:
             raise ValueError("an image set holds at least one image")
         if (self.labels is None) != (not self.classes):
@@ -54,9 +55,9 @@ class ImageSet:
         return len(self.images)
 
     @property
-    def size(self) -> int:
+    def size(self) -> Size:
         """Height and width, in pixels."""
-        return int(self.images.shape[2])
+        return Size(*self.images.shape[2:])
 
     @property
     def channels(self) -> int:

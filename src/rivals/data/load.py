@@ -14,10 +14,11 @@ import numpy as np
 from rivals.base.errors import UserError, printable
 from rivals.base.files import expand_user
 from rivals.base.registry import unknown
+from rivals.base.size import AnySize, Size
 from rivals.data import decode_cache
 from rivals.data.builtin import DATASETS, list_builtin
 from rivals.data.contents import content_of, digest_of_files
-from rivals.data.decode import Chunk, Done, UnreadableImage, check_size, decode, strict_limits
+from rivals.data.decode import SQUARE, Chunk, Done, UnreadableImage, check_size, cropped, decode, strict_limits
 from rivals.data.halves import Half, half_of
 from rivals.data.imageset import ImageSet
 from rivals.data.listing import Listing
@@ -36,7 +37,7 @@ class LoadOptions(TypedDict, total=False):
     """How images are read: the options of :func:`load`."""
 
     split: str
-    size: int | None
+    size: AnySize | None
     crop: bool
     skip_bad: bool
     white: int | None
@@ -48,7 +49,7 @@ def load(
     source: str | Path,
     *,
     split: str = "train",
-    size: int | None = None,
+    size: AnySize | None = None,
     crop: bool = False,
     skip_bad: bool = False,
     white: int | None = None,
@@ -66,8 +67,9 @@ def load(
             (:mod:`rivals.data.remote`). Names take precedence: write ``./mnist`` for a folder.
         split: ``train`` or ``test``; some data sets have more, and ``mnist5k``, folders and zips have ``all``.
             ``mnist5k`` has 4,500 and 500 digits.
-        size: Height and width to resize to, 8 to 1024; None keeps the size.
-        crop: Crop images that are not square to their center.
+        size: What to resize to, with sides of 8 to 1024 pixels: ``64`` for squares, or ``"96x64"``, the width first.
+            None keeps the size, which has to be the same for all images.
+        crop: Crop images of other proportions than ``size`` around their center; without a size, to squares.
         skip_bad: Skip unreadable images, and report them to ``on_note``.
         white: The value of white in gray images of more than 8 bits. None: that of the fewest of 8, 10, 12, 14 or 16
             bits that hold the values of all images of the source.
@@ -77,6 +79,7 @@ def load(
     Raises:
         UserError: the source or an image cannot be used; the message names the fix.
     """
+    size = None if size is None else Size.parse(size)
     check_size(size)
     if white is not None and white < 1:
         raise UserError(f"--white {white} is no white level: take the largest value that pixels may have, as 4095")
@@ -92,8 +95,10 @@ def load(
             on_note(_special(listing))
         name = source_name(source)
         pixels, labels = listing.pixels, listing.labels
-        if pixels is not None and pixels.shape[2] == pixels.shape[3] == (size or pixels.shape[2]):
-            return ImageSet(name, split, pixels, labels, listing.classes)
+        if pixels is not None:
+            own = Size(*pixels.shape[2:])
+            if own == (size or (cropped(own, SQUARE) if crop else own)):
+                return ImageSet(name, split, pixels, labels, listing.classes)
         content = content_of(listing, on_note)
 
         def decode_source(done: Done) -> Iterator[Chunk]:
@@ -103,7 +108,7 @@ def load(
                     raise UserError(f"{listing.title} has changed since this command began: run it again")
                 yield from decode(current, size=size, crop=crop, skip_bad=skip_bad, white=white, done=done)
 
-        name_of_entry = decode_cache.key(content, size, crop, skip_bad, white)
+        name_of_entry = decode_cache.key(content, size and size.written, crop, skip_bad, white)
         count = len(listing.names)
         # If the white level is given, no image depends on another one.
         whole = (lambda: "") if white else lambda: digest_of_files(listing.whole)

@@ -60,7 +60,7 @@ def pack(
     return {
         "path": str(dest),
         "images": len(images),
-        "size": images.size,
+        "size": images.size.written,
         "channels": images.channels,
         "classes": list(images.classes),
         "bytes": sum(file.stat().st_size for file in files),

@@ -114,7 +114,7 @@ def check_alike(one: ImageSet, other: ImageSet, name: str, other_name: str) -> t
     if one.size != other.size:
         raise UserError(
             f"the images in '{name}' are {one.size} px and those in '{other_name}' {other.size} px: choose one size "
-            f"with --size, as in --size {min(one.size, other.size)}"
+            f"with --size, as in --size {min(one.size, other.size, key=lambda size: size.area)}"
         )
     return one, other
 

@@ -16,6 +16,7 @@ from typing import TypedDict
 import numpy as np
 
 from rivals.base.errors import UserError
+from rivals.base.size import Size
 from rivals.base.typed_json import parse_json
 from rivals.data.decode import Chunk, Done, UnreadableImage, to_channels
 
@@ -77,13 +78,14 @@ class PartialDecode:
     @property
     def done(self) -> Done:
         """What is decoded."""
-        first, side, at = None, 0, 0
+        first, size, at = None, None, 0
         for piece in self.pieces:
             if first is None and piece["shape"][0]:
                 bad = {position for position, _ in piece["bad"]}
-                first, side = next(i for i in range(at, at + _positions(piece)) if i not in bad), piece["shape"][-1]
+                first = next(i for i in range(at, at + _positions(piece)) if i not in bad)
+                size = Size(*piece["shape"][2:])
             at += _positions(piece)
-        return Done(at, first, side, max((piece["peak"] for piece in self.pieces), default=0))
+        return Done(at, first, size, max((piece["peak"] for piece in self.pieces), default=0))
 
     @property
     def bad(self) -> list[UnreadableImage]:

@@ -25,7 +25,7 @@ class PatchBatches:
 
     Args:
         batches: The batches to cut from; what is stacked along the channels is cut at one place.
-        size: Side of the squares in pixels, at most that of the images.
+        size: Side of the squares in pixels, at most the shorter one of the images.
         seed: Of the run.
     """
 
@@ -36,9 +36,11 @@ class PatchBatches:
     def draw(self, index: int, stream: int = 0, part: int = 0) -> tuple[Tensor, Tensor | None]:
         """Micro-batch ``part`` of batch ``index``: uint8 (b, C, size, size), and labels."""
         images, labels = self.batches.draw(index, stream, part)
-        side = images.shape[-1]
         source = generator(self.seed, "patch", part, index, stream)
-        places = torch.randint(side - self.size + 1, (len(images), 2), generator=source).tolist()
+        places = [
+            [int(torch.randint(side - self.size + 1, (), generator=source)) for side in images.shape[2:]]
+            for _ in images
+        ]
         cut = [
             image[:, top : top + self.size, left : left + self.size]
             for image, (top, left) in zip(images, places, strict=True)

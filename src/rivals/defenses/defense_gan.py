@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rivals.base.errors import UserError
+from rivals.base.size import Size
 from rivals.defenses.purifier import Purifier
 
 BETA1, BETA2, TINY = 0.7, 0.9, 1e-8
@@ -34,10 +35,11 @@ def check_images(generator: nn.Module, x: Tensor, defense: str) -> None:
         UserError: they are.
     """
     facts: Any = generator
-    if tuple(x.shape[1:]) != (facts.channels, facts.size, facts.size):
+    shape = (facts.channels, *Size.parse(facts.size))
+    if tuple(x.shape[1:]) != shape:
+        theirs, ours = (" x ".join(map(str, each)) for each in (shape, x.shape[1:]))
         raise UserError(
-            f"the generator of {defense} makes images of {facts.channels} x {facts.size} x {facts.size}, and these are "
-            f"{' x '.join(map(str, x.shape[1:]))}: train one on such images"
+            f"the generator of {defense} makes images of {theirs}, and these are {ours}: train one on such images"
         )
 
 

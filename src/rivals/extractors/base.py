@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from rivals.base.errors import UserError
 from rivals.base.hashing import weights_hash
+from rivals.base.size import AnySize, Size
 from rivals.extractors.resize import to_rgb
 
 BATCH = 32  # images per forward pass, always: its shape decides how floats are rounded
 
 Prepare = Callable[[Tensor], Tensor]
-"""float32 images (B, 3, H, W) in [0, 255] to the input of the network (B, 3, S, S)."""
+"""float32 images (B, 3, H, W) in [0, 255] to the input of the network (B, 3, H', W')."""
 
 
 class ExtractorOutput(NamedTuple):
@@ -32,7 +33,7 @@ class Extractor:
         name: Such as ``inception``; part of the names of distances.
         net: The output of ``prepare`` to features (B, d) and logits (B, K) or None.
         prepare: Resizes and normalizes.
-        size: Side to which it resizes, in pixels.
+        size: To which it resizes.
         resize: The resize rule in words.
         official: Whether the weights are the published ones that the name of a metric stands for.
         channels: Required number of channels; None for any.
@@ -49,7 +50,7 @@ class Extractor:
         net: nn.Module,
         prepare: Prepare,
         *,
-        size: int,
+        size: AnySize,
         resize: str,
         official: bool = True,
         channels: int | None = None,
@@ -57,14 +58,14 @@ class Extractor:
         self.name = name
         self.net = net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.prepare = prepare
-        self.size = size
+        self.size = Size.parse(size)
         self.resize = f"{resize} to {size} px"
         self.official = official
         self.channels = channels
         self.hash = weights_hash(net)
         # One forward pass tells the shapes, whatever the network is.
         with torch.no_grad():
-            features, logits = self.net(prepare(torch.zeros(1, channels or 3, size, size)))
+            features, logits = self.net(prepare(torch.zeros(1, channels or 3, *self.size)))
         self.dim: int = features.shape[1]
         self.classes: int = 0 if logits is None else logits.shape[1]
 

@@ -8,28 +8,31 @@ import torch
 from torch import Tensor, nn
 
 from rivals.base.errors import UserError
+from rivals.base.size import AnySize, Size
 from rivals.extractors.base import Extractor
 from rivals.extractors.resize import antialiased_bilinear
 
 
-def open_classifier(net: nn.Module, *, size: int, channels: int) -> Extractor:
+def open_classifier(net: nn.Module, *, size: AnySize, channels: int) -> Extractor:
     """The extractor ``classifier``: the input of the last linear layer, and the logits.
 
     Args:
-        net: Images (n, channels, size, size) in [0, 1] to logits.
-        size: Side of the images in pixels.
+        net: Images (n, channels, *size) in [0, 1] to logits.
+        size: Of the images.
         channels: Their number of channels.
 
     Raises:
         UserError: it has no linear layer.
     """
 
+    wanted = Size.parse(size)
+
     def prepare(x: Tensor) -> Tensor:
-        return (x if x.shape[-1] == size else antialiased_bilinear(x, size)) / 255
+        return (x if Size(*x.shape[2:]) == wanted else antialiased_bilinear(x, wanted)) / 255
 
     net_with_features = Penultimate(net)
     return Extractor(
-        "classifier", net_with_features, prepare, size=size, resize="antialiased bilinear", channels=channels
+        "classifier", net_with_features, prepare, size=wanted, resize="antialiased bilinear", channels=channels
     )
 
 
@@ -53,7 +56,7 @@ class Penultimate(nn.Module):
         self._inputs.append(inputs[0])
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, C, S, S) in [0, 1] to features (B, d) and logits (B, K).
+        """Images (B, C, H, W) in [0, 1] to features (B, d) and logits (B, K).
 
         Raises:
             UserError: the classifier does not use its last linear layer.

@@ -34,7 +34,7 @@ class FeatureMaps:
         for layer in extractor.net.modules():
             layer.register_forward_hook(self._record)
         channels = extractor.channels or 3
-        if not self(torch.zeros(1, channels, extractor.size, extractor.size)):
+        if not self(torch.zeros(1, channels, *extractor.size)):
             raise UserError(f"the extractor {self.name} has no feature maps: take vgg16, lite0 or classifier:RUN")
 
     def _record(self, layer: nn.Module, inputs: Any, output: Any) -> None:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rivals.base.errors import UserError
+from rivals.base.size import AnySize, Size
 
 
 def to_rgb(images: Tensor) -> Tensor:
@@ -56,10 +57,12 @@ def _taps(before: int, after: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor
     return low.to(like.device), (low + 1).clamp_max(before - 1).to(like.device), weight
 
 
-def antialiased_bilinear(x: Tensor, size: int) -> Tensor:
-    """Float images (B, C, H, W) to (B, C, size, size): bilinear, antialiased for downsampling."""
-    shrinks = max(x.shape[2:]) > size  # else both kernels are equal, and the plain one is faster
-    return F.interpolate(x, (size, size), mode="bilinear", align_corners=False, antialias=shrinks)
+def antialiased_bilinear(x: Tensor, size: AnySize) -> Tensor:
+    """Float images (B, C, H, W) to (B, C, *size): bilinear, antialiased for downsampling."""
+    after = tuple(Size.parse(size))
+    shrinks = any(old > new for old, new in zip(x.shape[2:], after, strict=True))
+    # Where nothing shrinks, both kernels are equal, and the plain one is faster.
+    return F.interpolate(x, after, mode="bilinear", align_corners=False, antialias=shrinks)
 
 
 def pillow_bicubic(x: Tensor, size: int) -> Tensor:

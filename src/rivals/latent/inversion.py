@@ -10,6 +10,7 @@ from torch.nn.functional import avg_pool2d
 
 from rivals.base import rng
 from rivals.base.errors import UserError
+from rivals.base.size import Size
 from rivals.latent.protocol import LatentGenerator
 
 
@@ -56,7 +57,7 @@ def invert(
     Raises:
         UserError: the images do not fit the generator, or a number is below 1.
     """
-    wanted = (generator.channels, generator.size, generator.size)
+    wanted = (generator.channels, *Size.parse(generator.size))
     if images.ndim != 4 or tuple(images.shape[1:]) != wanted:
         raise UserError(
             f"images of shape {tuple(images.shape)} do not fit a generator of {'x'.join(map(str, wanted))}: "

@@ -6,13 +6,15 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from rivals.base.size import AnySize
+
 
 class LatentGenerator(Protocol):
     """A generator with latents."""
 
     latent_dim: int
     classes: int
-    size: int
+    size: AnySize
     channels: int
 
     def latents(self, n: int, seed: int = 0, truncation: float = 1.0) -> Tensor:

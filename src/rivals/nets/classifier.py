@@ -8,18 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from rivals.base.errors import UserError
+from rivals.base.size import AnySize, Size
 from rivals.nets.padding import WIDEST, PaddedSize, check_image_shape, shown, widths_fit
 
 
 class Classifier(nn.Module):
-    """Images (B, channels, size, size) in [0, 1] to logits (B, classes).
+    """Images (B, channels, *size) in [0, 1] to logits (B, classes).
 
     A subclass has :meth:`forward_normalized`. Since the normalization is part of the network, attacks work on images in
     [0, 1], and eps is in their unit.
 
     Args:
         net: Name of the architecture.
-        size: Height and width in pixels, 8 to 1024.
+        size: Of the images, sides of 8 to 1024 pixels.
         channels: 1, 3 or 4.
         classes: 2 or more.
         widths: Channels of the stages.
@@ -40,7 +41,7 @@ class Classifier(nn.Module):
         self,
         net: str,
         *,
-        size: int,
+        size: AnySize,
         channels: int,
         classes: int,
         widths: tuple[int, ...],
@@ -58,14 +59,14 @@ class Classifier(nn.Module):
                 f"mean {mean} and std {std} do not fit images of {channels} channels: give {channels} numbers each, "
                 "std above 0"
             )
-        self.size, self.channels, self.classes = size, channels, classes
+        self.size, self.channels, self.classes = Size.parse(size), channels, classes
         # Not persistent: they are in the spec.
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
         self.spec: dict[str, Any] = {
             "role": "classifier",
             "net": net,
-            "size": size,
+            "size": self.size.written,
             "channels": channels,
             "classes": classes,
             "widths": list(widths),
@@ -89,17 +90,17 @@ class Classifier(nn.Module):
 
 
 def check_stages(
-    what: str, widths: tuple[int, ...], default: tuple[int, ...], size: int, full_size: int = 0
+    what: str, widths: tuple[int, ...], default: tuple[int, ...], size: AnySize, full_size: int = 0
 ) -> tuple[int, ...]:
     """The widths to use, one per stage; if none are given, as many of ``default`` as the image size allows.
 
-    Each stage but the first ``full_size`` ones halves the resolution, down to 2 or 3 px.
+    Each stage but the first ``full_size`` ones halves the resolution, down to 2 or 3 px of the shorter side.
 
     Raises:
-        UserError: the size is not in 8..1024, a width not in 1..65,536, or there are more stages than halvings.
+        UserError: a side is not in 8..1024, a width not in 1..65,536, or there are more stages than halvings.
     """
-    PaddedSize.of(size)
-    most = size.bit_length() - 2 + full_size
+    size = PaddedSize.of(size).size
+    most = size.shorter.bit_length() - 2 + full_size
     chosen = tuple(widths) or default[:most]
     if len(chosen) > most or not widths_fit(chosen):
         raise UserError(

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from rivals.base.size import AnySize
 from rivals.nets.classifier import Classifier, check_stages
 from rivals.nets.padding import to_channels_last
 
@@ -22,7 +23,7 @@ class CNN(Classifier):
     def __init__(
         self,
         *,
-        size: int,
+        size: AnySize,
         channels: int,
         classes: int,
         widths: tuple[int, ...] = (),
@@ -36,7 +37,7 @@ class CNN(Classifier):
             layers += [nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.ReLU(inplace=True)]
             layers += [nn.Conv2d(out_channels, out_channels, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
         self.stages = nn.Sequential(*layers)
-        flat = widths[-1] * (size >> len(widths)) ** 2
+        flat = widths[-1] * (self.size.height >> len(widths)) * (self.size.width >> len(widths))
         self.head = nn.Sequential(
             nn.Linear(flat, _HIDDEN),
             nn.ReLU(inplace=True),

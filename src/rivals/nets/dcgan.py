@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rivals.base.registry import unknown
+from rivals.base.size import AnySize
 from rivals.nets.conditioning import ConditionalBatchNorm2d, ProjectionHead
 from rivals.nets.discriminator import Discriminator, blocks_of
 from rivals.nets.generator import Generator
@@ -25,7 +26,7 @@ class DCGANGenerator(Generator):
     """
 
     def __init__(
-        self, *, size: int, channels: int, classes: int = 0, latent_dim: int = 100, widths: tuple[int, ...] = ()
+        self, *, size: AnySize, channels: int, classes: int = 0, latent_dim: int = 100, widths: tuple[int, ...] = ()
     ) -> None:
         padded = PaddedSize.of(size, len(widths))
         widths = check_widths(f"dcgan's generator at {size} px", widths, _widths(padded.stages)[::-1])
@@ -33,7 +34,7 @@ class DCGANGenerator(Generator):
         self.padded = padded
         # The label does not enter here: batch norm fixes the variance after this layer, and a label could supply all of
         # it in place of the latent, which would collapse each class to one image.
-        self.linear = nn.Linear(latent_dim, widths[0] * padded.base**2, bias=False)
+        self.linear = nn.Linear(latent_dim, widths[0] * padded.base.area, bias=False)
         self.layers = nn.ModuleList(
             UpLayer(in_channels, out_channels, classes) for in_channels, out_channels in pairwise(widths)
         )
@@ -43,7 +44,7 @@ class DCGANGenerator(Generator):
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Latents (B, latent_dim) and labels (B,) or None to images (B, C, H, W) in [-1, 1]."""
-        h = self.linear(z).unflatten(1, (-1, self.padded.base, self.padded.base))
+        h = self.linear(z).unflatten(1, (-1, self.padded.base.height, self.padded.base.width))
         for layer in self.layers:
             h = layer(h, labels)
         return torch.tanh(self.padded.crop(h))
@@ -71,7 +72,7 @@ class DCGANDiscriminator(Discriminator):
     """
 
     def __init__(
-        self, *, size: int, channels: int, classes: int = 0, widths: tuple[int, ...] = (), norm: str = "batch"
+        self, *, size: AnySize, channels: int, classes: int = 0, widths: tuple[int, ...] = (), norm: str = "batch"
     ) -> None:
         padded = PaddedSize.of(size, len(widths))
         widths = check_widths(f"dcgan's discriminator at {size} px", widths, _widths(padded.stages))
@@ -88,7 +89,7 @@ class DCGANDiscriminator(Discriminator):
             layers += [nn.BatchNorm2d(out_channels)] if batch_norm else []
             layers += [nn.LeakyReLU(0.2, inplace=True)]
         self.layers = nn.Sequential(*layers)
-        self.head = ProjectionHead(widths[-1] * padded.base**2, classes)
+        self.head = ProjectionHead(widths[-1] * padded.base.area, classes)
         _init_weights(self)
         to_channels_last(self)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rivals.base import devices
+from rivals.base.size import AnySize, Size
 from rivals.nets.padding import check_image_shape
 
 
@@ -22,7 +23,7 @@ def blocks_of(layers: nn.Sequential) -> list[list[nn.Module]]:
 
 
 class Discriminator(nn.Module):
-    """Images (B, channels, size, size) in [-1, 1] and labels (B,) to logits (B,).
+    """Images (B, channels, *size) in [-1, 1] and labels (B,) to logits (B,).
 
     A subclass has :meth:`features`, :meth:`blocks_from_image` and a module ``head`` that maps features and labels to
     logits.
@@ -37,15 +38,15 @@ class Discriminator(nn.Module):
     uses_batch_stats: bool = False
 
     def __init__(
-        self, net: str, *, size: int, channels: int, classes: int, widths: tuple[int, ...], **options: Any
+        self, net: str, *, size: AnySize, channels: int, classes: int, widths: tuple[int, ...], **options: Any
     ) -> None:
         super().__init__()
         check_image_shape(size, channels, classes)
-        self.size, self.channels, self.classes = size, channels, classes
+        self.size, self.channels, self.classes = Size.parse(size), channels, classes
         self.spec: dict[str, Any] = {
             "role": "discriminator",
             "net": net,
-            "size": size,
+            "size": self.size.written,
             "channels": channels,
             "classes": classes,
             "widths": list(widths),

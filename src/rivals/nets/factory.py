@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from rivals.base.errors import UserError
 from rivals.base.registry import Registry, unknown
+from rivals.base.size import AnySize
 from rivals.nets.classifier import Classifier
 from rivals.nets.cnn import CNN
 from rivals.nets.dcgan import DCGANDiscriminator, DCGANGenerator
@@ -58,7 +59,7 @@ _COMMON = {"self", "size", "channels", "classes", "latent_dim", "widths", "mean"
 def build_generator(
     net: str,
     *,
-    size: int,
+    size: AnySize,
     channels: int,
     classes: int = 0,
     latent_dim: int | None = None,
@@ -69,7 +70,7 @@ def build_generator(
 
     Args:
         net: Architecture, a name in ``GAN_NETS``.
-        size: Height and width of the images in pixels, 8 to 1024.
+        size: Of the images, sides of 8 to 1024 pixels: ``28``, ``"96x64"`` (96 wide) or ``Size(64, 96)``.
         channels: 1 (gray), 3 (color) or 4 (color and alpha).
         classes: Number of classes; 0 for an unconditional generator.
         latent_dim: Length of the latent; the architecture's own by default.
@@ -87,7 +88,7 @@ def build_generator(
 
 
 def build_discriminator(
-    net: str, *, size: int, channels: int, classes: int = 0, widths: tuple[int, ...] = (), **options: Any
+    net: str, *, size: AnySize, channels: int, classes: int = 0, widths: tuple[int, ...] = (), **options: Any
 ) -> Discriminator:
     """A new discriminator, as :func:`build_generator`; ``widths`` start at the highest resolution."""
     cls = GAN_NETS[net].discriminator
@@ -98,7 +99,7 @@ def build_discriminator(
 def build_classifier(
     net: str,
     *,
-    size: int,
+    size: AnySize,
     channels: int,
     classes: int,
     widths: tuple[int, ...] = (),
@@ -121,7 +122,7 @@ def build_classifier(
 
 
 def build_perturber(
-    net: str = "advgan", *, size: int, channels: int, classes: int = 0, widths: tuple[int, ...] = (), **options: Any
+    net: str = "advgan", *, size: AnySize, channels: int, classes: int = 0, widths: tuple[int, ...] = (), **options: Any
 ) -> Perturber:
     """A new perturber, as :func:`build_generator`; ``classes`` are those of the targets, 0 for none."""
     if net != "advgan":
@@ -133,7 +134,7 @@ def build_perturber(
 def build_encoder(
     net: str = "strided",
     *,
-    size: int,
+    size: AnySize,
     channels: int,
     latent_dim: int,
     classes: int = 0,
@@ -150,7 +151,7 @@ def build_encoder(
 
 
 def build_translator(
-    net: str, *, size: int, channels: int, classes: int = 0, widths: tuple[int, ...] = (), **options: Any
+    net: str, *, size: AnySize, channels: int, classes: int = 0, widths: tuple[int, ...] = (), **options: Any
 ) -> Translator:
     """A new translator, as :func:`build_generator`; ``size`` and ``channels`` are those of the images that come out."""
     cls = TRANSLATORS[net]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rivals.base import rng
 from rivals.base.errors import UserError
+from rivals.base.size import AnySize, Size
 from rivals.nets.padding import WIDEST, check_image_shape
 
 BLOCK = 64  # latents per random stream
@@ -19,9 +20,10 @@ FIRST = 16  # images in the first forward pass of `sample`
 
 
 class Generator(nn.Module):
-    """Latents (B, latent_dim) and labels (B,) to images (B, channels, size, size) in [-1, 1].
+    """Latents (B, latent_dim) and labels (B,) to images (B, channels, *size) in [-1, 1].
 
     Attributes:
+        size: Of the images.
         classes: Number of classes; 0 for an unconditional generator.
         spec: The constructor's arguments as JSON, for :func:`rivals.nets.factory.rebuild`.
         about: What the .json file of a loaded network holds.
@@ -31,7 +33,7 @@ class Generator(nn.Module):
         self,
         net: str,
         *,
-        size: int,
+        size: AnySize,
         channels: int,
         classes: int,
         latent_dim: int,
@@ -42,12 +44,12 @@ class Generator(nn.Module):
         check_image_shape(size, channels, classes)
         if not 1 <= latent_dim <= WIDEST:
             raise UserError(f"a latent of {latent_dim} numbers is out of range: take 1 to {WIDEST:,}")
-        self.size, self.channels, self.classes, self.latent_dim = size, channels, classes, latent_dim
+        self.size, self.channels, self.classes, self.latent_dim = Size.parse(size), channels, classes, latent_dim
         self.about: dict[str, Any] = {}
         self.spec: dict[str, Any] = {
             "role": "generator",
             "net": net,
-            "size": size,
+            "size": self.size.written,
             "channels": channels,
             "classes": classes,
             "latent_dim": latent_dim,

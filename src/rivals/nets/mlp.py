@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rivals.base.errors import UserError
+from rivals.base.size import AnySize
 from rivals.nets.conditioning import ConditionalLatent, ProjectionHead
 from rivals.nets.discriminator import Discriminator, blocks_of
 from rivals.nets.dropout import Dropout
@@ -25,7 +26,7 @@ class MLPGenerator(Generator):
     def __init__(
         self,
         *,
-        size: int,
+        size: AnySize,
         channels: int,
         classes: int = 0,
         latent_dim: int = 100,
@@ -38,13 +39,13 @@ class MLPGenerator(Generator):
         layers: list[nn.Module] = []
         for in_features, out_features in pairwise(sizes):
             layers += [Linear(in_features, out_features), nn.LeakyReLU(0.2, inplace=True)]
-        self.layers = nn.Sequential(*layers, Linear(sizes[-1], channels * size * size))
+        self.layers = nn.Sequential(*layers, Linear(sizes[-1], channels * self.size.area))
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Latents (B, latent_dim) and labels (B,) or None to images (B, C, H, W) in [-1, 1]."""
         # tanh maps to the range of the images, [-1, 1].
         x = torch.tanh(self.layers(self.input(z, labels)))
-        return x.view(-1, self.channels, self.size, self.size)
+        return x.view(-1, self.channels, self.size.height, self.size.width)
 
 
 class MLPDiscriminator(Discriminator):
@@ -53,7 +54,7 @@ class MLPDiscriminator(Discriminator):
     def __init__(
         self,
         *,
-        size: int,
+        size: AnySize,
         channels: int,
         classes: int = 0,
         widths: tuple[int, ...] = (1024, 512, 256),
@@ -63,7 +64,7 @@ class MLPDiscriminator(Discriminator):
         if not 0 <= dropout <= 0.99:
             raise UserError(f"dropout {dropout} is out of range: take a number from 0 to 0.99")
         super().__init__("mlp", size=size, channels=channels, classes=classes, widths=widths, dropout=dropout)
-        sizes = [channels * size * size, *widths]
+        sizes = [channels * self.size.area, *widths]
         layers: list[nn.Module] = []
         for in_features, out_features in pairwise(sizes):
             layers += [Linear(in_features, out_features), nn.LeakyReLU(0.2, inplace=True), Dropout(dropout)]

@@ -1,7 +1,8 @@
 """From any image size to a size that a convolutional network can halve repeatedly, and back.
 
-The padded side is ``base`` times a power of two, by default with ``base`` from 4 to 8: 28 px is 7 x 2 x 2, and 100 px
-is padded to 7 x 16 = 112 px. Another depth means another size: with three halvings, 28 px is padded to 4 x 8 = 32 px.
+A padded side is a base times a power of two. By default the base of the shorter side is 4 to 8: 28 px is 7 x 2 x 2, and
+100 px is padded to 7 x 16 = 112 px. Another depth means another size: with three halvings, 28 px is padded to
+4 x 8 = 32 px. The longer side has as many halvings: 96x64 is (6 x 4) x 16.
 """
 
 from __future__ import annotations
@@ -14,62 +15,74 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rivals.base.errors import UserError
+from rivals.base.size import AnySize, Size
 
-SMALLEST, LARGEST = 8, 1024  # image sizes
+SMALLEST, LARGEST = 8, 1024  # sides of images
 CHANNELS = (1, 3, 4)
 MOST_CLASSES, WIDEST, MOST_LAYERS = 100_000, 65_536, 100  # typing errors are larger, networks are not
-MIN_BASE, MAX_BASE = 2, 8  # sides of the lowest resolution
+MIN_BASE, MAX_BASE = 2, 8  # the shorter side of the lowest resolution
 
 
 @dataclass(frozen=True)
 class PaddedSize:
-    """A square of ``side`` = ``base`` * 2 ** ``stages`` pixels, at least as large as the image of ``size`` pixels."""
+    """A size of ``base`` * 2 ** ``stages`` pixels along both axes, at least that of the image, ``size``."""
 
-    size: int
-    base: int
+    size: Size
+    base: Size
     stages: int
 
     @classmethod
-    def of(cls, size: int, stages: int = 0) -> PaddedSize:
-        """The smallest padded size for images of ``size`` pixels.
+    def of(cls, size: AnySize, stages: int = 0) -> PaddedSize:
+        """The smallest padded size for images of this size.
 
         Args:
-            size: Side of the images in pixels.
-            stages: Number of halvings; 0 halves until 4 to 8 px are left.
+            size: Of the images.
+            stages: Number of halvings; 0 halves until 4 to 8 px of the shorter side are left.
 
         Raises:
-            UserError: the size is not in 8..1024, or so many halvings leave fewer than 2 px or more than 8.
+            UserError: a side is not in 8..1024, or so many halvings leave fewer than 2 px of the shorter one or more
+                than 8.
         """
-        if not SMALLEST <= size <= LARGEST:
+        size = Size.parse(size)
+        if not SMALLEST <= size.shorter <= size.longer <= LARGEST:
             raise UserError(f"images of {size} px cannot be learned: take a size from {SMALLEST} to {LARGEST}")
-        stages = stages or (size // 4).bit_length() - 1
-        fit = [n for n in range(1, size.bit_length()) if MIN_BASE <= -(-size // 2**n) <= MAX_BASE]
+        side = size.shorter
+        stages = stages or (side // 4).bit_length() - 1
+        fit = [n for n in range(1, side.bit_length()) if MIN_BASE <= -(-side // 2**n) <= MAX_BASE]
         if stages not in fit:
             raise UserError(f"images of {size} px take {fit[0]} to {fit[-1]} widths, one per halving, not {stages}")
-        return cls(size, -(-size // 2**stages), stages)
+        return cls(size, Size(*(-(-side // 2**stages) for side in size)), stages)
 
     @property
-    def side(self) -> int:
-        """The padded side in pixels."""
-        return self.base << self.stages
+    def padded(self) -> Size:
+        """The padded size."""
+        return Size(self.base.height << self.stages, self.base.width << self.stages)
 
     def crop(self, x: Tensor) -> Tensor:
-        """Crop the center (B, C, size, size) of (B, C, side, side)."""
-        start = (self.side - self.size) // 2
-        return x[..., start : start + self.size, start : start + self.size]
+        """Crop the center (B, C, *size) of (B, C, *padded)."""
+        down, right = self._margins()
+        top, left = down // 2, right // 2
+        return x[..., top : top + self.size.height, left : left + self.size.width]
 
     def pad(self, x: Tensor) -> Tensor:
-        """Zero-pad images (B, C, size, size) on all sides to (B, C, side, side)."""
-        margin = self.side - self.size
-        before, after = margin // 2, margin - margin // 2
-        return F.pad(x, (before, after, before, after)) if margin else x
+        """Zero-pad images (B, C, *size) on all sides to (B, C, *padded)."""
+        down, right = self._margins()
+        top, left = down // 2, right // 2
+        return F.pad(x, (left, right - left, top, down - top)) if down or right else x
+
+    def _margins(self) -> tuple[int, int]:
+        """Rows and columns that are added. Plain numbers, as a compiler wants them."""
+        return (
+            (self.base.height << self.stages) - self.size.height,
+            (self.base.width << self.stages) - self.size.width,
+        )
 
 
-def check_image_shape(size: int, channels: int, classes: int) -> None:
+def check_image_shape(size: AnySize, channels: int, classes: int) -> None:
     """Check the shape that a network is built for.
 
     Raises:
-        UserError: the size is not in 8..1024, the channels are not 1, 3 or 4, or the classes not in 0..100,000.
+        UserError: a side is not in 8..1024, the channels are not 1, 3 or 4, or the classes not in 0..100,000.
     """
     PaddedSize.of(size)
     if channels not in CHANNELS:

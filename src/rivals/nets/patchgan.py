@@ -7,6 +7,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from rivals.base.errors import UserError
+from rivals.base.size import Size
 
 
 class PatchDiscriminator(nn.Module):
@@ -49,7 +50,7 @@ class PatchDiscriminator(nn.Module):
         """
         if min(x.shape[2:]) < self.receptive_field:
             raise UserError(
-                f"images of {x.shape[2]}x{x.shape[3]} are smaller than a patch of {self.receptive_field} pixels: "
+                f"images of {Size(*x.shape[2:])} px are smaller than a patch of {self.receptive_field} pixels: "
                 "take fewer widths"
             )
         logits: Tensor = self.layers(x)

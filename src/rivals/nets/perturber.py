@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from rivals.base.errors import UserError
 from rivals.base.norm_balls import Ball, Linf, ball_for
 from rivals.base.registry import unknown
+from rivals.base.size import AnySize, Size
 from rivals.base.tensors import batch_view, image_norm
 from rivals.nets.conditioning import require_labels
 from rivals.nets.padding import MOST_LAYERS, check_image_shape, shown, to_channels_last, widths_fit
@@ -24,7 +25,7 @@ MAX_RMS = 1.5  # of h over an image, where tanh is neither linear nor saturated
 
 
 class Perturber(nn.Module):
-    """Images (B, channels, size, size) in [0, 1] to images in ball and box around them.
+    """Images (B, channels, *size) in [0, 1] to images in ball and box around them.
 
     Two strided convolutions, residual blocks, two transposed convolutions, as AdvGAN's (Xiao et al. 2018, sec. 4), but
     without normalization: an image's perturbation does not depend on its batch. In Linf the change is
@@ -33,7 +34,7 @@ class Perturber(nn.Module):
     and nothing is learned any more.
 
     Args:
-        size: Height and width in pixels, 8 to 1024.
+        size: Of the images, sides of 8 to 1024 pixels.
         channels: 1, 3 or 4.
         classes: Number of target classes it is conditioned on; 0 for none.
         norm: linf, l2 or l1.
@@ -53,7 +54,7 @@ class Perturber(nn.Module):
     def __init__(
         self,
         *,
-        size: int,
+        size: AnySize,
         channels: int,
         classes: int = 0,
         norm: str = "linf",
@@ -74,13 +75,13 @@ class Perturber(nn.Module):
             raise unknown("norm of a perturber", norm, NORMS)
         if not 0 < float(eps) < math.inf:
             raise UserError(f"an eps of {eps:g} leaves nothing to perturb: give one above 0, such as 8/255")
-        self.size, self.channels, self.classes = size, channels, classes
+        self.size, self.channels, self.classes = Size.parse(size), channels, classes
         self.target, self.universal = target, universal
         self.about: dict[str, Any] = {}
         self.spec: dict[str, Any] = {
             "role": "perturber",
             "net": "advgan",
-            "size": size,
+            "size": self.size.written,
             "channels": channels,
             "classes": classes,
             "norm": norm,
@@ -102,7 +103,7 @@ class Perturber(nn.Module):
         self.up = nn.Sequential(*up[:-1])
         # Poursaeed et al. 2018, sec. 3.1: a universal perturbation is the generator's output for fixed noise.
         if universal:
-            self.register_buffer("noise", torch.rand(1, channels, size, size))
+            self.register_buffer("noise", torch.rand(1, channels, *self.size))
         to_channels_last(self)
 
     @cached_property
@@ -112,14 +113,14 @@ class Perturber(nn.Module):
 
     def raw(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """The perturbation h of images (B, C, H, W), for target classes (B,) or None, before the ball; (B, C, H, W)."""
-        margin = -self.size % 2**STAGES
+        height, width = self.size.height, self.size.width
         seen = self.noise.expand(len(x), -1, -1, -1) if self.universal else x
-        h = self.down(F.pad(seen * 2 - 1, (0, margin, 0, margin)))
+        h = self.down(F.pad(seen * 2 - 1, (0, -width % 2**STAGES, 0, -height % 2**STAGES)))
         if self.embedding is not None:
             h = h + self.embedding(require_labels(labels))[:, :, None, None]
         for block in self.blocks:
             h = block(h)
-        h = self.up(h)[..., : self.size, : self.size]
+        h = self.up(h)[..., :height, :width]
         h = h.to(torch.promote_types(h.dtype, torch.float32))
         rms = h.flatten(1).square().mean(1).sqrt().clamp_min(1e-6)
         limited: Tensor = h * batch_view((MAX_RMS / rms).clamp_max(1), h)

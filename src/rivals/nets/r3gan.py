@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rivals.base.errors import UserError
+from rivals.base.size import AnySize
 from rivals.nets.conditioning import ConditionalLatent, require_labels
 from rivals.nets.discriminator import Discriminator
 from rivals.nets.generator import Generator
@@ -36,7 +37,7 @@ class R3Generator(Generator):
     def __init__(
         self,
         *,
-        size: int,
+        size: AnySize,
         channels: int,
         classes: int = 0,
         latent_dim: int = 64,
@@ -61,7 +62,7 @@ class R3Generator(Generator):
         )
         self.padded = padded
         self.input = ConditionalLatent(latent_dim, classes, std=1 / math.sqrt(max(classes, 1)))
-        self.basis = nn.Parameter(nn.init.normal_(torch.empty(widths[0], padded.base, padded.base)))
+        self.basis = nn.Parameter(nn.init.normal_(torch.empty(widths[0], *padded.base)))
         self.scale = _linear(self.input.out_features, widths[0])
         self.stages = _stages(widths, cardinality, blocks, expansion)
         self.transitions = nn.ModuleList(
@@ -91,7 +92,7 @@ class R3Discriminator(Discriminator):
     def __init__(
         self,
         *,
-        size: int,
+        size: AnySize,
         channels: int,
         classes: int = 0,
         widths: tuple[int, ...] = (),
@@ -119,7 +120,7 @@ class R3Discriminator(Discriminator):
             _transition(in_channels, out_channels) for in_channels, out_channels in pairwise(widths)
         )
         # A depthwise convolution over all pixels: a learned, weighted global pooling.
-        self.basis = _conv(widths[-1], widths[-1], padded.base, groups=widths[-1])
+        self.basis = _conv(widths[-1], widths[-1], (padded.base.height, padded.base.width), groups=widths[-1])
         self.head = Head(widths[-1], classes)
         to_channels_last(self)
 
@@ -210,12 +211,16 @@ def _groups(groups: int | Sequence[int], widths: Sequence[int], blocks: int, exp
 
 
 def _conv(
-    in_channels: int, out_channels: int, kernel: int, gain: float = 1.0, groups: int = 1, bias: bool = False
+    in_channels: int,
+    out_channels: int,
+    kernel: int | tuple[int, int],
+    gain: float = 1.0,
+    groups: int = 1,
+    bias: bool = False,
 ) -> nn.Conv2d:
     """A convolution with weights N(0, gain^2 / fan_in) and bias 0; kernels 1 and 3 keep the resolution."""
-    conv = nn.Conv2d(
-        in_channels, out_channels, kernel, padding=kernel // 2 if kernel <= 3 else 0, groups=groups, bias=bias
-    )
+    padding = kernel // 2 if isinstance(kernel, int) else 0
+    conv = nn.Conv2d(in_channels, out_channels, kernel, padding=padding, groups=groups, bias=bias)
     nn.init.normal_(conv.weight, std=gain / math.sqrt(conv.weight[0].numel()))
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rivals.base.errors import UserError
+from rivals.base.size import AnySize
 from rivals.nets.classifier import Classifier, check_stages
 from rivals.nets.padding import MOST_LAYERS, to_channels_last
 
@@ -26,7 +27,7 @@ class ResNet(Classifier):
     def __init__(
         self,
         *,
-        size: int,
+        size: AnySize,
         channels: int,
         classes: int,
         widths: tuple[int, ...] = (),

@@ -7,6 +7,7 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rivals.base.size import AnySize
 from rivals.nets.perturber import Residual
 from rivals.nets.resampling import DownConv2d, UpConv2d
 from rivals.nets.translator import Translator
@@ -23,7 +24,7 @@ class ResNetTranslator(Translator):
     def __init__(
         self,
         *,
-        size: int,
+        size: AnySize,
         channels: int,
         classes: int = 0,
         in_channels: int = 3,

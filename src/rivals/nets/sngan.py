@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from rivals.base.size import AnySize
 from rivals.nets.conditioning import ConditionalBatchNorm2d, ProjectionHead
 from rivals.nets.discriminator import Discriminator
 from rivals.nets.generator import Generator
@@ -31,7 +32,7 @@ class SNGANGenerator(Generator):
     """
 
     def __init__(
-        self, *, size: int, channels: int, classes: int = 0, latent_dim: int = 128, widths: tuple[int, ...] = ()
+        self, *, size: AnySize, channels: int, classes: int = 0, latent_dim: int = 128, widths: tuple[int, ...] = ()
     ) -> None:
         padded = PaddedSize.of(size)
         k = padded.stages
@@ -39,7 +40,7 @@ class SNGANGenerator(Generator):
         widths = check_widths(f"sngan's generator at {size} px", widths, default)
         super().__init__("sngan", size=size, channels=channels, classes=classes, latent_dim=latent_dim, widths=widths)
         self.padded = padded
-        self.linear = _xavier_init(nn.Linear(latent_dim, widths[0] * padded.base**2))
+        self.linear = _xavier_init(nn.Linear(latent_dim, widths[0] * padded.base.area))
         self.blocks = nn.ModuleList(
             UpBlock(in_channels, out_channels, classes) for in_channels, out_channels in pairwise(widths)
         )
@@ -49,7 +50,7 @@ class SNGANGenerator(Generator):
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Latents (B, latent_dim) and labels (B,) or None to images (B, C, H, W) in [-1, 1]."""
-        h = self.linear(z).unflatten(1, (-1, self.padded.base, self.padded.base))
+        h = self.linear(z).unflatten(1, (-1, self.padded.base.height, self.padded.base.width))
         for block in self.blocks:
             h = block(h, labels)
         return torch.tanh(self.padded.crop(self.to_image(F.relu(self.norm(h), inplace=True))))
@@ -81,7 +82,7 @@ class SNGANDiscriminator(Discriminator):
     resolution at 32 px, the first 5 at 64 and at 128 px; the others keep it.
     """
 
-    def __init__(self, *, size: int, channels: int, classes: int = 0, widths: tuple[int, ...] = ()) -> None:
+    def __init__(self, *, size: AnySize, channels: int, classes: int = 0, widths: tuple[int, ...] = ()) -> None:
         padded = PaddedSize.of(size)
         k = padded.stages
         default = [128] * (k + 1) if k <= 3 else [min(64 << stage, 1024) for stage in range(k + 1)]

@@ -12,7 +12,7 @@ class Spec(TypedDict):
 
     role: Literal["generator", "classifier", "perturber", "encoder", "translator"]
     net: str
-    size: int
+    size: int | str
     channels: int
     classes: int
     widths: list[int]

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from rivals.base.size import AnySize
 from rivals.nets.classifier import Classifier, check_stages
 from rivals.nets.padding import to_channels_last
 
@@ -25,7 +26,7 @@ class StridedCNN(Classifier):
     def __init__(
         self,
         *,
-        size: int,
+        size: AnySize,
         channels: int,
         classes: int,
         widths: tuple[int, ...] = (),
@@ -35,6 +36,7 @@ class StridedCNN(Classifier):
         widths = check_stages("strided", widths, (32, 64), size)
         super().__init__("strided", size=size, channels=channels, classes=classes, widths=widths, mean=mean, std=std)
         layers: list[nn.Module] = []
+        height, width = self.size
         for in_channels, out_channels in pairwise((channels, *widths)):
             layers += [
                 nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1, bias=False),
@@ -44,10 +46,10 @@ class StridedCNN(Classifier):
                 nn.BatchNorm2d(out_channels),
                 nn.ReLU(inplace=True),
             ]
-            size = (size + 1) // 2
+            height, width = (height + 1) // 2, (width + 1) // 2
         self.stages = nn.Sequential(*layers)
         self.head = nn.Sequential(
-            nn.Linear(widths[-1] * size**2, _HIDDEN, bias=False),
+            nn.Linear(widths[-1] * height * width, _HIDDEN, bias=False),
             nn.BatchNorm1d(_HIDDEN),
             nn.ReLU(inplace=True),
             nn.Linear(_HIDDEN, classes),

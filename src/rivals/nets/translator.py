@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rivals.base.errors import UserError
+from rivals.base.size import AnySize, Size
 from rivals.nets.padding import CHANNELS, MOST_LAYERS, WIDEST, check_image_shape, shown, to_channels_last, widths_fit
 from rivals.nets.perturber import Residual
 
@@ -24,7 +25,7 @@ class Translator(nn.Module):
 
     Args:
         net: Name of the architecture.
-        size: Side of the images that come out in training, 8 to 1024 pixels. Images of any size can be translated.
+        size: Of the images that come out in training, sides of 8 to 1024 pixels. Images of any size can be translated.
         channels: Of the images that come out, 1, 3 or 4.
         classes: 0: it is not told what an image shows.
         in_channels: Of those that go in.
@@ -50,7 +51,7 @@ class Translator(nn.Module):
         self,
         net: str,
         *,
-        size: int,
+        size: AnySize,
         channels: int,
         classes: int,
         in_channels: int,
@@ -72,12 +73,12 @@ class Translator(nn.Module):
             raise UserError(f"widths {shown(widths)} do not fit a translator: give 1 to 8 numbers up to {WIDEST:,}")
         if not 0 <= blocks <= MOST_LAYERS:
             raise UserError(f"a translator of {blocks} residual blocks cannot be built: take 0 to {MOST_LAYERS}")
-        self.size, self.channels, self.in_channels, self.scale = size, channels, in_channels, scale
+        self.size, self.channels, self.in_channels, self.scale = Size.parse(size), channels, in_channels, scale
         self.about: dict[str, Any] = {}
         self.spec: dict[str, Any] = {
             "role": "translator",
             "net": net,
-            "size": size,
+            "size": self.size.written,
             "channels": channels,
             "classes": 0,
             "in_channels": in_channels,

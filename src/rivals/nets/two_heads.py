@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from rivals.base.size import AnySize
 from rivals.nets.classifier import Classifier
 from rivals.nets.factory import build_classifier, rebuild
 
@@ -18,7 +19,7 @@ class TwoHeadedDiscriminator(nn.Module):
 
     Args:
         net: Architecture of the classifier, cnn or resnet.
-        size: Height and width in pixels.
+        size: Of the images.
         channels: 1, 3 or 4.
         classes: 2 or more.
         widths: Channels of the stages; the architecture's own by default.
@@ -28,13 +29,13 @@ class TwoHeadedDiscriminator(nn.Module):
         spec: The arguments as JSON.
     """
 
-    def __init__(self, net: str, *, size: int, channels: int, classes: int, widths: tuple[int, ...] = ()) -> None:
+    def __init__(self, net: str, *, size: AnySize, channels: int, classes: int, widths: tuple[int, ...] = ()) -> None:
         super().__init__()
         half = (0.5,) * channels
         self.net = build_classifier(
             net, size=size, channels=channels, classes=classes + 1, widths=widths, mean=half, std=half
         )
-        self.size, self.channels, self.classes = size, channels, classes
+        self.size, self.channels, self.classes = self.net.size, channels, classes
         self.uses_batch_stats = any(isinstance(part, nn.BatchNorm2d) for part in self.net.modules())
         self.spec: dict[str, Any] = {
             **self.net.spec,

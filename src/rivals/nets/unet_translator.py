@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rivals.base.size import AnySize, Size
 from rivals.nets.perturber import Residual
 from rivals.nets.resampling import DownConv2d, UpConv2d
 from rivals.nets.translator import Translator, enlarged
@@ -24,7 +25,7 @@ class UNetTranslator(Translator):
     def __init__(
         self,
         *,
-        size: int,
+        size: AnySize,
         channels: int,
         classes: int = 0,
         in_channels: int = 3,
@@ -32,7 +33,7 @@ class UNetTranslator(Translator):
         widths: tuple[int, ...] = (),
         blocks: int = 1,
     ) -> None:
-        widths = tuple(widths) or (24, 48, 96, 128)[: max(1, size.bit_length() - 2)]
+        widths = tuple(widths) or (24, 48, 96, 128)[: max(1, Size.parse(size).shorter.bit_length() - 2)]
         super().__init__(
             "unet",
             size=size,

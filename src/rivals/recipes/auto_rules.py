@@ -8,6 +8,7 @@ from typing import Any
 
 from rivals.base.duration import Duration
 from rivals.base.schedules import Schedule
+from rivals.base.size import Size
 from rivals.recipes.gan import Config, auto
 
 LADDER = (64, 96, 128, 192, 256, 384, 512)
@@ -28,18 +29,21 @@ class DataFacts:
 
     Attributes:
         n: Number of images.
-        size: Their side in pixels.
+        size: Their size.
         channels: 1, 3 or 4.
     """
 
     n: int
-    size: int
+    size: Size
     channels: int
 
     @property
     def stages(self) -> int:
-        """How often the side is halved: until about 4 px are left. At 28 px three stages were far better than two."""
-        return round(math.log2(self.size / 4))
+        """How often the sides are halved: until about 4 px of the shorter one are left.
+
+        At 28 px three stages were far better than two.
+        """
+        return round(math.log2(self.size.shorter / 4))
 
 
 def budget(config: Config, n: int) -> float | None:
@@ -73,11 +77,11 @@ def needed_images(recipe: str | None, channels: int) -> int:
 def settings_for_data(facts: DataFacts) -> tuple[Config, dict[str, str]]:
     """The settings that follow from the data alone, with the reasons by setting.
 
-    Gamma grows with the square of the side, as in ADA, Karras et al. 2020, since gradients do with the side.
+    Gamma grows with the number of pixels, as in ADA, Karras et al. 2020, since gradients do with the side.
     """
-    gamma = Schedule.parse(float(f"{GAMMA * (facts.size / 32) ** 2:.2g}"))
+    gamma = Schedule.parse(float(f"{GAMMA * facts.size.area / 32**2:.2g}"))
     settings: dict[str, Any] = {"r1": gamma, "r2": gamma, "flip": facts.channels > 1}
-    gamma_reason = f"{GAMMA:g} at 32 px, times the square of the side"
+    gamma_reason = f"{GAMMA:g} at 32x32 px, in proportion to the number of pixels"
     reasons = {
         "r1": gamma_reason,
         "r2": gamma_reason,

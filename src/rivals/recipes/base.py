@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from rivals.base.errors import UserError
 from rivals.base.registry import unknown
 from rivals.base.schedules import Schedule
+from rivals.base.size import Size
 
 NONE = Schedule(0.0, 0.0)
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -21,7 +22,7 @@ class Settings:
     """Base class of all options."""
 
     def changed(self, **settings: Any) -> Self:
-        """A copy with some settings changed. Schedules may be numbers or in their written form.
+        """A copy with some settings changed. Schedules and sizes may be numbers or in their written form.
 
         Raises:
             UserError: there is no setting of that name, or a value cannot work.
@@ -44,6 +45,8 @@ class Settings:
             value = getattr(self, name)
             if isinstance(value, Schedule):
                 values[name] = str(value)
+            elif isinstance(value, Size):
+                values[name] = value.written
             elif isinstance(value, tuple):
                 values[name] = list(value)
         return values
@@ -90,6 +93,12 @@ def _schedule(name: str, value: Any) -> Schedule:
     return Schedule.parse(value)
 
 
+def _size(name: str, value: Any) -> Size | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, str, Size))):
+        raise UserError(f"{name} {value!r} is of the wrong type: give the side of squares, such as 64, or '96x64'")
+    return None if value is None else Size.parse(value)
+
+
 def _widths(name: str, value: Any) -> tuple[int, ...]:
     if not isinstance(value, (list, tuple)) or not all(type(width) is int for width in value):
         raise UserError(f"{name} {value!r} is not a list of widths: give integers, such as (256, 128, 64)")
@@ -124,6 +133,7 @@ def _micro_batches(name: str, value: Any) -> MicroBatches:
 
 _READ: dict[str, Callable[[str, Any], Any]] = {
     "Schedule": _schedule,
+    "Size | None": _size,
     "tuple[int, ...]": _widths,
     "tuple[float, ...]": _numbers,
     "MicroBatches": _micro_batches,

@@ -9,6 +9,7 @@ from rivals.base.eps import parse_eps
 from rivals.base.errors import UserError
 from rivals.base.registry import unknown
 from rivals.base.seeds import parse_seeds
+from rivals.base.size import Size
 from rivals.recipes.base import Settings, check_range, flag
 
 CERTIFICATES = ("smoothing", "ibp", "crown", "alpha-crown")
@@ -37,18 +38,19 @@ def _check_durations(**durations: str | None) -> None:
 class DataOptions(Settings):
     """How images are read."""
 
-    size: int | None = None
-    """Resize images to this side, in pixels; by default their own size, or the size that the model takes."""
+    size: Size | None = None
+    """Resize images to N pixels square, as 64, or to WIDTHxHEIGHT, as 96x64; by default their own size, or the size
+    that the model takes."""
     crop: bool = False
-    """Crop rectangular images to their central square."""
+    """Crop images around their center to the proportions of --size, or without it to squares."""
     skip_bad: bool = False
     """Skip unreadable images instead of stopping."""
     white: int | None = None
     """The value of white in gray images of more than 8 bits; by default the model's, or by their largest value."""
 
     def __post_init__(self) -> None:
-        if self.size is not None:
-            check_range(self, "size", 1, 65536)
+        if self.size is not None and not 1 <= self.size.shorter <= self.size.longer <= 65536:
+            raise UserError(f"--size {self.size} cannot work: take sides of 1 to 65,536 pixels")
         if self.white is not None:
             check_range(self, "white", 1, 2**32 - 1)
 
@@ -317,7 +319,7 @@ class ExploreConfig(Settings):
     seed: int = 0
     """Seed of the latents: the first ones are the same for every n."""
     images: str | None = None
-    """A folder or a zip of images to invert, cropped to their central square (invert only)."""
+    """A folder or a zip of images to invert, cropped to the proportions of the generator's (invert only)."""
     skip_bad: bool = False
     """Skip images that cannot be read (invert only)."""
     truncation: float | None = None

@@ -16,6 +16,7 @@ from PIL import Image
 from rivals.base.errors import UserError
 from rivals.base.files import explain_os_errors, whole_folder, write_atomically
 from rivals.base.images import to_pil
+from rivals.base.size import Size
 
 Images = npt.NDArray[np.uint8]
 
@@ -46,10 +47,10 @@ def columns_for(n: int) -> int:
     return next((c for c in range(square, int(1.5 * square) + 1) if n % c == 0), square)
 
 
-def scale_for(size: int, columns: int) -> int:
-    """The integer factor that enlarges images of ``size`` pixels to cells of 64 pixels, or 256 if there are few."""
+def scale_for(side: int, columns: int) -> int:
+    """The integer factor that enlarges a longer side of ``side`` pixels to 64, or to 256 if there are few images."""
     cell = min(256, max(64, 512 // columns))
-    return max(1, cell // size)
+    return max(1, cell // side)
 
 
 def make_grid(images: Images, columns: int | None = None, gap: int = GAP, scale: int | None = None) -> Image.Image:
@@ -88,35 +89,35 @@ def make_grid(images: Images, columns: int | None = None, gap: int = GAP, scale:
     return to_pil(canvas.transpose(2, 0, 1))
 
 
-def split_grid(path: Path, n: int, size: int) -> Images:
+def split_grid(path: Path, n: int, size: Size) -> Images:
     """Read back the images of a grid that :func:`make_grid` made with its defaults.
 
     Args:
         path: The PNG.
         n: Number of images in it.
-        size: Their side, in pixels.
+        size: Their size.
 
     Returns:
-        uint8 (n, C, size, size), C 1 or 3, bit for bit unless they had alpha.
+        uint8 (n, C, *size), C 1 or 3, bit for bit unless they had alpha.
 
     Raises:
         UserError: the file cannot be read, or has another size.
     """
     columns = columns_for(n)
-    scale = scale_for(size, columns)
-    side, rows = size * scale, math.ceil(n / columns)
+    scale = scale_for(size.longer, columns)
+    height, width, rows = size.height * scale, size.width * scale, math.ceil(n / columns)
     try:
         with Image.open(path) as opened:
             pixels = np.asarray(opened)
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"the sample grid '{path}' cannot be read ({error}): leave it out") from None
     pixels = pixels.reshape(*pixels.shape[:2], -1)
-    if pixels.shape[:2] != (rows * (side + GAP) - GAP, columns * (side + GAP) - GAP):
+    if pixels.shape[:2] != (rows * (height + GAP) - GAP, columns * (width + GAP) - GAP):
         raise UserError(f"the sample grid '{path}' does not hold {n} images of {size} px: it has another size")
     tiles = [
-        pixels[top : top + side : scale, left : left + side : scale]
-        for top in range(0, rows * (side + GAP), side + GAP)
-        for left in range(0, columns * (side + GAP), side + GAP)
+        pixels[top : top + height : scale, left : left + width : scale]
+        for top in range(0, rows * (height + GAP), height + GAP)
+        for left in range(0, columns * (width + GAP), width + GAP)
     ]
     return np.ascontiguousarray(np.stack(tiles[:n]).transpose(0, 3, 1, 2))
 

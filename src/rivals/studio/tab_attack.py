@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from rivals.base.errors import UserError
+from rivals.base.size import Size
 from rivals.data.classes import find_classes
 from rivals.reports.html import Html, join, tag
 from rivals.studio.data_sources import DataSources
@@ -185,7 +186,7 @@ def _picture(x: Tensor, alt: str, caption: str) -> Html:
     from rivals.reports import image_grid
 
     pixels = (x * 255).round().clamp(0, 255).byte().numpy()
-    grid = image_grid.make_grid(pixels, scale=max(1, SIDE // x.shape[-1]))
+    grid = image_grid.make_grid(pixels, scale=max(1, SIDE // max(x.shape[-2:])))
     return picture_figure(png_uri(grid), alt, caption)
 
 
@@ -228,7 +229,7 @@ def test_image(net: Any, sources: DataSources, data: str | None, index: float) -
 
 
 @lru_cache(maxsize=4)
-def _images(data: str, size: int, white: int | None) -> ImageSet:
+def _images(data: str, size: Size, white: int | None) -> ImageSet:
     from rivals.data.load import load
 
     try:
@@ -248,8 +249,9 @@ def uploaded_image(net: Any, path: str) -> InputImage:
     """
     import torch
 
-    picture = read_upload(path, 2 * net.size)
-    picture = ImageOps.fit(picture, (net.size, net.size), Image.Resampling.LANCZOS)
+    size: Size = net.size
+    picture = read_upload(path, 2 * size.longer)
+    picture = ImageOps.fit(picture, (size.width, size.height), Image.Resampling.LANCZOS)
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
     return InputImage(match_channels(pixels, net.channels), -1, "The upload; its label is the clean prediction")
 
@@ -289,7 +291,7 @@ def read_upload(path: str, side: int | None = None) -> Image.Image:
 
 
 def match_channels(x: Tensor, channels: int) -> Tensor:
-    """An image (1, C, S, S) with ``channels`` channels: gray by the weights of Rec. 601, opaque alpha."""
+    """An image (1, C, H, W) with ``channels`` channels: gray by the weights of Rec. 601, opaque alpha."""
     import torch
 
     if channels == 1 and x.shape[1] >= 3:

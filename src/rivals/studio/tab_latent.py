@@ -69,7 +69,7 @@ def latent_images(store: RunStore, name: str | None, controls: LatentControls) -
     index = class_index(generator, controls.label)
     all_classes = generator.classes and not controls.label
     labels = [i % generator.classes for i in range(N_OTHERS)] if all_classes else [index] * N_OTHERS
-    image = make_grid(generate_blocks(generator, latent, [index]), scale=max(1, MIN_SIDE // generator.size))
+    image = make_grid(generate_blocks(generator, latent, [index]), scale=max(1, MIN_SIDE // generator.size.longer))
     path_grid = make_grid(generate_blocks(generator, path, [index] * N_PATH), columns=N_PATH)
     others_grid = make_grid(generate_blocks(generator, others, labels), columns=8)
 

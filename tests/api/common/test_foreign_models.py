@@ -9,6 +9,7 @@ from torch import nn
 from helpers.refusals import named
 from rivals import Linf, evaluate
 from rivals.api.common.model_zoo import find_model
+from rivals.base.size import Size
 
 
 def small_net():
@@ -53,7 +54,7 @@ def test_an_onnx_file_is_attacked_as_its_network(tmp_path):
     net, x = small_net(), torch.rand(12, 1, 8, 8)
     exported(net, tmp_path / "net.onnx")
     found = find_model(f"onnx:{tmp_path / 'net.onnx'}")
-    assert (found.size, found.channels) == (8, 1)
+    assert (found.size, found.channels) == (Size(8, 8), 1)
     torch.testing.assert_close(found.model(x), net(x))
     data = (x, net(x).argmax(1))
     of_file, own = (
@@ -94,7 +95,7 @@ def test_a_folder_of_transformers_is_attacked_with_its_normalization_and_classes
     net.save_pretrained(tmp_path / "vit")
     (tmp_path / "vit" / "preprocessor_config.json").write_text('{"image_mean": [0.5], "image_std": [0.25]}')
     found = find_model(f"hf:{tmp_path / 'vit'}")
-    assert (found.size, found.channels, found.classes) == (8, 1, ("cat", "dog", "eel"))
+    assert (found.size, found.channels, found.classes) == (Size(8, 8), 1, ("cat", "dog", "eel"))
     assert (found.mean, found.std) == ((0.5,), (0.25,))
     x = torch.rand(6, 1, 8, 8)
     expected = net((x - 0.5) / 0.25).logits

@@ -15,6 +15,7 @@ import rivals
 from rivals.api.equilibrium import estimation
 from rivals.base.errors import UserError
 from rivals.base.run_folder import Run
+from rivals.base.size import Size
 from rivals.losses.gan import LOSSES, make_loss, nonsaturating, relativistic
 from rivals.metrics.equilibrium import (
     ConfidenceInterval,
@@ -297,14 +298,15 @@ def test_the_command_gives_the_same_values(run_rivals, found, run):
     assert result["values"] == [record for record in found.values if "classifier" not in record]
 
 
-@pytest.mark.parametrize(("n", "size", "channels"), [(6, 8, 1), (7, 28, 3), (1, 300, 1)])
+@pytest.mark.parametrize(("n", "size", "channels"), [(6, "8", 1), (7, "28", 3), (1, "300", 1), (5, "24x9", 3)])
 def test_a_sample_grid_is_cut_into_its_images(n, size, channels, tmp_path):
-    images = np.random.default_rng(n).integers(0, 256, (n, channels, size, size), dtype=np.uint8)
+    size = Size.parse(size)
+    images = np.random.default_rng(n).integers(0, 256, (n, channels, *size), dtype=np.uint8)
     path = tmp_path / "grid.png"
     save_png(make_grid(images), path)
     assert (split_grid(path, n, size) == images).all()
     with pytest.raises(UserError, match="has another size"):
-        split_grid(path, n, size + 200)
+        split_grid(path, n, Size(size.height + 200, size.width))
 
 
 def test_the_page_is_made_from_files_alone(found, run, tmp_path):

@@ -7,6 +7,7 @@ from helpers.refusals import named
 from rivals import Linf
 from rivals.api.common.model_zoo import find_model
 from rivals.api.robustness.attack_spec import read_attack, read_radii, write_radii
+from rivals.base.size import Size
 
 
 @pytest.mark.parametrize("text", ["8/255", "0.03", "1/255,2/255,8/255", "0.1,0.25,1.0", "1e-3,0.3"])
@@ -62,7 +63,7 @@ def test_a_model_of_torchvision_takes_its_weights_normalization(monkeypatch):
     fresh = resnet18().state_dict()
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: fresh)
     found = find_model("torchvision:resnet18")
-    assert (found.name, found.size, found.channels) == ("torchvision:resnet18:IMAGENET1K_V1", 224, 3)
+    assert (found.name, found.size, found.channels) == ("torchvision:resnet18:IMAGENET1K_V1", Size(224, 224), 3)
     assert list(found.mean) == pytest.approx(ResNet18_Weights.DEFAULT.transforms().mean)
     x = torch.rand(2, 3, 64, 64)
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (found.mean, found.std))

@@ -10,6 +10,7 @@ import rivals
 from rivals.api.training import auto_config as fitting
 from rivals.base.duration import Duration
 from rivals.base.errors import UserError
+from rivals.base.size import Size
 from rivals.data.imageset import ImageSet
 from rivals.nets.factory import build_discriminator, build_generator
 from rivals.nets.padding import PaddedSize
@@ -19,7 +20,8 @@ CPU = torch.device("cpu")
 
 
 def facts(**said):
-    return rules.DataFacts(**({"n": 50_000, "size": 32, "channels": 3} | said))
+    said = {"n": 50_000, "size": 32, "channels": 3} | said
+    return rules.DataFacts(**said | {"size": Size.parse(said["size"])})
 
 
 def images(n=40, size=8, channels=1, classes=2):
@@ -46,11 +48,13 @@ def test_widths_halve_with_every_doubling_and_stop_at_a_vector():
     assert deep["generator_widths"] == (64, 32, 16, 16, 16, 16)
 
 
-@pytest.mark.parametrize(("size", "stages"), [(8, 1), (28, 3), (32, 3), (48, 4), (50, 4), (100, 5), (1024, 8)])
+@pytest.mark.parametrize(
+    ("size", "stages"), [(8, 1), (28, 3), (32, 3), (48, 4), (50, 4), (100, 5), (1024, 8), ("96x64", 4)]
+)
 def test_halving_ends_near_four_pixels_and_the_networks_can_be_built(size, stages):
     chosen = rules.widths(64, facts(size=size))["generator_widths"]
     assert len(chosen) == stages
-    assert 3 <= PaddedSize.of(size, stages).base <= 6
+    assert 3 <= PaddedSize.of(size, stages).base.shorter <= 6
     draws = build_generator("dcgan", size=size, channels=1, widths=(1,) * stages)
     discriminator = build_discriminator("dcgan", size=size, channels=1, widths=(1,) * stages)
     assert discriminator(draws(torch.randn(2, 100))).shape == (2,)

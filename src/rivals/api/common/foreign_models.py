@@ -9,12 +9,13 @@ from typing import Any
 
 from rivals.base.errors import UserError
 from rivals.base.files import expand_user
+from rivals.base.size import Size
 
 OPSET = 16  # the newest whose operators onnx2torch knows throughout
 
 
-def onnx_model(path: str) -> tuple[Any, int | None, int | None]:
-    """The network of an ONNX file as a module, with the side and the channels of its images, where they are fixed.
+def onnx_model(path: str) -> tuple[Any, Size | None, int | None]:
+    """The network of an ONNX file as a module, with the size and the channels of its images, where they are fixed.
 
     Raises:
         UserError: the packages are missing, the file cannot be read, keeps its weights elsewhere, or has an operator
@@ -73,19 +74,19 @@ def _older(onnx: Any, model: Any) -> Any:
         return model
 
 
-def _image_shape(model: Any) -> tuple[int | None, int | None]:
+def _image_shape(model: Any) -> tuple[Size | None, int | None]:
     stored = {each.name for each in model.graph.initializer}
     inputs = [each for each in model.graph.input if each.name not in stored]
     dims = [dim.dim_value or None for dim in inputs[0].type.tensor_type.shape.dim] if inputs else []
     if len(dims) != 4:
         return None, None
-    return dims[2] if dims[2] == dims[3] else None, dims[1]
+    return Size(dims[2], dims[3]) if dims[2] and dims[3] else None, dims[1]
 
 
 def hugging_face_model(
     name: str,
-) -> tuple[Any, int | None, int | None, tuple[float, ...], tuple[float, ...], tuple[str, ...]]:
-    """An image classifier of transformers, from a folder or the Hub: with side, channels, mean, std and class names.
+) -> tuple[Any, Size | None, int | None, tuple[float, ...], tuple[float, ...], tuple[str, ...]]:
+    """An image classifier of transformers, from a folder or the Hub: with size, channels, mean, std and class names.
 
     Only ``.safetensors`` are read, and no code of others is run.
 
@@ -106,17 +107,22 @@ def hugging_face_model(
             f"hf:{name} cannot be loaded ({reason}): give the folder or the name of an image classifier"
         ) from None
     config = net.config
-    size = getattr(config, "image_size", None)
     classes = tuple(str(config.id2label[i]) for i in range(config.num_labels))
     mean, std = _normalization(Path(place))
     return (
         net.eval(),
-        size if isinstance(size, int) else None,
+        _size_of(getattr(config, "image_size", None)),
         getattr(config, "num_channels", None),
         mean,
         std,
         classes,
     )
+
+
+def _size_of(image_size: Any) -> Size | None:
+    """The size in a configuration: a number, or height and width."""
+    sides = image_size if isinstance(image_size, list | tuple) else [image_size] * 2
+    return Size(*sides) if [type(side) for side in sides] == [int, int] else None
 
 
 def _normalization(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rivals.base import rng
 from rivals.base.errors import UserError
+from rivals.base.size import AnySize
 from rivals.recipes import Config
 from rivals.recipes.base import flag
 
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
     from rivals.game.game import Game
 
 
-def build_game(config: Config, *, size: int, channels: int, classes: int, device: torch.device, seed: int) -> Game:
+def build_game(config: Config, *, size: AnySize, channels: int, classes: int, device: torch.device, seed: int) -> Game:
     """The game of a configuration for images of this shape, with initial weights.
 
     Args:
         config: The settings.
-        size: Side of the images, in pixels.
+        size: Of the images.
         channels: 1, 3 or 4.
         classes: Number of classes of the data; used only if the configuration is conditional.
         device: Where to play.
@@ -44,7 +45,7 @@ def build_game(config: Config, *, size: int, channels: int, classes: int, device
     from rivals.losses.penalties import LeCam, Penalty, consistency, fd_r1, fd_r2, lecam, r1, r2, wgan_gp
     from rivals.nets.factory import build_discriminator, build_generator
 
-    shape = {"size": size, "channels": channels, "classes": classes if config.conditional else 0}
+    shape: dict[str, Any] = {"size": size, "channels": channels, "classes": classes if config.conditional else 0}
     groups = {} if config.groups is None else {"groups": config.groups}
     options: dict[str, Any] = {"dropout": config.dropout, "norm": config.discriminator_norm}
     only_discriminator = {name: value for name, value in options.items() if value is not None}

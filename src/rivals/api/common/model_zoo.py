@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rivals.base.errors import UserError
 from rivals.base.files import expand_user
 from rivals.base.registry import unknown
+from rivals.base.size import Size
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,7 +30,7 @@ class NamedModel:
     Attributes:
         model: Images (n, C, H, W) in [0, 1] to logits (n, K).
         name: What it is called.
-        size: The side of the images it takes, in pixels, or None if that is not known.
+        size: Of the images it takes, or None if that is not known.
         channels: How many channels they have, or None.
         mean: Of the normalization that was put inside, if one was.
         std: Likewise.
@@ -39,7 +40,7 @@ class NamedModel:
 
     model: nn.Module
     name: str
-    size: int | None = None
+    size: Size | None = None
     channels: int | None = None
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
@@ -117,7 +118,7 @@ def _given(model: nn.Module) -> NamedModel:
     return NamedModel(
         model,
         type(model).__name__,
-        size if isinstance(size, int) else None,
+        Size.parse(size) if isinstance(size, int | Size) else None,
         channels if isinstance(channels, int) else _first_channels(model),
         **_training_facts(model),
     )
@@ -173,7 +174,8 @@ def _torchvision(text: str) -> NamedModel:
     if weights is None:
         return NamedModel(model.eval(), f"torchvision:{text}", None, 3)
     view = weights.transforms()
-    (size,) = set(view.crop_size)
+    (side,) = set(view.crop_size)
+    size = Size(side, side)
     return NamedModel(model.eval(), f"torchvision:{name}:{weights.name}", size, 3, tuple(view.mean), tuple(view.std))
 
 
@@ -186,8 +188,8 @@ def _timm(name: str) -> NamedModel:
         raise unknown("model of timm", name, timm.list_models())
     model = _download(f"timm:{name}", lambda: timm.create_model(name, pretrained=True))
     view = timm.data.resolve_model_data_config(model)
-    channels, size, _ = view["input_size"]
-    return NamedModel(model.eval(), f"timm:{name}", size, channels, tuple(view["mean"]), tuple(view["std"]))
+    channels, *sides = view["input_size"]
+    return NamedModel(model.eval(), f"timm:{name}", Size(*sides), channels, tuple(view["mean"]), tuple(view["std"]))
 
 
 def _download(name: str, make: Any) -> Any:

@@ -47,7 +47,7 @@ class TrainingImages(Hashed):
     """The images of a training."""
 
     classes: list[str]
-    size: Count
+    size: Count | str
     channels: Count
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rivals.base import rng
 from rivals.base.eps import parse_eps
 from rivals.base.errors import UserError
+from rivals.base.size import AnySize
 from rivals.recipes import Config
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def ball_of(config: Config, channels: int) -> Ball:
 
 
 def build_robust_game(
-    config: Config, *, size: int, channels: int, classes: int, device: torch.device, seed: int
+    config: Config, *, size: AnySize, channels: int, classes: int, device: torch.device, seed: int
 ) -> Game:
     """The game of Rob-GAN: a conditional generator, and a discriminator with a class head that is attacked.
 

@@ -115,7 +115,7 @@ def load_context(
         held_out = match_classes(held_out, images.classes, "the run", note_printer(quiet))
     order = np.random.default_rng(rng.derive(settings.seed, "judge by")).permutation(len(held_out))
     held_out = subset(held_out, order[: settings.n])  # shuffled, so that its halves are alike
-    shape = {"size": images.size, "channels": images.channels, "classes": len(images.classes)}
+    shape: dict[str, Any] = {"size": images.size, "channels": images.channels, "classes": len(images.classes)}
     game = build_game(config, **shape, device=devices.pick(device), seed=about["seed"])
     tensors, _ = Checkpoints(run.checkpoints).load()
     game.restore(tensors)

@@ -70,7 +70,8 @@ def game_of_one(
     }
     # Instance noise only stabilizes training: the images are evaluated as they are.
     config = config.changed(**fixed | {"ema": 0, "instance_noise": 0, "discriminator_turns": 1})
-    shape = {"size": context.images.size, "channels": context.images.channels, "classes": len(context.images.classes)}
+    images = context.images
+    shape: dict[str, Any] = {"size": images.size, "channels": images.channels, "classes": len(images.classes)}
     game = build_game(config, **shape, device=context.game.device, seed=rng.derive(context.seed, "fresh"))
     if start is not None:
         game.players[learner].net.load_state_dict(start.state_dict())

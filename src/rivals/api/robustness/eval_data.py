@@ -14,6 +14,7 @@ from rivals.base.errors import UserError
 from rivals.base.hashing import arrays_hash
 from rivals.base.registry import unknown
 from rivals.base.rng import generator
+from rivals.base.size import Size
 from rivals.recipes.options import DataOptions, EvalConfig
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def load_eval_data(
     def gather(indices: npt.NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(pixels[indices])).float().div_(255)
 
-    about = {"name": images.name, "split": images.split, "n": count, "of": len(images), "size": images.size}
+    about = {"name": images.name, "split": images.split, "n": count, "of": len(images), "size": images.size.written}
     about |= {"channels": images.channels, "classes": list(images.classes), "hash": images.hash}
     about["white"] = images.white
     return EvalData(labels[order], order, images.classes, tuple(pixels.shape[1:]), about, gather)
@@ -188,7 +189,7 @@ def _images(
 
     options = options.with_default_white(named.white)
 
-    def read(size: int | None) -> ImageSet:
+    def read(size: Size | None) -> ImageSet:
         return load(data, split=split, **vars(options.changed(size=size)), on_note=note)
 
     if options.size is not None or named.size is None:
@@ -202,7 +203,7 @@ def _images(
         images = read(named.size)  # of a folder each may have a size of its own
         with list_images(data, split, lambda note: None) as listing, strict_limits():
             width, height = listing.open_image(0).size
-        if width == height == named.size:
+        if Size(height, width) == named.size:
             return images
         first = f"the first has {width} x {height}"
     note(f"the images ({first}) are resized to {named.size} px, which the model takes")

@@ -19,6 +19,7 @@ from rivals.base.hashing import arrays_hash, weights_hash
 from rivals.base.process_group import ALONE, ProcessGroup
 from rivals.base.registry import unknown
 from rivals.base.rng import generator as seeded
+from rivals.base.size import Size
 from rivals.base.tensor_files import DamagedFile, load_tensors, save_tensors
 from rivals.data import decode_cache
 from rivals.data.cache_folder import cache_folder
@@ -76,7 +77,7 @@ def of_set(images: ImageSet, n: int | None) -> Source:
         return torch.from_numpy(np.ascontiguousarray(images.images[indices[first : first + BLOCK]]))
 
     about = {"name": images.name, "split": images.split, "hash": images.hash, "n": count, "of": len(images)}
-    return Source(about | {"size": images.size, "channels": images.channels}, count, block, indices)
+    return Source(about | {"size": images.size.written, "channels": images.channels}, count, block, indices)
 
 
 def of_generator(generator: Generator, n: int, seed: int, name: str, real: ImageSet) -> Source:
@@ -101,7 +102,7 @@ def of_generator(generator: Generator, n: int, seed: int, name: str, real: Image
 
     about = {"name": name, "split": "generated", "hash": weights_hash(generator), "n": n, "of": n, "seed": seed}
     about["classes"] = how
-    return Source(about | {"size": generator.size, "channels": generator.channels}, n, block)
+    return Source(about | {"size": generator.size.written, "channels": generator.channels}, n, block)
 
 
 def of_tensor(images: Tensor, name: str = "tensor") -> Source:
@@ -123,7 +124,7 @@ def of_tensor(images: Tensor, name: str = "tensor") -> Source:
         "n": len(plain),
         "of": len(plain),
     }
-    about |= {"size": plain.shape[3], "channels": plain.shape[1]}
+    about |= {"size": Size(*plain.shape[2:]).written, "channels": plain.shape[1]}
     return Source(about, len(plain), lambda number: plain[number * BLOCK : (number + 1) * BLOCK])
 
 

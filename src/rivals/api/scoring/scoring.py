@@ -307,7 +307,7 @@ def _real_images(data: Any, run: Run | None, options: DataOptions, split: str, p
 
 def _compare_sizes(context: ScoreContext) -> None:
     """Tell if the sets differ in size: the extractor resizes both, and blur is then not the generator's fault."""
-    fake_size, real_size = context.fake.about["size"], context.images.size
+    fake_size, real_size = context.fake.about["size"], context.images.size.written
     if fake_size != real_size:
         context.progress.print(
             f"generated images have {fake_size} px and real ones {real_size}: the extractor resizes both; "

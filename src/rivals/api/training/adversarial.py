@@ -268,7 +268,7 @@ class HardenJob(ClassifierJobBase[HardenConfig]):
         if method.attack in ("none", "generator"):  # the latter's is a player of its own
             return no_attack
         if method.attack == "free":
-            return FreeAttack((config.batch_size, images.channels, images.size, images.size)).to(self.device)
+            return FreeAttack((config.batch_size, images.channels, *images.size)).to(self.device)
         return uniform_noise if method.attack == "noise" else random_augmentation
 
     def ramp(self, clock: Clock) -> float:

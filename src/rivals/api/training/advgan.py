@@ -112,8 +112,8 @@ class AdvGanJob(TrainingJob[Config]):
         import torch
 
         images = self.loaded
-        shape = (images.channels, images.size, images.size)
-        theirs = (self.named.channels, self.named.size, self.named.size)
+        shape = (images.channels, *images.size)
+        theirs = (self.named.channels, *(self.named.size or (None, None)))
         wrong = any(each is not None and each != ours for each, ours in zip(theirs, shape, strict=True))
         if not wrong:
             like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
@@ -153,7 +153,7 @@ class AdvGanJob(TrainingJob[Config]):
     @property
     def norm_bound(self) -> float:
         """The L2 norm at which the hinge begins: a share of the largest of the ball, without the box."""
-        radius, features = float(self.ball.eps), self.images.channels * self.images.size**2
+        radius, features = float(self.ball.eps), self.images.channels * self.images.size.area
         return self.config.norm_bound * (radius * features**0.5 if self.config.norm == "linf" else radius)
 
     def build_game(self) -> Game:

@@ -116,7 +116,7 @@ def probe(config: Config, images: ImageSet, device: torch.device, seed: int) -> 
     from rivals.api.common.game_factory import build_game
     from rivals.data.batches import Batches
 
-    shape = {"size": images.size, "channels": images.channels, "classes": len(images.classes)}
+    shape: dict[str, Any] = {"size": images.size, "channels": images.channels, "classes": len(images.classes)}
     game = build_game(config, **shape, device=device, seed=seed)
     parts = 1 if config.micro_batches == "auto" else config.micro_batches
     batches = Batches(images, config.batch_size, seed=seed, micro_batches=parts, flip=config.flip)

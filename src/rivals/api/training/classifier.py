@@ -303,4 +303,4 @@ class ClassifierJob(ClassifierJobBase[ClassifierConfig]):
 
 
 def _describe(images: ImageSet) -> str:
-    return f"{images.channels} x {images.size} x {images.size}"
+    return " x ".join(map(str, (images.channels, *images.size)))

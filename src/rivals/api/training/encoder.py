@@ -77,7 +77,7 @@ class EncoderJob(TrainingJob[Config]):
                 "tell: give a generator without classes, trained without --conditional"
             )
         self.loaded = self.read_images(self.generator.about.get("white"))
-        theirs, ours = (f"{each.channels} x {each.size} x {each.size}" for each in (self.generator, self.loaded))
+        theirs, ours = (" x ".join(map(str, (each.channels, *each.size))) for each in (self.generator, self.loaded))
         if theirs != ours:
             raise UserError(
                 f"--invert {config.invert} makes images of {theirs}, and these are {ours}: give such images, or their "

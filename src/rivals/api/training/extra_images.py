@@ -133,12 +133,12 @@ def _one_of_each_class(source: str, generator: Any) -> ImageSet:
     from rivals.data.imageset import ImageSet
 
     names = tuple(generator.about.get("classes") or map(str, range(generator.classes)))
-    shape = (generator.classes, generator.channels, generator.size, generator.size)
+    shape = (generator.classes, generator.channels, *generator.size)
     return ImageSet(Path(source).stem, "generated", np.zeros(shape, np.uint8), np.arange(generator.classes), names)
 
 
 def _check_shape(source: str, extra: Any, images: ImageSet) -> None:
-    shapes = [(each.channels, each.size, each.size) for each in (extra, images)]
+    shapes = [(each.channels, *each.size) for each in (extra, images)]
     if shapes[0] != shapes[1]:
         theirs, own = ("x".join(map(str, each)) for each in shapes)
         raise UserError(f"the extra images '{source}' are {theirs} and the run's {own}: give images of the same size")

@@ -165,7 +165,7 @@ class GanJob(TrainingJob[Config]):
         from rivals.api.common.game_factory import build_game
 
         images = self.images
-        shape = {"size": images.size, "channels": images.channels, "classes": len(images.classes)}
+        shape: dict[str, Any] = {"size": images.size, "channels": images.channels, "classes": len(images.classes)}
         game = build_game(self.config, **shape, device=self.device, seed=self.seed)
         if self.start is not None:
             self.start.start(game)

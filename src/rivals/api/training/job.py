@@ -289,7 +289,7 @@ class TrainingJob(ABC, Generic[C]):
                     "name": images.name,
                     "split": images.split,
                     "n": len(images),
-                    "size": images.size,
+                    "size": images.size.written,
                     "channels": images.channels,
                     "classes": list(images.classes),
                     "hash": images.hash,

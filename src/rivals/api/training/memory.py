@@ -16,24 +16,25 @@ from torch.utils._pytree import tree_leaves
 
 from rivals.api.common.game_factory import build_game
 from rivals.base import rng
+from rivals.base.size import AnySize, Size
 from rivals.recipes import Config
 
 META = torch.device("meta")
 
 
-def estimate_memory(config: Config, *, size: int, channels: int, classes: int, micro_batches: int) -> int:
+def estimate_memory(config: Config, *, size: AnySize, channels: int, classes: int, micro_batches: int) -> int:
     """Peak memory in bytes of a round in which all penalties are due, in 32-bit floats.
 
     Args:
         config: The settings. Its number of micro-batches does not count.
-        size: Side of the images, in pixels.
+        size: Of the images.
         channels: 1, 3 or 4.
         classes: Number of classes of the data; used only if the configuration is conditional.
         micro_batches: Equal parts of a batch, all of which are played on this device.
     """
     # Of more than two, only the number of partial sums counts: the levels of a binary tree.
     played = min(micro_batches, 2)
-    batches = _NoBatches(config.batch_size // micro_batches, played, size, channels, max(classes, 1))
+    batches = _NoBatches(config.batch_size // micro_batches, played, Size.parse(size), channels, max(classes, 1))
     with rng.fork(META), _LiveBytes() as live:
         game = build_game(
             config.changed(precision="fp32"), size=size, channels=channels, classes=classes, device=META, seed=0
@@ -49,9 +50,9 @@ class _NoBatches:
 
     n = 1_000_000
 
-    def __init__(self, part_size: int, micro_batches: int, size: int, channels: int, classes: int) -> None:
+    def __init__(self, part_size: int, micro_batches: int, size: Size, channels: int, classes: int) -> None:
         self.batch_size, self.micro_batches = part_size * micro_batches, micro_batches
-        self.shape = (part_size, channels, size, size)
+        self.shape = (part_size, channels, *size)
 
     def draw(self, index: int, stream: int = 0, part: int = 0) -> tuple[Tensor, Tensor]:
         images = torch.empty(self.shape, dtype=torch.uint8, device=META)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,7 +36,7 @@ def memory_note(config: Config, images: ImageSet, processes: int) -> str:
     """What memory a step needs on each of some processes, in one line."""
     from rivals.api.training.memory import estimate_memory
 
-    shape = {"size": images.size, "channels": images.channels, "classes": len(images.classes)}
+    shape: dict[str, Any] = {"size": images.size, "channels": images.channels, "classes": len(images.classes)}
 
     def gib(parts: int) -> float:
         size = config.batch_size // processes
@@ -58,8 +58,8 @@ def warnings_for(config: Config, images: ImageSet) -> list[str]:
 
     lines = []
     padded = PaddedSize.of(images.size, len(config.generator_widths) if config.net == "dcgan" else 0)
-    if config.net != "mlp" and padded.side != images.size:
-        lines.append(f"images of {images.size} px are generated at {padded.side} px and cropped")
+    if config.net != "mlp" and padded.padded != images.size:
+        lines.append(f"images of {images.size} px are generated at {padded.padded} px and cropped")
     if config.conditional and images.labels is not None:
         present, counts = np.unique(images.labels, return_counts=True)
         single = [images.classes[label] for label in present[counts < 2]]

@@ -52,7 +52,7 @@ def check_shape(option: str, source: str, spec: Mapping[str, Any], images: Image
     Raises:
         UserError: size, channels or classes differ.
     """
-    ours = {"size": images.size, "channels": images.channels, "classes": len(images.classes)}
+    ours = {"size": images.size.written, "channels": images.channels, "classes": len(images.classes)}
     if spec["role"] != "classifier" and not spec["classes"]:
         del ours["classes"]  # an unconditional GAN
     for name, value in ours.items():
@@ -180,7 +180,7 @@ def _from_run(source: str, run: Run, option: str) -> GanWeights:
     (config,), data = restored(needed["config"], Config()), needed["data"]
     if config.against or config.invert:
         raise UserError(f"--{option} {source} is no run of a GAN alone: name one of rivals train without --against")
-    shape = {"size": data["size"], "channels": data["channels"], "classes": len(data["classes"])}
+    shape: dict[str, Any] = {"size": data["size"], "channels": data["channels"], "classes": len(data["classes"])}
     game = build_game(config, **shape, device=torch.device("cpu"), seed=0)
     best = Checkpoints(run.folder / "best")
     tensors, _ = (best if best.paths() else Checkpoints(run.checkpoints)).load()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rivals.base import rng
 from rivals.base.errors import UserError
+from rivals.base.size import Size
 
 if TYPE_CHECKING:
     import torch
@@ -133,11 +134,12 @@ def load_image_pairs(
     reading: dict[str, Any] = {**vars(options), "on_note": on_note}
     if config.scale > 1:
         images = load(source, split=split, **reading)
-        if images.size % config.scale or images.size // config.scale < 4:
-            fit = max(8, images.size // config.scale * config.scale)
+        if any(side % config.scale or side // config.scale < 4 for side in images.size):
+            least = max(8, 4 * config.scale)
+            fit = Size(*(max(least, side // config.scale * config.scale) for side in images.size))
             raise UserError(
                 f"the images of '{images.name}' are {images.size} px, which makes no low resolution at --scale "
-                f"{config.scale}: take a size that it divides, as --size {max(fit, 4 * config.scale)}"
+                f"{config.scale}: take a size that it divides, as --size {fit}"
             )
         return ImagePairs(images, None, config.scale, True)
     if config.pairs == "side-by-side":
@@ -172,7 +174,7 @@ def load_held_out(
         raise UserError(f"'{pairs.targets.name}' has {fewest} images, too few to learn from: give {MIN_IMAGES} or more")
     if not config.hold_out and _has_test(source, config):
         test = load_image_pairs(source, config, options, "test", on_note)
-        ours, theirs = ((each.targets.size, each.targets.channels, each.in_channels) for each in (pairs, test))
+        ours, theirs = ((each.targets.size.written, each.targets.channels, each.in_channels) for each in (pairs, test))
         if ours != theirs:
             raise UserError(
                 f"the test images of '{pairs.targets.name}' have size and channels {theirs}, those to train on "

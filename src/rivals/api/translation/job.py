@@ -12,6 +12,7 @@ from rivals.base import devices
 from rivals.base.duration import Duration
 from rivals.base.errors import UserError
 from rivals.base.run_folder import Record, Run
+from rivals.base.size import Size
 from rivals.recipes.translation import TranslateConfig, TranslateRunOptions
 
 if TYPE_CHECKING:
@@ -134,11 +135,12 @@ class TranslateJob(TrainingJob[TranslateConfig]):
 
     def resolve_config(self) -> None:
         """Choose the precision and the discriminator's widths; check that training can work."""
-        config, size = self.config.resolved(), self.patch_size
-        if size > self.images.size or size % config.scale:
+        config, size = self.config.resolved(), self.patch_size.shorter
+        most = self.images.size.shorter
+        if size > most or size % config.scale:
             raise UserError(
                 f"--patch-size {size} does not fit images of {self.images.size} px at a scale of {config.scale}: take "
-                f"at most {self.images.size}, a multiple of {config.scale}"
+                f"at most {most}, a multiple of {config.scale}"
             )
         if config.precision == "auto":
             config = config.changed(precision=devices.fastest_precision(self.device))
@@ -156,16 +158,16 @@ class TranslateJob(TrainingJob[TranslateConfig]):
             )
 
     @property
-    def patch_size(self) -> int:
-        """Side of the images in training."""
-        return self.images.size if self.config.patch_size is None else self.config.patch_size
+    def patch_size(self) -> Size:
+        """Size of the images in training."""
+        return self.images.size if self.config.patch_size is None else Size.parse(self.config.patch_size)
 
     def _check_patches(self) -> None:
         """Refuse a discriminator whose patches are larger than the images."""
         from rivals.nets.patchgan import PatchDiscriminator
 
         widths, size = self.config.discriminator_widths, self.patch_size
-        if self.config.gan_weight and (field := PatchDiscriminator(1, widths).receptive_field) > size:
+        if self.config.gan_weight and (field := PatchDiscriminator(1, widths).receptive_field) > size.shorter:
             raise UserError(
                 f"--discriminator-widths {' '.join(map(str, widths))} judge patches of {field} px, and the images have "
                 f"{size}: take fewer, or a larger --size"

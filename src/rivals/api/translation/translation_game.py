@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rivals.base import rng
+from rivals.base.size import Size
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +30,7 @@ class TranslationGame:
     Attributes:
         config: The settings, resolved.
         pairs: The images to train on.
-        patch_size: Side of the images in training.
+        patch_size: Size of the images in training.
         device: Where to play.
         seed: Of the initial weights.
         start: A translator whose weights to begin with; None for new ones.
@@ -38,7 +39,7 @@ class TranslationGame:
 
     config: TranslateConfig
     pairs: ImagePairs
-    patch_size: int
+    patch_size: Size
     device: torch.device
     seed: int
     start: Translator | None

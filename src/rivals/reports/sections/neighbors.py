@@ -30,8 +30,8 @@ def neighbor_grid(generated: Images, neighbors: Images) -> Image.Image:
         generated: uint8 (m, C, H, W).
         neighbors: The nearest training images of each, uint8 (m, k, C, H', W').
     """
-    left = make_grid(generated, columns=1, scale=max(1, MIN_SIDE // generated.shape[-1]))
-    scale = max(1, MIN_SIDE // neighbors.shape[-1])
+    left = make_grid(generated, columns=1, scale=max(1, MIN_SIDE // max(generated.shape[-2:])))
+    scale = max(1, MIN_SIDE // max(neighbors.shape[-2:]))
     right = make_grid(neighbors.reshape(-1, *neighbors.shape[2:]), columns=neighbors.shape[1], scale=scale)
     if right.height != left.height:  # the data have another size than the generator
         width = round(right.width * left.height / right.height)

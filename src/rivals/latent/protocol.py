@@ -14,8 +14,11 @@ class LatentGenerator(Protocol):
 
     latent_dim: int
     classes: int
-    size: AnySize
     channels: int
+
+    @property
+    def size(self) -> AnySize:
+        """Size of its images."""
 
     def latents(self, n: int, seed: int = 0, truncation: float = 1.0) -> Tensor:
         """Standard normal latents (n, latent_dim)."""

@@ -9,6 +9,7 @@ import pytest
 from rivals import recipes
 from rivals.base.errors import UserError
 from rivals.base.schedules import Schedule
+from rivals.base.size import Size
 from rivals.cli.commands import COMMANDS, split_name
 from rivals.cli.parsing import Call, field_docs, long_flags, parse
 
@@ -36,7 +37,8 @@ def test_only_what_was_set_reaches_the_function():
         (("--generator-widths", "8", "16"), {"generator_widths": (8, 16)}),
         (("--ema", "20k"), {"ema": Schedule(20_000.0, 20_000.0)}),
         (("--dropout", "0.3"), {"dropout": 0.3}),
-        (("--size", "16"), {"size": 16}),
+        (("--size", "16"), {"size": Size(16, 16)}),
+        (("--size", "24x16"), {"size": Size(16, 24)}),
         (("--quiet",), {"quiet": True}),
         (("--until", "20 epochs"), {"until": "20 epochs"}),
     ],

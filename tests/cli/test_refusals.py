@@ -135,7 +135,7 @@ def test_folders_that_are_no_data(run_rivals, tmp_path, photos):
     wide = tmp_path / "wide"
     wide.mkdir()
     Image.new("RGB", (20, 16)).save(wide / "wide.png")
-    assert_refused(run_rivals("train", wide), "--crop")
+    assert_refused(run_rivals("train", wide, "--size", "16"), "--crop")
 
 
 def test_broken_images_stop_the_run_or_are_skipped_and_counted(run_rivals, tmp_path, photos):

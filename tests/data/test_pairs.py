@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from helpers.refusals import named
+from rivals.base.size import Size
 from rivals.data.batches import Batches
 from rivals.data.downscaling import downscaled
 from rivals.data.load import load
@@ -49,7 +50,7 @@ def test_the_halves_of_an_image_are_read(tmp_path):
     for i in range(4):
         save(tmp_path / f"{i}.png", np.concatenate([pixels(i), 255 - pixels(i)], 1))
     left, right = load_side_by_side(tmp_path, "train", on_note=print)
-    assert left.size == 8
+    assert left.size == Size(8, 8)
     assert (left.images[:] == 255 - right.images[:]).all()
     assert (left.images[2] == pixels(2).transpose(2, 0, 1)).all()
     save(tmp_path / "4.png", pixels(4))
@@ -87,7 +88,7 @@ def test_folders_of_other_sizes_and_no_folders_are_refused(home, tmp_path_factor
         save(home / "B" / f"{i}.bmp", pixels(i, 16))
     with named("'", "A' are 8 px and those in '", "B' 16 px", "--size 8"):
         folders(home)
-    assert folders(home, size=8)[1].size == 8
+    assert folders(home, size=8)[1].size == Size(8, 8)
     with named("has no folders A and B", "--scale 2"):
         folders(tmp_path_factory.mktemp("empty"))
 

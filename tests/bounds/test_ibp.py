@@ -119,6 +119,20 @@ def test_bounds_that_overwrite_what_was_read_are_the_same_and_leave_the_region_a
     assert torch.equal(region.upper, before[1])
 
 
+@pytest.mark.parametrize("ball", BALLS, ids=str)
+def test_images_bounded_in_pieces_have_the_same_margins(ball, monkeypatch):
+    model = randomized(Residual(), "pieces")
+    x = torch.rand(7, 1, 16, 16, generator=torch.Generator().manual_seed(3))
+    y, network = model(x).argmax(1), trace(model, x).frozen()
+    with torch.no_grad():
+        whole = interval_margins(network, region_of(x, ball), y)
+        monkeypatch.setattr("rivals.bounds.ibp.PIECE", 3 * network.largest_value(x))
+        pieces = interval_margins(network, region_of(x, ball), y)
+        nothing = interval_margins(network, region_of(x[:0], ball), y[:0])
+    torch.testing.assert_close(pieces, whole, rtol=1e-5, atol=1e-5)
+    assert nothing.shape == (0, 5)
+
+
 def test_the_margin_for_rounding_is_small():
     model = randomized(Residual(), "small")
     x = torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(1))

@@ -13,6 +13,10 @@ from rivals.bounds.operators import Affine, Average, Linear, ReLU, Scale, Sum
 from rivals.bounds.regions import Region
 from rivals.bounds.rounding import gamma, smallest, unit
 
+PIECE = 2**18
+"""Entries of the largest value of as many images as are bounded at once: 1 MB in float32, so that what is done with it
+elementwise finds it in the cache."""
+
 
 class Interval(NamedTuple):
     """Bounds of a value: lower and upper, each (B, ...).
@@ -152,8 +156,12 @@ def interval_margins(network: Network, region: Region, y: Tensor, *, rounded: bo
     """Lower bounds of ``z_y - z_k`` for every class k, (B, classes); 0 for y itself. See :func:`margins_from`."""
     last = network.nodes[-1]
     end = len(network.nodes) - isinstance(last.operator, Linear)
-    if rounded and not torch.is_grad_enabled():
-        return margins_from(_last_bounds(network, region, end), last, y, rounded)
+    if rounded and not torch.is_grad_enabled() and len(y):
+        size = max(PIECE // network.largest_value(region.lower), 1)
+        found = [
+            margins_from(_last_bounds(network, some, end), last, y[rows], rounded) for rows, some in region.pieces(size)
+        ]
+        return torch.cat(found)
     return margins_from(interval_bounds(network, region, rounded=rounded, end=end), last, y, rounded)
 
 

@@ -28,6 +28,7 @@ class Network:
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         self.nodes = list(nodes)
+        self._largest: dict[torch.Size, int] = {}
 
     def numbered(self) -> list[tuple[int, Node]]:
         """The nodes, counted from 1."""
@@ -52,6 +53,13 @@ class Network:
     def __call__(self, x: Tensor) -> Tensor:
         """The outputs for a batch of inputs."""
         return self.values(x)[-1]
+
+    @torch.no_grad()
+    def largest_value(self, x: Tensor) -> int:
+        """How many entries the largest value has for one input like those of ``x`` (B, ...)."""
+        if x.shape[1:] not in self._largest:
+            self._largest[x.shape[1:]] = max(value.numel() for value in self.values(x[:1]))
+        return self._largest[x.shape[1:]]
 
     def fixed(self, statistics: Mapping[int, Scale]) -> Network:
         """The network with the affine maps that :meth:`values` left in place of batch norm."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +36,13 @@ class Region:
         """The sets of some of the images, by their numbers."""
         center = None if self.center is None else self.center[rows]
         return Region(self.lower[rows], self.upper[rows], center, self.radius)
+
+    def pieces(self, size: int) -> Iterator[tuple[slice, Region]]:
+        """The sets of so many images at a time, and which they are."""
+        for first in range(0, len(self.lower), size):
+            rows = slice(first, first + size)
+            center = None if self.center is None else self.center[rows]
+            yield rows, Region(self.lower[rows], self.upper[rows], center, self.radius)
 
 
 def region_of(x: Tensor, ball: Ball) -> Region:

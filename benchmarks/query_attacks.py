@@ -28,7 +28,7 @@ from rivals.attacks import hopskipjump, surfree
 from rivals.base.norm_balls import L2
 from rivals.base.rng import generator
 
-IMAGES = {"mnist-plain": 50, "cifar10-plain": 25}
+IMAGES = {"mnist-plain": 50, "cifar10-plain": 50}
 AT_ONCE = 25
 BUDGETS = (1000, 5000)  # queries after which distances are read
 SURFREE_QUERIES = 1000

@@ -42,7 +42,7 @@ def labels_only(r: Result) -> Section:
         header=["model", "images", *head],
         rows=rows,
         answer=f"Median L2 distance; lower is better. The target was {'met' if not far else 'missed'}"
-        + (f" on: {', '.join(far)}." if far else " on every model."),
+        + (f" on: {', '.join(far)}." if far else " on every model that is listed."),
         limits="One seed, small networks, untargeted attacks. Without a starting point foolbox fails where it finds no "
         "adversarial white noise.",
     )
@@ -71,6 +71,6 @@ def transferred(r: Result) -> Section:
         rows=rows,
         answer="Images that fool the target, the mean over seeds; higher is better. "
         + (f"Fewer: {'; '.join(fewer)}." if fewer else "Never fewer."),
-        limits="Two pairs of small networks on one data set. torchattack draws one resize for a whole batch, Rivals "
+        limits="Small networks on one data set, and few images. torchattack draws one resize for a whole batch, Rivals "
         "one for each image.",
     )

@@ -46,6 +46,30 @@ def test_partners_stay_together_in_batches_and_are_flipped_together(home):
         assert torch.equal(images[:, 0], 255 - images[:, 1])
 
 
+def test_partners_are_found_by_name_whatever_the_order_of_their_suffixes(tmp_path):
+    stems = ["0", "0.c", "1", "1 b", "a"]
+    for i, stem in enumerate(stems):
+        save(tmp_path / "A" / f"{stem}.png", pixels(i))
+        save(tmp_path / "B" / f"{stem}{'.bmp' if i % 2 else '.tif'}", np.full((8, 8, 3), i, np.uint8))
+    one, other = folders(tmp_path)
+    assert len(one) == len(other) == 5
+    for image, partner in zip(one.images[:], other.images[:], strict=True):
+        i = int(partner.flat[0])
+        assert (image == pixels(i).transpose(2, 0, 1)).all()
+
+
+def test_each_side_has_its_own_white_level(tmp_path):
+    for i in range(4):
+        for side, most in (("A", 1023), ("B", 4095)):
+            values = np.linspace(0, most - i, 64).reshape(8, 8).astype(np.uint16)
+            save(tmp_path / side / "train" / f"{i}.png", values)
+            save(tmp_path / side / "test" / f"{i}.png", values // 2)
+    trained = folders(tmp_path)
+    assert [each.white for each in trained] == [1023, 4095]
+    test = load_folders(tmp_path, "test", partners=True, whites=(1023, 4095), on_note=print, white=None)
+    assert [int(each.images[:].max()) for each in test] == [127, 127]
+
+
 def test_the_halves_of_an_image_are_read(tmp_path):
     for i in range(4):
         save(tmp_path / f"{i}.png", np.concatenate([pixels(i), 255 - pixels(i)], 1))

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,6 +19,7 @@ from rivals.data.decode import to_channels
 from rivals.data.imageset import ImageSet
 from rivals.data.listing import Listing
 from rivals.data.load import list_images, load
+from rivals.data.splits import subset
 
 SHOWN = 3  # names in a message
 
@@ -45,7 +48,13 @@ class PairedBatches:
 
 
 def load_folders(
-    source: str | Path, split: str, *, partners: bool, on_note: Callable[[str], None], **options: Any
+    source: str | Path,
+    split: str,
+    *,
+    partners: bool,
+    whites: tuple[int | None, int | None] = (None, None),
+    on_note: Callable[[str], None],
+    **options: Any,
 ) -> tuple[ImageSet, ImageSet]:
     """The images of the folders ``A`` and ``B``.
 
@@ -56,6 +65,7 @@ def load_folders(
         source: The folder that holds both.
         split: train or test.
         partners: Whether each image of one has a partner of the same name, up to the suffix, in the other.
+        whites: The white level of gray images of more than 8 bits in each, in place of the option ``white``.
         on_note: Called with each note to the user.
         options: As for :func:`rivals.data.load.load`.
 
@@ -63,11 +73,21 @@ def load_folders(
         UserError: there are no such folders, an image has no partner, or the two differ in size or channels.
     """
     places = find_sides(source, split)
-    if partners:
-        _check_partners(places, split)
+    order = _partners(places, split) if partners else None
     one, other = (
-        _plain(load(place, split=_inner_split(place, split), on_note=on_note, **options), source) for place in places
+        _plain(
+            load(
+                place,
+                split=_inner_split(place, split),
+                on_note=on_note,
+                **options | ({} if white is None else {"white": white}),
+            ),
+            source,
+        )
+        for place, white in zip(places, whites, strict=True)
     )
+    if order is not None:
+        other = subset(other, order)
     return check_alike(one, other, *(str(place) for place in places))
 
 
@@ -136,8 +156,10 @@ def _plain(images: ImageSet, source: str | Path) -> ImageSet:
     return dataclasses.replace(images, name=expand_user(source).resolve().name, labels=None, classes=())
 
 
-def _check_partners(places: Side, split: str) -> None:
-    """Refuse images without a partner.
+def _partners(places: Side, split: str) -> npt.NDArray[np.int64] | None:
+    """Where the partner of each image of the first folder is in the second, (n,); None if they are in the same order.
+
+    Images are in the order of their whole names, in which suffixes count.
 
     Raises:
         UserError: naming some of them.
@@ -159,6 +181,9 @@ def _check_partners(places: Side, split: str) -> None:
             f"the other folder ({len(stems[0]):,} images and {len(stems[1]):,}): add the partners, remove what has "
             "none, or add --pairs unpaired"
         )
+    place_of = {stem: at for at, stem in enumerate(stems[1])}
+    order = np.array([place_of[stem] for stem in stems[0]], np.int64)
+    return None if (order == np.arange(len(order))).all() else order
 
 
 def _stems(listing: Listing, place: Path) -> dict[str, str]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, l1_loss
 
+from rivals.base import devices
 from rivals.base.errors import UserError
 from rivals.losses.gan import DiscriminatorOutput
 
@@ -100,15 +101,12 @@ def patch_nce(vectors: list[tuple[Tensor, Tensor]]) -> Tensor:
     """
     terms = []
     for queries, keys in vectors:
-        logits = queries.float() @ keys.float().transpose(1, 2) / TEMPERATURE  # (B, S, S)
+        # In float32: the cosines of patches that are alike differ by less than bf16 resolves.
+        with devices.autocast(queries.device, False):
+            logits = queries.float() @ keys.float().transpose(1, 2) / TEMPERATURE  # (B, S, S)
         target = torch.arange(logits.shape[1], device=logits.device).repeat(len(logits))
         terms.append(cross_entropy(logits.flatten(0, 1), target))
     return torch.stack(terms).mean()
-
-
-def head_loss(step: TranslationOutput) -> LossTerms:
-    """PatchNCE, the loss of the small network that maps features of patches to vectors."""
-    return {"nce": patch_nce(step.patch_vectors(step.x, step.output))}
 
 
 def cycle(

@@ -63,7 +63,8 @@ class TranslateConfig(Settings):
     identity_weight: float | None = None
     """Weight of leaving targets as they are: by PatchNCE 1 (cut), by L1 5 (cyclegan) by default."""
     r1: Schedule = NONE
-    """Gamma of the R1 penalty on targets, which is gamma / 2 times the squared norm of the gradient."""
+    """Gamma of the R1 penalty, which is gamma / 2 times the squared norm of the gradient by what the discriminator sees
+    of real pairs, of the sum of its map of logits."""
     penalty_every: int = 8
     """Compute R1 on every k-th step only, k times as strong."""
     patch_size: int | None = None
@@ -136,6 +137,8 @@ class TranslateConfig(Settings):
             check_range(self, name, least, most)
         if self.patch_size is not None:
             check_range(self, "patch_size", 8, 1024)
+        if self.hold_out == 1:
+            raise UserError("--hold-out 1 is too few to judge a translator on: take 2 or more, or leave it out")
         check_micro_batches(self.batch_size, self.micro_batches)
         for name in ("r1", "ema"):
             schedule = getattr(self, name)
@@ -146,8 +149,8 @@ class TranslateConfig(Settings):
                 raise UserError("--gan-weight 0 leaves nothing that knows the images of B: take more than 0")
             if self.r1.peak:
                 raise UserError("--r1 penalizes a discriminator, and with --gan-weight 0 there is none: leave it out")
-            if not (self.l1_weight or self.perceptual):
-                raise UserError("--gan-weight 0 and --l1-weight 0 leave nothing to learn from: raise one")
+            if not self.l1_weight:
+                raise UserError("--gan-weight 0 and --l1-weight 0 leave nothing to learn from in each step: raise one")
         if not all(0 < width <= 65536 for width in self.widths + self.discriminator_widths):
             raise UserError("widths must be integers from 1 to 65536, such as --widths 32 64 96")
 
@@ -203,8 +206,8 @@ class ApplyConfig(Settings):
     tile: int = 256
     """Translate larger images in tiles of this side, in pixels of the input."""
     overlap: int | None = None
-    """Overlap of neighboring tiles, in pixels of the input; by default as far as the network looks, at most half a
-    tile."""
+    """Overlap of neighboring tiles, in pixels of the input; by default a little more than twice as far as the network
+    looks, but at most half a tile, where tiles are blended."""
 
     def __post_init__(self) -> None:
         check_range(self, "tile", 16, 65536)

@@ -12,7 +12,10 @@ import rivals
 from helpers.commands import assert_refused
 from rivals.api.common.network_io import save_network
 from rivals.api.translation import job
+from rivals.api.translation.image_pairs import load_image_pairs
+from rivals.extractors.classifier_features import open_classifier
 from rivals.nets.factory import build_translator
+from rivals.recipes import DataOptions, TranslateConfig
 
 QUICK = ("--batch-size", "4", "--widths", "8", "--blocks", "1", "--discriminator-widths", "4", "8", "--quiet")
 SIZE = 20
@@ -158,16 +161,20 @@ def test_a_run_begins_with_the_weights_of_another(run, home, run_rivals, tmp_pat
     assert torch.allclose(rivals.load(tmp_path / "more")(x), run.translator(x), atol=1e-4)
 
 
-def test_the_perceptual_loss_takes_any_extractor(home, run_rivals, tmp_path):
+def test_the_perceptual_loss_takes_any_extractor_which_flatters_as_judge(home, monkeypatch, run_rivals, tmp_path):
     torch.manual_seed(0)
     net = rivals.build_classifier("resnet", size=SIZE, channels=3, classes=2, widths=(4, 4))
     save_network(net, tmp_path / "classifier.safetensors", {})
+    judge = open_classifier(net, size=SIZE, channels=3)
+    monkeypatch.setattr("rivals.api.translation.judgement.find_judge", lambda name, device: (judge, ""))
     words = ("translate", home / "pairs" / "B", *QUICK, "--scale", "2", "--until", "3 steps")
     perceptual = ("--perceptual", f"classifier:{tmp_path / 'classifier.safetensors'}", "--perceptual-every", "2")
     result = run_rivals(*words, *perceptual, "--out", tmp_path / "run")
     assert result.status == 0, result.err
     records = list(rivals.Run.open(tmp_path / "run").records())
     assert ["penalty/perceptual" in record for record in records if "loss/generator" in record] == [True, False, True]
+    (note,) = json.loads((tmp_path / "run" / "run.json").read_text())["results"]["notes"]
+    assert "which the translator was trained with: they flatter it" in note
 
 
 def test_judges_measure_distances_by_features(home, monkeypatch, run):
@@ -175,7 +182,6 @@ def test_judges_measure_distances_by_features(home, monkeypatch, run):
     from rivals.api.translation.image_pairs import ImagePairs
     from rivals.api.translation.judgement import bicubic, described, judge
     from rivals.data.load import load
-    from rivals.extractors.classifier_features import open_classifier
 
     torch.manual_seed(0)
     net = rivals.build_classifier("resnet", size=SIZE, channels=3, classes=2, widths=(4, 4))
@@ -210,6 +216,18 @@ def test_a_translator_is_exported_and_shared(run, run_rivals, tmp_path):
         assert torch.equal(rivals.load(tmp_path / "pulled")(x), run.translator(x))
 
 
+def test_the_test_images_are_judged_in_random_order(home, run_rivals, tmp_path):
+    """Files are often sorted by class."""
+    for kind in ("train", "test"):
+        shutil.copytree(home / "pairs" / "B", tmp_path / "sorted" / kind)
+    words = ("translate", tmp_path / "sorted", "--scale", "2", *QUICK, "--judge", "6", "--until", "1 steps")
+    assert run_rivals(*words, "--out", tmp_path / "r").status == 0
+    held = load_image_pairs(str(tmp_path / "sorted"), TranslateConfig(scale=2), DataOptions(), "test", print).shuffled()
+    means = [float(each.mean()) for each in held.y(0, len(held), torch.device("cpu"))]
+    in_order = [float(picture(int(path.stem)).mean() / 255) for path in sorted((home / "pairs" / "B").iterdir())]
+    assert means != pytest.approx(in_order, abs=1e-5) and sorted(means) == pytest.approx(sorted(in_order), abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
@@ -231,7 +249,15 @@ def test_a_translator_is_exported_and_shared(run, run_rivals, tmp_path):
         (("pairs", "--nce-weight", "3"), ("--nce-weight has no meaning where there are pairs",)),
         (("pairs", "--gan-weight", "0", "--r1", "1"), ("--r1", "leave it out")),
         (("pairs", "--gan-weight", "0", "--l1-weight", "0"), ("nothing to learn from",)),
-        (("pairs", "--discriminator-widths", "4", "8", "8"), ("patches of 34 px, and the images have 20",)),
+        (("pairs", "--gan-weight", "0", "--l1-weight", "0", "--perceptual", "lite0"), ("nothing to learn from",)),
+        (
+            ("pairs", "--discriminator-widths", "4", "8", "8"),
+            ("patches of 34 px, and the images have 20", "take fewer"),
+        ),
+        (("pairs", "--size", "12"), ("judge patches of 16 px", "a --size of 16 or more, or --gan-weight 0")),
+        (("pairs", "--patch-size", "10"), ("a --patch-size of 16 or more",)),
+        (("pairs", "--hold-out", "1"), ("--hold-out 1 is too few",)),
+        (("single", "--scale", "2"), ("'single' has a single test image", "--hold-out 10")),
         (("pairs", "--weights", "run"), ("--weights run does not fit this data: its scale is 2, not 1",)),
         (("pairs", "--weights", "classifier.safetensors"), ("holds a classifier, not a translator",)),
         (("pairs", "--perceptual", "lite1"), ("unknown extractor 'lite1'",)),
@@ -276,6 +302,9 @@ def damaged(home, run):
     (home / "few" / "B" / "7.png").unlink()
     for path in (home / "sizes" / "B").iterdir():
         Image.open(path).resize((40, 40)).save(path)
+    shutil.copytree(home / "pairs" / "B", home / "single" / "train")
+    (home / "single" / "test").mkdir()
+    (home / "single" / "train" / "7.png").rename(home / "single" / "test" / "7.png")
     for name in ("tiny", "damaged", "clear"):
         (home / name).mkdir()
     Image.new("RGB", (4, 5)).save(home / "tiny" / "0.png")

@@ -187,6 +187,11 @@ class TrainingJob(ABC, Generic[C]):
         return {**numerics(self.device), **precision}
 
     @property
+    def white(self) -> int | None:
+        """The white level of what the network sees, of gray images of more than 8 bits."""
+        return self.data_options.white
+
+    @property
     def rollback(self) -> bool:
         """Whether to return to a good checkpoint after a training failure."""
         return self.best is not None

@@ -159,7 +159,7 @@ def _tracking(job: TrainingJob[Any], stack: contextlib.ExitStack) -> Sequence[Ca
 def _facts(job: TrainingJob[Any], progress: Progress) -> dict[str, Any]:
     """What the .json beside a network of the run says of it."""
     facts = {"data": job.loaded.name, "classes": list(job.loaded.classes), **job.network_facts()}
-    return facts | {"images": progress.images, "seed": job.seed, "white": job.data_options.white}
+    return facts | {"images": progress.images, "seed": job.seed, "white": job.white}
 
 
 def _play(job: TrainingJob[Any], run: Run, callbacks: Sequence[Callback], stop: Callable[[], bool]) -> Progress:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rivals.base import rng
 from rivals.base.errors import UserError
 from rivals.base.size import Size
@@ -43,6 +45,21 @@ class ImagePairs:
     def in_channels(self) -> int:
         """Channels of the inputs."""
         return self.targets.channels if self.inputs is None else self.inputs.channels
+
+    @property
+    def whites(self) -> tuple[int | None, int | None]:
+        """The white levels of gray inputs and targets of more than 8 bits."""
+        return (self.targets if self.inputs is None else self.inputs).white, self.targets.white
+
+    def shuffled(self) -> ImagePairs:
+        """The same pairs in one random order: files are often sorted by class, and the first ones are judged."""
+        from rivals.data.splits import subset
+
+        def order(n: int) -> Any:
+            return np.random.default_rng(0).permutation(n)
+
+        inputs = None if self.inputs is None else subset(self.inputs, order(len(self.inputs)))
+        return ImagePairs(subset(self.targets, order(len(self.targets))), inputs, self.scale, self.paired)
 
     def __len__(self) -> int:
         """How many inputs there are."""
@@ -121,9 +138,22 @@ def _unstack(images: Tensor, channels: int) -> tuple[Tensor, Tensor]:
 
 
 def load_image_pairs(
-    source: str, config: TranslateConfig, options: DataOptions, split: str, on_note: Callable[[str], None]
+    source: str,
+    config: TranslateConfig,
+    options: DataOptions,
+    split: str,
+    on_note: Callable[[str], None],
+    like: ImagePairs | None = None,
 ) -> ImagePairs:
     """The images of a split.
+
+    Args:
+        source: Of the data.
+        config: What is translated into what.
+        options: How images are read.
+        split: train or test.
+        on_note: Called with each note to the user.
+        like: Pairs with the same white levels, each side its own.
 
     Raises:
         UserError: they cannot be read, or make no pairs.
@@ -132,6 +162,9 @@ def load_image_pairs(
     from rivals.data.pairs import load_folders, load_side_by_side, with_channels
 
     reading: dict[str, Any] = {**vars(options), "on_note": on_note}
+    of_inputs, of_targets = (None, None) if like is None else like.whites
+    if config.scale > 1 or config.pairs == "side-by-side":
+        reading["white"] = reading["white"] if of_targets is None else of_targets
     if config.scale > 1:
         images = load(source, split=split, **reading)
         if any(side % config.scale or side // config.scale < 4 for side in images.size):
@@ -147,7 +180,8 @@ def load_image_pairs(
     else:
         if options.skip_bad and config.paired:
             raise UserError("--skip-bad would leave the partner of an image alone: remove both files of such pairs")
-        both = load_folders(source, split, partners=config.paired, **reading)
+        whites = (of_targets, of_inputs) if config.reverse else (of_inputs, of_targets)
+        both = load_folders(source, split, partners=config.paired, whites=whites, **reading)
     inputs, targets = both[::-1] if config.reverse else both
     if not config.paired:
         # PatchNCE passes what came out through the same encoder as the input.
@@ -173,14 +207,19 @@ def load_held_out(
     if fewest < MIN_IMAGES:
         raise UserError(f"'{pairs.targets.name}' has {fewest} images, too few to learn from: give {MIN_IMAGES} or more")
     if not config.hold_out and _has_test(source, config):
-        test = load_image_pairs(source, config, options, "test", on_note)
+        test = load_image_pairs(source, config, options, "test", on_note, like=pairs)
+        if min(len(test), len(test.targets)) < 2:
+            raise UserError(
+                f"'{pairs.targets.name}' has a single test image, and the translator is judged on 2 or more: add "
+                "others, or add --hold-out 10 to judge it on training images"
+            )
         ours, theirs = ((each.targets.size.written, each.targets.channels, each.in_channels) for each in (pairs, test))
         if ours != theirs:
             raise UserError(
                 f"the test images of '{pairs.targets.name}' have size and channels {theirs}, those to train on "
                 f"{ours}: make them alike"
             )
-        return pairs, test
+        return pairs, test.shuffled()
     count = config.hold_out or max(2, min(MAX_HELD_OUT, fewest // 10))
     if count > fewest // 2:
         raise UserError(

@@ -64,6 +64,11 @@ class TranslateJob(TrainingJob[TranslateConfig]):
         """Whether to return to a checkpoint at a value that is not finite, as ``--on-nonfinite`` says."""
         return self.run_options.on_nonfinite == "rollback"
 
+    @property
+    def white(self) -> int | None:
+        """That of the inputs: the targets' may be another."""
+        return self.all_pairs.whites[0]
+
     def load_data(self) -> None:
         """Load the pairs, and those that are held out; the start weights; the extractor of the perceptual loss."""
         from rivals.api.translation.image_pairs import load_held_out, load_image_pairs
@@ -77,8 +82,6 @@ class TranslateJob(TrainingJob[TranslateConfig]):
                 f"the images of '{self.all_pairs.targets.name}' are not those that the run began with: restore them, "
                 "or name their place now, to resume"
             )
-        white = self.all_pairs.targets.white if self.all_pairs.inputs is None else self.all_pairs.inputs.white
-        self.data_options = self.data_options.with_default_white(white)
         self.pairs, self.held_out = load_held_out(
             self.all_pairs, self.source, self.config, self.data_options, self.seed, note
         )
@@ -168,9 +171,11 @@ class TranslateJob(TrainingJob[TranslateConfig]):
 
         widths, size = self.config.discriminator_widths, self.patch_size
         if self.config.gan_weight and (field := PatchDiscriminator(1, widths).receptive_field) > size.shorter:
+            larger = "--size" if self.config.patch_size is None else "--patch-size"
+            fewer = "fewer of them, " if len(widths) > 2 else ""
             raise UserError(
                 f"--discriminator-widths {' '.join(map(str, widths))} judge patches of {field} px, and the images have "
-                f"{size}: take fewer, or a larger --size"
+                f"{size}: take {fewer}a {larger} of {field} or more, or --gan-weight 0 for no discriminator"
             )
 
     def build_game(self) -> Game:
@@ -236,6 +241,9 @@ class TranslateJob(TrainingJob[TranslateConfig]):
         images = triples(net, held, IN_PICTURE)
         save_png(triple_grid(images, 3 if held.paired else 2), run.folder / PICTURE)
         notes = [missing] if missing else []
+        if extractor is not None and self.extractor is not None and self.extractor.name == extractor.name:
+            notes.append(f"PD and FD are by {extractor.name}, which the translator was trained with: they flatter it")
+            note_printer(self.request.quiet)(notes[-1])
         run.update(results={"n": n, "split": held.targets.split, "values": values, "notes": notes, "triples": PICTURE})
         return described(values, n)
 

@@ -54,7 +54,7 @@ class TranslationGame:
         from rivals.game.game import Game, Turn
         from rivals.game.translate_step import TranslateStep, cycle_step
         from rivals.losses.gan import make_loss
-        from rivals.losses.translation import head_loss, perceptual
+        from rivals.losses.translation import perceptual, translation
 
         config = self.config
         players, loss = self._players(), make_loss(config.loss)
@@ -66,7 +66,8 @@ class TranslationGame:
         if "inverse" in players:
             turns += [self._discriminator_turn("inverse_discriminator", loss), Turn("inverse", translate)]
         if "head" in players:
-            turns.append(Turn("head", head_loss))
+            weights = {"nce_weight": config.nce_weight, "identity_weight": config.identity_weight or 0.0}
+            turns.append(Turn("head", translation(None, l1_weight=0, **weights)))
         turns.append(Turn("generator", translate, penalties))
         step: Callable[..., TranslateStep] = cycle_step if "inverse" in players else TranslateStep
         # With pairs the discriminator sees the inputs too, enlarged where they are smaller.

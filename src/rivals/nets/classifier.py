@@ -13,7 +13,7 @@ from rivals.nets.padding import WIDEST, PaddedSize, check_image_shape, shown, wi
 
 
 class Classifier(nn.Module):
-    """Images (B, channels, *size) in [0, 1] to logits (B, classes).
+    """Images (B, channels, H, W) in [0, 1] to logits (B, classes).
 
     A subclass has :meth:`forward_normalized`. Since the normalization is part of the network, attacks work on images in
     [0, 1], and eps is in their unit.

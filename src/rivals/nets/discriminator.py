@@ -23,7 +23,7 @@ def blocks_of(layers: nn.Sequential) -> list[list[nn.Module]]:
 
 
 class Discriminator(nn.Module):
-    """Images (B, channels, *size) in [-1, 1] and labels (B,) to logits (B,).
+    """Images (B, channels, H, W) in [-1, 1] and labels (B,) to logits (B,).
 
     A subclass has :meth:`features`, :meth:`blocks_from_image` and a module ``head`` that maps features and labels to
     logits.

@@ -20,7 +20,7 @@ FIRST = 16  # images in the first forward pass of `sample`
 
 
 class Generator(nn.Module):
-    """Latents (B, latent_dim) and labels (B,) to images (B, channels, *size) in [-1, 1].
+    """Latents (B, latent_dim) and labels (B,) to images (B, channels, H, W) in [-1, 1].
 
     Attributes:
         size: Of the images.

@@ -25,7 +25,7 @@ MAX_RMS = 1.5  # of h over an image, where tanh is neither linear nor saturated
 
 
 class Perturber(nn.Module):
-    """Images (B, channels, *size) in [0, 1] to images in ball and box around them.
+    """Images (B, channels, H, W) in [0, 1] to images in ball and box around them.
 
     Two strided convolutions, residual blocks, two transposed convolutions, as AdvGAN's (Xiao et al. 2018, sec. 4), but
     without normalization: an image's perturbation does not depend on its batch. In Linf the change is

@@ -17,7 +17,7 @@ _MOST_STAGES = 6
 
 
 class Encoder(nn.Module):
-    """Images (B, channels, *size) in [-1, 1] to latents (B, latent_dim).
+    """Images (B, channels, H, W) in [-1, 1] to latents (B, latent_dim).
 
     4x4 convolutions with stride 2, one for each width, and a hidden layer of 256, with leaky ReLU between. Without
     normalization: a latent does not depend on the batch of its image.

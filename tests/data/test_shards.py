@@ -185,7 +185,10 @@ SAMPLE = {"1.png": png(0), "1.cls": b"0"}
         (SAMPLE | {"1.cls": b"a" * (1 << 21)}, ["2,097,152 bytes"]),
         ({"1.png": png(0), "1.json": b'{"label": -1}'}, ["label '1.json' of the shard 'a.tar'"]),
         ({"1.png": png(0), "1.json": b"{"}, ["label '1.json' of the shard 'a.tar'", "no JSON"]),
-        (SAMPLE | {"2.png": png(1), "2.cls": b"cat"}, ["numbers and names as labels"]),
+        (
+            SAMPLE | {"2.png": png(1), "2.cls": b"cat"},
+            ["numbers and names as labels, 0 of 'a.tar/1.png' and 'cat' of 'a.tar/2.png'"],
+        ),
         ({"0.png": png(0), "0.json": b'{"label": ""}'}, ["'0.json'", "no class number or name"]),
         ({"0.png": png(0), "0.json": b'{"label": "a\\nb"}'}, ["'0.json'", "no class number or name"]),
         ({"0.png": png(0), "0.cls": b"x" * 2000}, ["'0.cls'", "no class number or name"]),
@@ -257,14 +260,14 @@ def test_a_hole_of_zeros_is_no_end():
     content = bytearray(path.read_bytes())
     content[4096 : 4096 + 3072] = bytes(3072)  # three headers with their contents, as a broken download leaves them
     path.write_bytes(content)
-    with named("damaged at byte 4,096", "zeros amid its files"):
+    with named("goes on after an end mark at byte 4,096", "copy it again"):
         load("a.tar", skip_bad=True)
 
 
 def test_tars_one_after_the_other_are_refused():
     parts = [write(f"{name}.tar", samples(number, 2)).read_bytes() for number, name in ((0, "x"), (5, "y"))]
     Path("a.tar").write_bytes(b"".join(parts))
-    with named("several tars in one"):
+    with named("several tars one after the other, so name each by itself"):
         load("a.tar")
 
 

@@ -29,7 +29,7 @@ class ProcessGroup:
     rank = 0
     size = 1
     reduction = "tree"
-    remedy = "continue from the last checkpoint with --resume"
+    remedy = "start again"
     patience = math.inf
 
     @property

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -333,11 +334,16 @@ class TorchProcessGroup(ProcessGroup):
                 raise
             if (told := self._told()) is not None:
                 raise told from None
-            cause = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise ProcessLost(
                 f"process {self.rank} of {self.size} lost contact with another one, which died or cannot be reached "
-                f"({cause}): {self.remedy}"
+                f"({_cause(error)}): {self.remedy}"
             ) from error
+
+
+def _cause(error: RuntimeError) -> str:
+    """What a library says first, without the place in its code."""
+    lines = re.sub(r"\[\S+:\d+\]", "", str(error)).split("\n")
+    return " ".join(lines[0].partition(". ")[0].split())[:200] or type(error).__name__
 
 
 def _hang_up() -> None:

@@ -238,9 +238,10 @@ def _check_bounds(check_type: Check, bounds: tuple[Any, ...]) -> Check:
 
 
 def _check_union(args: tuple[Any, ...]) -> Check:
-    checks = [_check_for(each) for each in args if each is not type(None)]
+    kinds = [each for each in args if each is not type(None)]
+    checks = [_check_for(each) for each in kinds]
     is_optional = len(checks) < len(args)
-    check_value = checks[0] if len(checks) == 1 else _check_one_of(checks)
+    check_value = checks[0] if len(checks) == 1 else _check_one_of(checks, " or ".join(map(_called, kinds)))
 
     def check(value: Any) -> None:
         if not (value is None and is_optional):
@@ -249,13 +250,22 @@ def _check_union(args: tuple[Any, ...]) -> Check:
     return check
 
 
-def _check_one_of(checks: list[Check]) -> Check:
+def _called(kind: Any) -> str:
+    """What a type is called in a message."""
+    bare = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    if get_origin(bare) is Literal:
+        return " or ".join(map(_shown, get_args(bare)))
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", list: "a list"}
+    return names.get(get_origin(bare) or bare, "an object")
+
+
+def _check_one_of(checks: list[Check], kinds: str) -> Check:
     def check(value: Any) -> None:
         for each in checks:
             with contextlib.suppress(_WrongValue):
                 each(value)
                 return
-        raise _WrongValue(f"is {_shown(value)}, which is none of its {len(checks)} possible types")
+        raise _WrongValue(f"is {_shown(value)}, not {kinds}")
 
     return check
 

@@ -213,7 +213,14 @@ def _classes(
             raise UserError(f"{title} has labels up to {count - 1}, more than the classes of its dataset.json: {_FIX}")
         return np.array(numbers, np.int64), classes
     if numbers:
-        raise UserError(f"{title} has numbers and names as labels, such as {numbers[0]}: write all in one way")
+        (number, one), (name, other) = (
+            next((label, file) for label, file in zip(labels, files, strict=True) if isinstance(label, kind))
+            for kind in (int, str)
+        )
+        raise UserError(
+            f"{title} has numbers and names as labels, {number} of '{one}' and '{name}' of '{other}': write all in one "
+            "way"
+        )
     names = [str(label) for label in labels]
     classes = classes or tuple(class_order(set(names)))
     index = {name: number for number, name in enumerate(classes)}

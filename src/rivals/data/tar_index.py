@@ -105,7 +105,10 @@ def _check_end(path: Path, file: BinaryIO, at: int) -> None:
     file.seek(at)
     while block := file.read(_BUFFER):
         if block.count(0) < len(block):
-            raise _damaged(path, at, "zeros amid its files; or several tars in one, to be unpacked and packed again")
+            raise UserError(
+                f"the shard '{path}' goes on after an end mark at byte {at:,}: it has a hole of zeros, so copy it "
+                "again; or it is several tars one after the other, so name each by itself"
+            )
 
 
 def _read(file: BinaryIO, at: int, size: int) -> bytes:

@@ -103,7 +103,7 @@ class TrainingJob(ABC, Generic[C]):
 
     def __init__(self, request: Request) -> None:
         self.processes = launcher.current()
-        self.processes.remedy = "continue from the last checkpoint with --resume"
+        self.processes.remedy = "start again"
         self.request = replace(request, quiet=request.quiet or not self.processes.first)
         self.resuming, self.stored = False, {}
         with self.processes.together():

@@ -63,6 +63,7 @@ def _run_job(job: TrainingJob[Any]) -> Run:
         with processes.together():
             callbacks = _begin(job, stack) if processes.first else []
         job.folder = Path(processes.share(str(job.folder) if processes.first else ""))
+        processes.remedy = "continue from the last checkpoint with --resume"
         run = Run(job.folder)
         stack.callback(run.close_log)
         _play_together(job, run, callbacks)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
-
-import torch
+from typing import TYPE_CHECKING
 
 from rivals import recipes
 from rivals.api.common.network_io import generator_of, save_network
@@ -14,23 +12,18 @@ from rivals.api.training.job import Request, TrainingJob
 from rivals.base import devices, rng
 from rivals.base.duration import Duration
 from rivals.base.errors import UserError
-from rivals.base.files import make_folder
 from rivals.base.run_folder import Record, Run
-from rivals.game.callbacks import Callback, Progress
 from rivals.recipes import Config, GanRunOptions
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from rivals.data.imageset import ImageSet
+    from rivals.game.callbacks import Callback
     from rivals.game.game import Batches, Game
     from rivals.nets.generator import Generator
 
 RECIPE = "encoder"
 HELD_OUT = 1000  # training images kept aside, on which the run is steered
 EVALUATIONS = 10  # over a run: at fixed points, as they decide on the best state
-ERROR = "score/reconstruction"  # root mean squared, of images in [0, 1]
-BLOCK = 500  # images in one forward pass
 
 
 class EncoderJob(TrainingJob[Config]):
@@ -101,6 +94,8 @@ class EncoderJob(TrainingJob[Config]):
 
     def build_game(self) -> Game:
         """The encoder alone; the generator is held constant."""
+        import torch
+
         from rivals.game.game import Game, Turn
         from rivals.game.inversion_step import ENCODER, InversionStep
         from rivals.game.player import Player, adam
@@ -137,6 +132,7 @@ class EncoderJob(TrainingJob[Config]):
 
     def make_callbacks(self) -> Sequence[Callback]:
         """The error of reconstructed images that were kept aside, and the checkpoint with the lowest."""
+        from rivals.api.training.reconstruction import ERROR, ReconstructionError
         from rivals.game.best_checkpoint import BestCheckpoint
         from rivals.game.checkpoint import Checkpoints
 
@@ -168,40 +164,3 @@ class EncoderJob(TrainingJob[Config]):
     def network_facts(self) -> Record:
         """Which generator the encoder inverts."""
         return {"inverts": self.contents["invert"]}
-
-
-class ReconstructionError(Callback):
-    """Measures the root mean squared error of ``G(E(x))``; saves a grid of images, each beside what comes back.
-
-    Args:
-        every: Time between two evaluations.
-        run: Where the grids are saved.
-        encoder: Images in [-1, 1] to latents.
-        generator: Latents to images in [-1, 1].
-        held_out: Images that the encoder is not trained on.
-        grid: Images in a grid, half of them reconstructed.
-    """
-
-    def __init__(self, every: Duration, run: Run, encoder: Any, generator: Any, held_out: ImageSet, grid: int) -> None:
-        self.every, self.run, self.encoder, self.generator, self.grid = every, run, encoder, generator, grid
-        self.x = torch.from_numpy(held_out.images[:]).to(next(generator.parameters()).device) / 255
-
-    @torch.no_grad()
-    def measure(self, progress: Progress) -> Iterator[Record]:
-        """The record of an evaluation."""
-        from rivals.reports import image_grid
-
-        self.encoder.eval()
-        back = torch.cat([self._reconstructed(x) for x in torch.split(self.x, BLOCK)])
-        half = max(1, self.grid // 2)
-        pairs = torch.stack([self.x[:half], back[:half]], 1).flatten(0, 1)
-        pixels = pairs.mul(255).round().to("cpu", torch.uint8)
-        make_folder(self.run.samples)
-        path = self.run.samples / f"{progress.images:09d}.png"
-        image_grid.save_png(image_grid.make_grid(pixels.numpy()), path)
-        error = float((back - self.x).square().mean().sqrt())
-        yield progress.record(sample_grid=f"samples/{path.name}", **{ERROR: error})
-
-    def _reconstructed(self, x: Tensor) -> Tensor:
-        images: Tensor = self.generator(self.encoder(x * 2 - 1))
-        return images.add(1).div(2).clamp(0, 1)

@@ -72,9 +72,10 @@ class Case:
         return MODELS / f"{self.data}-certified-{self.eps.replace('/', '-')}.safetensors"
 
 
+# The committed models saw 1.22 million images in all, in 60 and 8 minutes of the clock of a busy machine.
 MNIST = (
-    {"lr": 2e-2, "widths": (32, 64), "until": "1.5M images"},
-    {"lr": 1e-2, "eps_warmup": 0.0, "until": "300k images"},
+    {"lr": 2e-2, "widths": (16, 32), "until": "1.08M images"},
+    {"lr": 1e-2, "eps_warmup": 0.0, "until": "140k images"},
 )
 CASES = {
     "mnist-0.1": Case("mnist", "0.1", (1.5, 1.2), *MNIST),

@@ -139,7 +139,7 @@ def test_a_failure_in_one_piece_ends_the_pieces_of_the_others(monkeypatch):
         begun = []
         processes.agree()
         try:
-            with processes.outlast_first(patient=False), processes.together(patient=True):
+            with processes.outlast_first(patient=False), processes.together(patient=True, fatal=True):
                 for piece in processes.hand_out(1000):
                     begun.append(piece)
                     if processes.rank == 1 and len(begun) == 2:

@@ -86,19 +86,20 @@ class ProcessGroup:
         """Let the others stop too, amid the pieces that are handed out, since this process was told to."""
 
     @contextlib.contextmanager
-    def together(self, *, patient: bool = False) -> Iterator[None]:
+    def together(self, *, patient: bool = False, fatal: bool = False) -> Iterator[None]:
         """What is done inside, all processes do, or none goes on: see :meth:`agree`.
 
         Args:
             patient: Wait for the slowest process as long as it beats.
+            fatal: An error ends the group: the others learn of it while they are inside, which may take hours.
         """
         failure = None
         try:
             yield
         except Exception as error:
             failure = error
-        if patient and failure is not None:
-            self.tell(failure)  # or the others would finish what they do, which may take hours
+        if fatal and failure is not None:
+            self.tell(failure)
             raise failure
         if patient:
             self.gather(None)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.1  # between two looks for a message, at most
 BEAT_SECONDS = 5.0  # between two signs of life, or a tenth of the timeout
 FAREWELL_SECONDS = 10.0
+FAILURE = "failure"  # the message of a process that fails by itself, which ends the group
 ACCELERATORS = {"cuda": "nccl", "xpu": "xccl"}  # and their collectives
 
 
@@ -47,7 +48,6 @@ class TorchProcessGroup(ProcessGroup):
         self._pieces = 0  # the turn in which they began to be handed out
         self._beats = 0
         self._next_beat = 0.0
-        self._scope = "failure 0"  # where a process that fails by itself leaves its error for the others
         self._agreed: BaseException | None = None  # the last error that all processes have raised together
         self._store: Any = None
         self._group: Any = None  # the default one
@@ -110,7 +110,7 @@ class TorchProcessGroup(ProcessGroup):
     def tell(self, error: Exception) -> None:
         if error is not self._agreed and not isinstance(error, ProcessLost | Interrupted):
             with contextlib.suppress(ProcessLost):
-                self._put(self._scope, json.dumps([self.rank, _written(error)]))
+                self._put(FAILURE, json.dumps([self.rank, _written(error)]))
             _hang_up()
 
     def _heed_failure(self) -> None:
@@ -120,8 +120,8 @@ class TorchProcessGroup(ProcessGroup):
     def _told(self) -> UserError | ProcessLost | None:
         """The error of another process that has failed by itself, if one has told it."""
         with contextlib.suppress(RuntimeError):
-            if self._store is not None and self._store.check([f"rivals {self._scope}"]):
-                rank, written = json.loads(self._store.get(f"rivals {self._scope}"))
+            if self._store is not None and self._store.check([f"rivals {FAILURE}"]):
+                rank, written = json.loads(self._store.get(f"rivals {FAILURE}"))
                 if rank != self.rank:
                     _hang_up()
                     self._agreed = _error_of(rank, written)
@@ -163,7 +163,6 @@ class TorchProcessGroup(ProcessGroup):
     def outlast_first(self, *, patient: bool = True, common: tuple[type[Exception], ...] = ()) -> Iterator[None]:
         self._turn += 1
         key, of = f"end {self._turn}", None if patient else 0
-        before, self._scope = self._scope, f"failure {self._turn}"
         try:
             yield
         except ProcessLost:
@@ -181,10 +180,7 @@ class TorchProcessGroup(ProcessGroup):
         except BaseException:
             self._end(key, of)
             raise
-        else:
-            self._end(key, of)
-        finally:
-            self._scope = before
+        self._end(key, of)
 
     def _end(self, key: str, of: int | None) -> None:
         if self.first:

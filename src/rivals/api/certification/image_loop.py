@@ -109,7 +109,7 @@ class ImageLoop(ABC, Generic[R]):
         try:
             with (
                 interrupt_on_signal(),
-                self.processes.together(patient=True),
+                self.processes.together(patient=True, fatal=True),
                 devices.explain_out_of_memory(MEMORY),
             ):
                 for piece in map(pieces.__getitem__, self.processes.hand_out(len(pieces))):

@@ -120,7 +120,7 @@ class AttackLoop:
             show({**record, "n_fooled": int(np.sum(state.fooled_at >= 0))})
 
         total = len(self.target.data)
-        with self.processes.together(patient=True), devices.explain_out_of_memory(MEMORY):
+        with self.processes.together(patient=True, fatal=True), devices.explain_out_of_memory(MEMORY):
             for number in self.processes.hand_out(-(-total // self.chunk_size)):
                 self._attack_chunk(number, state, done, keep)
         if self.processes.size > 1:

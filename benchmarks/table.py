@@ -33,10 +33,10 @@ Speeds are ratios of two sides run in turn in one benchmark, because absolute ti
 time" is CPU seconds of one thread; other programs on the machine disturb it less than wall-clock time.
 
 Results on CIFAR-10 from before 2026-11-29 are of a JPEG copy of its images, and so are the models `cifar10-plain` and
-`cifar10-linf-8-255`: they do not compare with published numbers. In the sections on attacks, PGD-20 of the peers ran with
-one step size, 2.5 eps / steps, though they are stronger with others; and distances of minimum-norm attacks are those after
-a refinement of the adversarial examples, which peers do not have. Two of the nine cases of `swift` had been used to
-strengthen it. These sections are to be measured again."""
+`cifar10-linf-8-255`: they do not compare with published numbers. In the sections on attacks, PGD-20 of the peers ran
+with one step size, 2.5 eps / steps, though they are stronger with others; and distances of minimum-norm attacks are
+those after a refinement of the adversarial examples, which peers do not have. Two of the nine cases of `swift` had been
+used to strengthen it. These sections are to be measured again."""
 
 # (name of the result file, section). In the order of the page.
 SECTIONS: tuple[tuple[str, Callable[[Result], Section]], ...] = (

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -239,3 +240,28 @@ def test_a_disk_that_fails_for_a_while_makes_no_bad_images(photos, monkeypatch):
     failing.clear()
     assert len(load(photos, skip_bad=True, on_note=notes.append)) == COUNT
     assert any("were decoded before: going on from there" in note for note in notes)
+
+
+def test_a_disk_that_fails_for_a_while_makes_no_bad_images_of_a_zip(photos, monkeypatch):
+    with zipfile.ZipFile(photos.with_suffix(".zip"), "w") as archive:
+        for path in sorted(photos.rglob("*.png")):
+            archive.write(path, path.relative_to(photos))
+    real, decoding = zipfile.ZipFile.open, []
+
+    def read(self, entry, *more, **options):
+        if decoding and getattr(entry, "filename", entry).endswith("20.png"):
+            raise OSError(errno.EIO, "Input/output error")
+        return real(self, entry, *more, **options)
+
+    first = load_module.decode
+
+    def note_decoding(*args, **settings):
+        decoding.append(True)
+        return first(*args, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(load_module, "decode", note_decoding)
+        patch.setattr(zipfile.ZipFile, "open", read)
+        with pytest.raises(UserError, match=r"Input/output error.* may pass"):
+            load(photos.with_suffix(".zip"), skip_bad=True)
+    assert len(load(photos.with_suffix(".zip"), skip_bad=True)) == COUNT

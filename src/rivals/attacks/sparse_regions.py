@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rivals.attacks.active_batch import Rows
 from rivals.attacks.attack_state import AttackState
-from rivals.attacks.square import random_block
+from rivals.attacks.square import judge_proposals, random_block
 from rivals.base.errors import UserError
 from rivals.base.l0_ball import L0
 from rivals.base.rng import draw_per_image
@@ -123,12 +123,7 @@ class RegionSearch:
     def step(self, rows: RegionRows) -> Tensor:
         """Evaluate the proposal, keep it if it is better, and make the next one (Alg. 1)."""
         state = self.state
-        logits = state.frozen.logits(rows.x_adv)
-        adversarial = state.keep_best(rows.index, rows.x_adv, logits)
-        state.count_queries(rows.index, adversarial)
-        values = state.loss_fn(logits, rows.y, rows.target).to(rows.value.dtype)
-        better = values > rows.value
-        rows.value = torch.where(better, values, rows.value)
+        adversarial, better = judge_proposals(state, rows, rows.x_adv)
         rows.up = torch.where(better.view(-1, 1, 1, 1), rows.new_up, rows.up)
         rows.place = torch.where(better[:, None], rows.new_place, rows.place)
         u = random_block(state, rows, rows.made, "sparse-rs region")

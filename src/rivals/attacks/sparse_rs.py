@@ -12,7 +12,7 @@ from torch import Tensor
 from rivals.attacks.active_batch import ActiveBatch, Rows
 from rivals.attacks.attack_state import AttackState, CommonOptions, Model, check_at_least, check_norm, prepare
 from rivals.attacks.sparse_regions import ALPHA, RegionSearch
-from rivals.attacks.square import random_block
+from rivals.attacks.square import judge_proposals, random_block
 from rivals.base.errors import UserError
 from rivals.base.l0_ball import L0
 from rivals.base.norm_balls import Ball
@@ -154,12 +154,7 @@ class _SparseRS:
     def step(self, rows: _SparseRows) -> Tensor:
         state = self.state
         # Alg. 1, lines 7 to 9: evaluate the proposal, keep it if it is better
-        logits = state.frozen.logits(rows.x_adv)
-        adversarial = state.keep_best(rows.index, rows.x_adv, logits)
-        state.count_queries(rows.index, adversarial)
-        values = state.loss_fn(logits, rows.y, rows.target).to(rows.value.dtype)
-        better = values > rows.value
-        rows.value = torch.where(better, values, rows.value)
+        adversarial, better = judge_proposals(state, rows, rows.x_adv)
         rows.place = torch.where(better[:, None], rows.new_place, rows.place)
         rows.colors = torch.where(better[:, None, None], rows.new_colors, rows.colors)
         u = random_block(state, rows, rows.made, "sparse-rs").view(len(rows), self.swaps, -1)

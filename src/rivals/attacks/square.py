@@ -82,11 +82,30 @@ def as_images(x: Tensor) -> Tensor:
 
 
 class RandomRows(Protocol):
-    """Rows with uniform numbers in [0, 1) for a block of proposals (b, block, n_random)."""
+    """Rows of a random search: the best value of the loss so far (b,), and uniform numbers in [0, 1) for a block of
+    proposals (b, block, n_random)."""
 
     index: Tensor
     x: Tensor
+    y: Tensor
+    target: Tensor | None
+    value: Tensor
     u: Tensor
+
+
+def judge_proposals(state: AttackState, rows: RandomRows, proposal: Tensor) -> tuple[Tensor, Tensor]:
+    """Evaluate a proposal for each row, by one query. The rows take the values of those that are better.
+
+    Returns:
+        Which are adversarial, and which are better, (b,) each.
+    """
+    logits = state.frozen.logits(proposal)
+    adversarial = state.keep_best(rows.index, proposal, logits)
+    state.count_queries(rows.index, adversarial)
+    values = state.loss_fn(logits, rows.y, rows.target).to(rows.value.dtype)
+    better = values > rows.value
+    rows.value = torch.where(better, values, rows.value)
+    return adversarial, better
 
 
 def random_block(state: AttackState, rows: RandomRows, made: Tensor, attack: str) -> Tensor:
@@ -168,13 +187,8 @@ class _Square:
         state = self.state
         # Alg. 1, lines 6 and 7: evaluate the proposal, keep it if it is better
         proposal = rows.proposal.reshape(-1, *state.x.shape[1:])
-        logits = state.frozen.logits(proposal)
-        adversarial = state.keep_best(rows.index, proposal, logits)
-        state.count_queries(rows.index, adversarial)
-        values = state.loss_fn(logits, rows.y, rows.target)
-        better = values > rows.value
+        adversarial, better = judge_proposals(state, rows, proposal)
         rows.x_adv = torch.where(better.view(-1, 1, 1, 1), rows.proposal, rows.x_adv)
-        rows.value = torch.where(better, values, rows.value)
         over = (rows.k == self.queries) | (adversarial & state.stop)
         if bool(over.all()):  # the last proposals would go unused
             return over

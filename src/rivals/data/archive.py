@@ -54,6 +54,7 @@ def read_entry(archive: zipfile.ZipFile, name: str, most: int = MOST_BYTES) -> b
 
     Raises:
         EntryError: it is damaged, encrypted, packed by another method, or unpacks to more than it may.
+        OSError: the disk cannot be read.
     """
     entry = archive.getinfo(name)
     if entry.flag_bits & _ENCRYPTED:
@@ -70,6 +71,8 @@ def read_entry(archive: zipfile.ZipFile, name: str, most: int = MOST_BYTES) -> b
                 if size > most or size > max(FREE_BYTES, MOST_RATIO * entry.compress_size):
                     raise EntryError(f"it unpacks to more than {size:,} bytes, from {entry.compress_size:,}")
     except _ERRORS as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the disk, not of the zip
         raise EntryError(_text(error)) from None
     return b"".join(parts)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rivals import recipes
 from rivals.api.common.model_zoo import NamedModel, find_model
 from rivals.api.common.resume import note_printer
+from rivals.api.training.held_out import keep_some_aside
 from rivals.api.training.job import Request, TrainingJob
 from rivals.base import devices, rng
 from rivals.base.duration import Duration
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from rivals.losses.gan import GanLoss
 
 RECIPE = "advgan"
-HELD_OUT = 1000  # training images kept aside, on which the run is steered
 EVALUATIONS = 10  # over a run: at fixed points, as they decide on the best state
 EPS_GRAY, EPS_COLOR = 0.3, 8 / 255  # default radii in Linf, as for harden
 FEW = 0.5  # fooled images; below, the generator has hardly learned
@@ -76,7 +76,6 @@ class AdvGanJob(TrainingJob[Config]):
         from rivals.base.hashing import weights_hash
         from rivals.data.classes import class_index, match_classes
         from rivals.data.imageset import require_classes
-        from rivals.data.splits import hold_out
 
         config = self.config
         self.named = find_model(config.against)
@@ -95,13 +94,7 @@ class AdvGanJob(TrainingJob[Config]):
             self.target = class_index(config.target, names, len(names))
             if self.target is None:
                 raise unknown("target class", config.target, names)
-        count = config.hold_out or min(HELD_OUT, len(self.loaded) // 10)
-        if not 0 < count <= len(self.loaded) // 2:
-            raise UserError(
-                f"'{self.loaded.name}' has {len(self.loaded)} images, of which {count} would be held out: give more "
-                "images, or a smaller --hold-out"
-            )
-        self.images, self.held_out = hold_out(self.loaded, count, self.seed)
+        self.images, self.held_out = keep_some_aside(self.loaded, config.hold_out, self.seed)
 
     def _check_fit(self, model: nn.Module) -> None:
         """Refuse a classifier of other images or classes.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rivals import recipes
 from rivals.api.common.network_io import generator_of, save_network
+from rivals.api.training.held_out import keep_some_aside
 from rivals.api.training.job import Request, TrainingJob
 from rivals.base import devices, rng
 from rivals.base.duration import Duration
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from rivals.nets.generator import Generator
 
 RECIPE = "encoder"
-HELD_OUT = 1000  # training images kept aside, on which the run is steered
 EVALUATIONS = 10  # over a run: at fixed points, as they decide on the best state
 
 
@@ -59,7 +59,6 @@ class EncoderJob(TrainingJob[Config]):
     def load_data(self) -> None:
         """Load the generator and the images; keep some of them aside."""
         from rivals.base.hashing import weights_hash
-        from rivals.data.splits import hold_out
 
         config = self.config
         self.generator = generator_of(config.invert, device=str(self.device)).requires_grad_(False)
@@ -76,13 +75,7 @@ class EncoderJob(TrainingJob[Config]):
                 f"--invert {config.invert} makes images of {theirs}, and these are {ours}: give such images, or their "
                 "--size"
             )
-        count = config.hold_out or min(HELD_OUT, len(self.loaded) // 10)
-        if not 0 < count <= len(self.loaded) // 2:
-            raise UserError(
-                f"'{self.loaded.name}' has {len(self.loaded)} images, of which {count} would be held out: give more "
-                "images, or a smaller --hold-out"
-            )
-        self.images, self.held_out = hold_out(self.loaded, count, self.seed)
+        self.images, self.held_out = keep_some_aside(self.loaded, config.hold_out, self.seed)
 
     def resolve_config(self) -> None:
         """Choose the precision; check that training can work."""

@@ -29,17 +29,9 @@ class FeatureMaps:
     def __init__(self, extractor: Extractor) -> None:
         self.extractor = extractor
         self.name = extractor.name
-        self._maps: dict[tuple[int, int], Tensor] = {}
-        self._recording = False
-        for layer in extractor.net.modules():
-            layer.register_forward_hook(self._record)
         channels = extractor.channels or 3
         if not self(torch.zeros(1, channels, *extractor.size)):
             raise UserError(f"the extractor {self.name} has no feature maps: take vgg16, lite0 or classifier:RUN")
-
-    def _record(self, layer: nn.Module, inputs: Any, output: Any) -> None:
-        if self._recording and isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] > 1:
-            self._maps[output.shape[2], output.shape[3]] = output
 
     def __call__(self, images: Tensor) -> list[Tensor]:
         """The maps, (B, C, H, W) each, of images (B, C, H, W) in [0, 1]; gray is repeated, alpha is left out.
@@ -56,16 +48,21 @@ class FeatureMaps:
                 f"{images.shape[1]}: take another extractor"
             )
         device = next(self.extractor.net.parameters(), images).device
-        self._maps.clear()
-        self._recording = True
+        maps: dict[tuple[int, int], Tensor] = {}
+
+        def record(layer: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] > 1:
+                maps[output.shape[2], output.shape[3]] = output
+
+        # For this pass alone: the extractor is another's too, which computes features.
+        hooks = [layer.register_forward_hook(record) for layer in self.extractor.net.modules()]
         try:
             inputs = self.extractor.prepare(images.to(device) * 255)
             self.extractor.net(inputs.contiguous(memory_format=torch.channels_last))
         finally:
-            self._recording = False
-        maps = [*self._maps.values()]
-        self._maps.clear()
-        return maps
+            for hook in hooks:
+                hook.remove()
+        return [*maps.values()]
 
     def distance(self, one: Tensor, other: Tensor) -> Tensor:
         """The distance of images to others, (B, C, H, W) in [0, 1] each, in [0, 4]: (B,), differentiable.

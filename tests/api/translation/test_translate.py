@@ -12,7 +12,9 @@ import rivals
 from helpers.commands import assert_refused
 from rivals.api.common.network_io import save_network
 from rivals.api.translation import job
-from rivals.api.translation.image_pairs import load_image_pairs
+from rivals.api.translation.image_pairs import ImagePairs, load_image_pairs
+from rivals.api.translation.judgement import bicubic, described, judge
+from rivals.data.load import load
 from rivals.extractors.classifier_features import open_classifier
 from rivals.nets.factory import build_translator
 from rivals.recipes import DataOptions, TranslateConfig
@@ -165,8 +167,8 @@ def test_the_perceptual_loss_takes_any_extractor_which_flatters_as_judge(home, m
     torch.manual_seed(0)
     net = rivals.build_classifier("resnet", size=SIZE, channels=3, classes=2, widths=(4, 4))
     save_network(net, tmp_path / "classifier.safetensors", {})
-    judge = open_classifier(net, size=SIZE, channels=3)
-    monkeypatch.setattr("rivals.api.translation.judgement.find_judge", lambda name, device: (judge, ""))
+    extractor = open_classifier(net, size=SIZE, channels=3)
+    monkeypatch.setattr("rivals.api.translation.judgement.find_judge", lambda name, device: (extractor, ""))
     words = ("translate", home / "pairs" / "B", *QUICK, "--scale", "2", "--until", "3 steps")
     perceptual = ("--perceptual", f"classifier:{tmp_path / 'classifier.safetensors'}", "--perceptual-every", "2")
     result = run_rivals(*words, *perceptual, "--out", tmp_path / "run")
@@ -177,12 +179,35 @@ def test_the_perceptual_loss_takes_any_extractor_which_flatters_as_judge(home, m
     assert "which the translator was trained with: they flatter it" in note
 
 
+def test_without_pairs_structure_is_measured_during_the_run_and_at_its_end(home, monkeypatch, run_rivals, tmp_path):
+    torch.manual_seed(0)
+    net = rivals.build_classifier("resnet", size=SIZE, channels=3, classes=2, widths=(4, 4))
+    extractor = open_classifier(net, size=SIZE, channels=3)
+    monkeypatch.setattr("rivals.api.translation.judgement.find_judge", lambda name, device: (extractor, ""))
+    words = ("translate", home / "pairs", *QUICK, "--pairs", "unpaired", "--until", "2 steps", "--hold-out", "8")
+    result = run_rivals(*words, "--out", tmp_path / "run", "--json")
+    assert result.status == 0, result.err
+    values = json.loads(result.out)["held_out"]
+    assert list(values) == ["structure-classifier", "FD-classifier"] and -1 <= values["structure-classifier"] <= 1
+    measured = [each for each in rivals.Run.open(tmp_path / "run").records() if "sample_grid" in each]
+    assert measured and all(f"quality/{key}" in each for each in measured for key in values)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "the correlation of the self-similarities" in page and "Structure of the input" in page
+
+
+def test_structure_is_1_for_an_unchanged_image_and_less_for_that_of_another_input(home):
+    torch.manual_seed(0)
+    net = rivals.build_classifier("resnet", size=SIZE, channels=3, classes=2, widths=(4, 4))
+    extractor = open_classifier(net, size=SIZE, channels=3)
+    pairs = load_image_pairs(str(home / "pairs"), TranslateConfig(pairs="unpaired"), DataOptions(), "train", print)
+    sides = {"same": lambda x: x, "other": lambda x: x.roll(1, 0), "gray": lambda x: torch.full_like(x, 0.5)}
+    values = judge(sides, pairs, n=24, device=torch.device("cpu"), extractor=extractor)
+    same, other, gray = (each["structure-classifier"] for each in values.values())
+    assert same == pytest.approx(1, abs=1e-5) and max(other, gray) < 0.9
+
+
 def test_judges_measure_distances_by_features(home, monkeypatch, run):
     """With an extractor that is at hand in no time: a classifier."""
-    from rivals.api.translation.image_pairs import ImagePairs
-    from rivals.api.translation.judgement import bicubic, described, judge
-    from rivals.data.load import load
-
     torch.manual_seed(0)
     net = rivals.build_classifier("resnet", size=SIZE, channels=3, classes=2, widths=(4, 4))
     images = load(str(home / "pairs" / "B"))

@@ -193,13 +193,16 @@ class TranslateJob(TrainingJob[TranslateConfig]):
 
     def make_callbacks(self) -> Sequence[Callback]:
         """Grids of triples and evaluations on held-out images."""
+        from rivals.api.translation.judgement import find_judge
         from rivals.api.translation.triples import HeldOutTriples
 
         every = Duration(self.until.amount / EVALUATIONS, self.until.unit)
         if self.run_options.sample_every:
             every = Duration.parse(self.run_options.sample_every)
         net = self.game.players["generator"].eval_net
-        return [HeldOutTriples(every, Run(self.folder), net, self.held_out, self.config.sample_grid)]
+        # Pixels say nothing without a target, and features are worth their time only there.
+        extractor = None if self.config.paired else find_judge("auto", self.device)[0]
+        return [HeldOutTriples(every, Run(self.folder), net, self.held_out, self.config.sample_grid, extractor)]
 
     def run_facts(self) -> Record:
         """The unit of the discriminator, the kind of the translation, the held-out images."""

@@ -73,15 +73,17 @@ def judge(
 
     Returns:
         For each side the means over images: with pairs ``psnr`` in dB, ``ssim`` (images of 11 px and more),
-        ``PD-EXTRACTOR`` and ``LPIPS``; and ``FD-EXTRACTOR``.
+        ``PD-EXTRACTOR`` and ``LPIPS``; without ``structure-EXTRACTOR`` of outputs and their inputs
+        (:func:`~rivals.metrics.self_similarity.structure`); and ``FD-EXTRACTOR``.
     """
     from rivals.extractors.feature_maps import FeatureMaps, distance_between
     from rivals.metrics.frechet import frechet_of
     from rivals.metrics.image_quality import psnr, ssim
+    from rivals.metrics.self_similarity import structure
 
     n = min(n, len(pairs), len(pairs.targets))
     maps = None
-    if extractor is not None and pairs.paired:
+    if extractor is not None:
         try:
             maps = FeatureMaps(extractor)
         except UserError:  # a transformer
@@ -93,19 +95,20 @@ def judge(
         x, y = pairs.x(first, last, device), pairs.y(first, last, device)
         if extractor is not None:
             features[""].append(extractor(to_bytes(y)))
-        target_maps = maps(y) if maps is not None else []
+        maps_beside = [] if maps is None else maps(y if pairs.paired else x)
         for name, translate in sides.items():
             output = to_bytes(translate(x))
-            found = values[name]
+            found, near = values[name], output.float() / 255
             if pairs.paired:
-                near = output.float() / 255
                 found.setdefault("psnr", []).append(psnr(near, y))
                 if min(y.shape[2:]) >= WINDOW:
                     found.setdefault("ssim", []).append(ssim(near, y))
                 if maps is not None:
-                    found.setdefault(f"PD-{maps.name}", []).append(distance_between(maps(near), target_maps))
+                    found.setdefault(f"PD-{maps.name}", []).append(distance_between(maps(near), maps_beside))
                 if lpips is not None:
                     found.setdefault("LPIPS", []).append(lpips(near, y))
+            elif maps is not None:
+                found.setdefault(f"structure-{maps.name}", []).append(structure(maps(near), maps_beside))
             if extractor is not None:
                 features[name].append(extractor(output))
         show("judging", last, n)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rivals.api.translation.judgement import BLOCK, judge, to_bytes
 from rivals.base.duration import Duration
@@ -20,8 +20,10 @@ from rivals.reports import image_grid
 
 if TYPE_CHECKING:
     from rivals.api.translation.image_pairs import ImagePairs
+    from rivals.extractors.base import Extractor
 
 EVALUATED = 256  # held-out images of an evaluation during the run
+BY_FEATURES = 128  # of one without pairs, for which an extractor sees inputs, outputs and targets
 MAX_SHARE = 0.05  # of the run's time
 
 
@@ -57,7 +59,9 @@ def triple_grid(images: npt.NDArray[np.uint8], each: int) -> Any:
 
 
 class HeldOutTriples(Callback):
-    """Saves a grid of triples of held-out images, always of the same ones, and measures PSNR and SSIM.
+    """Saves a grid of triples of held-out images, always of the same ones, and judges the translator.
+
+    With pairs by PSNR and SSIM; without by the Fréchet distance and by structure, if there is an extractor.
 
     Args:
         every: Time between two grids.
@@ -65,11 +69,15 @@ class HeldOutTriples(Callback):
         net: The translator that will be saved.
         pairs: Held-out images.
         n: Triples in a grid.
+        extractor: Of features, where there are no pairs; None for none.
     """
 
-    def __init__(self, every: Duration, run: Run, net: nn.Module, pairs: ImagePairs, n: int) -> None:
+    def __init__(
+        self, every: Duration, run: Run, net: nn.Module, pairs: ImagePairs, n: int, extractor: Extractor | None
+    ) -> None:
         self.every, self.max_share = every, MAX_SHARE
         self.run, self.net, self.pairs, self.n = run, net, pairs, n
+        self.extractor = extractor
         self.device = next(net.parameters()).device
 
     def measure(self, progress: Progress) -> Iterator[Record]:
@@ -78,9 +86,8 @@ class HeldOutTriples(Callback):
         make_folder(self.run.samples)
         path = self.run.samples / f"{progress.images:09d}.png"
         image_grid.save_png(triple_grid(images, 3 if self.pairs.paired else 2), path)
-        values: dict[str, Tensor] = {}
-        if self.pairs.paired:
-            sides: Any = {"translator": self.net}
-            found = judge(sides, self.pairs, n=EVALUATED, device=self.device, extractor=None)["translator"]
-            values = {f"quality/{key}": value for key, value in found.items()}
+        sides: Any = {"translator": self.net}
+        n = EVALUATED if self.extractor is None else BY_FEATURES
+        found = judge(sides, self.pairs, n=n, device=self.device, extractor=self.extractor)["translator"]
+        values = {f"quality/{key}": value for key, value in found.items()}
         yield progress.record(sample_grid=f"samples/{path.name}", **values)

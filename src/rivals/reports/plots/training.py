@@ -138,6 +138,10 @@ def panels(histories: Sequence[History]) -> list[TrainingPanel]:
     found.append(("accuracy(/.+)?", accuracy))
     found.append(("quality/psnr", TrainingPanel("PSNR", "dB", [], numbered, single)))
     found.append(("quality/ssim", TrainingPanel("SSIM", "similarity", [], numbered, single)))
+    found.append(("quality/structure-.+", TrainingPanel("Structure of the input", "correlation", [], numbered, single)))
+    found.append(
+        ("quality/FD-.+", TrainingPanel("Distance to the targets", "distance", [], numbered, single, log=True))
+    )
     found.append(("score/.+", TrainingPanel("Distance to the data", "distance", [], numbered, single, log=True)))
     found.append(("grad_norm/[^/]+", TrainingPanel("Gradient norms", "norm", [], numbered, single, log=True)))
 

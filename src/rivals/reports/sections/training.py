@@ -245,7 +245,8 @@ def final_metrics(history: History) -> Html:
     rows: list[list[str]] = []
     for key in history.keys:
         if last := history.last(key):
-            name = join(tag("code", key), tag("small", METRIC_NOTES[key]) if key in METRIC_NOTES else "")
+            meaning = METRIC_NOTES.get(key) or METRIC_NOTES.get(key.partition("-")[0])  # up to the extractor's name
+            name = join(tag("code", key), tag("small", meaning) if meaning else "")
             rows.append([name, *(format_number(value) for value in last)])
     if not rows:
         return EMPTY

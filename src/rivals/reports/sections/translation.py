@@ -14,6 +14,8 @@ MEANINGS = {
     "psnr": "in dB, the mean over images: higher is closer to the target, pixel by pixel",
     "ssim": "structural similarity, the mean over images: 1 is equal",
     "PD": "perceptual distance, the mean over images, by normalized features of an extractor: 0 is equal; not LPIPS",
+    "structure": "how well outputs keep the structure of their inputs, whatever the colors: the correlation of the "
+    "self-similarities of features, the mean over images; 1 is kept, about 0 is unrelated",
     "LPIPS": "learned perceptual distance (Zhang et al. 2018), the mean over images: 0 is equal",
     "FD": "Fréchet distance of the features of all outputs to those of all targets: 0 is the same distribution",
 }
@@ -22,6 +24,9 @@ GRID_NOTE = Html("<p>Always the same held-out images: input, output and, with pa
 EXPLANATION = Html("""<p>PSNR and SSIM reward an output that is right on average, which is blurred where the input
 leaves several possibilities. An adversarial loss prefers one of them, in full detail: PSNR falls a little,
 and distances by features fall too, which is better.</p>""")
+UNPAIRED = Html("""<p>Read both values together. The input itself has the structure 1 and a high distance to the
+targets; a target that has nothing to do with the input has the distance of the targets, and no structure. A good
+translator lowers the distance and keeps the structure.</p>""")
 
 
 def is_translation(history: History) -> bool:
@@ -65,6 +70,6 @@ def section(history: History) -> Html:
         table(["", *(TITLES.get(key, key) for key in keys)], rows, "numbers"),
         tag("p", caption, class_="muted"),
         note_list([*meanings, *notes]),
-        EXPLANATION if "psnr" in keys else "",
+        EXPLANATION if "psnr" in keys else UNPAIRED if any(key.startswith("structure") for key in keys) else "",
         triples,
     )

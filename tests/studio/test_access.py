@@ -19,6 +19,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from rivals.studio.access import AccessControl, AllowedHosts
 from rivals.studio.app import Studio, build_app
+from rivals.studio.classifier_sources import ClassifierSources
 from rivals.studio.data_sources import DataSources
 from rivals.studio.processes import RunProcesses
 from rivals.studio.run_store import RunStore
@@ -36,7 +37,8 @@ def app(tmp_path_factory):
     fake_run(home / "runs" / "one", steps=20)
 
     async def build():  # outside of a loop Gradio makes some of its own, and leaves them open
-        return build_app(Studio(RunStore(home / "runs"), RunProcesses(home / "logs", sources), sources))
+        store = RunStore(home / "runs")
+        return build_app(Studio(store, RunProcesses(home / "logs", sources), sources, ClassifierSources(store)))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(home / "uploads"))

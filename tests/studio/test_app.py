@@ -180,15 +180,30 @@ def with_reloads(test):
     return tried
 
 
+SCALES = """() => [...document.querySelectorAll("figure.picture img")].filter((image) => image.offsetParent)
+  .map((image) => [image.getBoundingClientRect().width * devicePixelRatio / image.naturalWidth,
+                   getComputedStyle(image).imageRendering])"""
+
+
+def check_scales(page):
+    """All pictures are shown at whole-number scales, and not smoothed."""
+    found = page.evaluate(SCALES)
+    assert found
+    for scale, rendering in found:
+        assert scale >= 1 and scale == pytest.approx(round(scale), abs=1e-3) and rendering == "pixelated"
+
+
 @with_reloads
 def test_every_tab_responds_to_its_controls(page, studio):
     page.wait_for_selector("#curves svg >> visible=true")
     page.wait_for_selector("#sample-grid img")
+    check_scales(page)
 
     open_tab(page, "Latent")
     picture = page.wait_for_selector("#latent-images img").get_attribute("src")
     slide(page, "seed", 5)
     changes(page, "#latent-images img", picture)
+    check_scales(page)
 
     open_tab(page, "Attack")
     page.wait_for_selector("#attack-result")
@@ -197,6 +212,7 @@ def test_every_tab_responds_to_its_controls(page, studio):
     before = page.wait_for_selector(attacked).get_attribute("src")
     slide(page, "eps", 100)
     changes(page, attacked, before)
+    check_scales(page)
     with page.expect_file_chooser() as chooser:
         page.locator("#upload").get_by_text("Click to Upload").click()
     svg = {"name": "bad.png", "mimeType": "image/png", "buffer": b"<svg xmlns='http://www.w3.org/2000/svg'/>"}
@@ -207,6 +223,24 @@ def test_every_tab_responds_to_its_controls(page, studio):
     page.wait_for_selector("#equilibrium-view .glossary")
     open_tab(page, "Compare")
     page.wait_for_selector("#compared-samples img")
+    check_scales(page)
+
+
+def test_an_empty_folder_offers_runs_and_attacks_by_one_click(browser, tmp_path):
+    home = tmp_path / "runs"
+    home.mkdir()
+    with serve(home) as address:
+        page = browser.new_page(viewport={"width": 1280, "height": 900}, device_scale_factor=1.5)
+        page.set_default_timeout(WAIT)
+        page.goto(address.full)
+        page.wait_for_selector("#runs-list .ok")
+        for tab, stem in (("Latent", "gan"), ("Translate", "enlarger"), ("Attack", "classifier"), ("Runs", "gan")):
+            open_tab(page, tab)
+            page.locator(f".start-{stem} >> visible=true").wait_for()
+        page.locator("#open-committed").click()
+        page.locator("#attack-result .trio img").first.wait_for()
+        check_scales(page)
+        page.close()
 
 
 def wait_for_state(page, name, says):

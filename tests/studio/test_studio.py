@@ -18,7 +18,18 @@ from rivals.base.errors import UserError
 from rivals.base.run_folder import Run
 from rivals.nets.factory import build_perturber, build_translator
 from rivals.reports.html import Html
-from rivals.studio import figure_cache, polling, server, tab_attack, tab_compare, tab_latent, tab_runs, tab_translate
+from rivals.studio import (
+    figure_cache,
+    input_images,
+    polling,
+    server,
+    tab_attack,
+    tab_compare,
+    tab_latent,
+    tab_runs,
+    tab_translate,
+)
+from rivals.studio.classifier_sources import ClassifierSources
 from rivals.studio.data_sources import DataSources
 from rivals.studio.figure_cache import FigureCache
 from rivals.studio.processes import RunProcesses, RunRequest
@@ -217,7 +228,8 @@ def test_latent_images_follow_the_controls(tmp_path):
 
 
 def attack_results(store, sources, *controls):
-    return tab_attack.attack_results(store, sources, tab_attack.AttackControls(*controls))
+    classifiers = ClassifierSources(store, committed=store.root / "none")
+    return tab_attack.attack_results(classifiers, sources, tab_attack.AttackControls(*controls))
 
 
 def test_attack_follows_eps_and_stays_in_its_ball(tmp_path):
@@ -225,7 +237,8 @@ def test_attack_follows_eps_and_stays_in_its_ball(tmp_path):
     store = RunStore(tmp_path)
     photos = str(tmp_path / "photos")
     sources = DataSources.named([photos])
-    assert tab_attack.matching_classifier(store, "plain.safetensors") == "hard.safetensors"
+    classifiers = ClassifierSources(store, committed=store.root / "none")
+    assert classifiers.match("plain.safetensors") == "hard.safetensors"
 
     def show(slider, norm="Linf", other=None):
         return attack_results(store, sources, "plain.safetensors", other, photos, 0, None, norm, slider)
@@ -234,10 +247,10 @@ def test_attack_follows_eps_and_stays_in_its_ball(tmp_path):
     assert len(set(pictures)) == 3
     assert "No change" in show(0)
     assert show(8, other="hard.safetensors").count("<h4>") == 2
-    net = store.network("plain.safetensors", "classifier")
-    chosen = tab_attack.test_image(net, sources, photos, 0)
+    net = classifiers.load("plain.safetensors")
+    chosen = input_images.input_image(net, sources, photos, 0)
     for norm, p in (("Linf", torch.inf), ("L2", 2), ("L1", 1)):
-        change = tab_attack.run_attack(net, chosen.x, 0, norm, 0.1) - chosen.x
+        change = tab_attack.run_attack(net.model, chosen.x, 0, norm, 0.1) - chosen.x
         assert 0 < float(change.flatten().norm(p)) <= 0.1 * (1 + 1e-5)
     said = attack_results(store, sources, "plain.safetensors", None, photos, 600, None, "Linf", 8)
     assert "there is no image 600" in said.lower()
@@ -296,8 +309,8 @@ def test_upload_gets_the_classifiers_size_and_channels(tmp_path):
     save_networks(tmp_path)
     store = RunStore(tmp_path)
     Image.new("RGBA", (60, 40), (255, 0, 0, 255)).save(tmp_path / "red.png")
-    net = store.network("plain.safetensors", "classifier")
-    x = tab_attack.uploaded_image(net, str(tmp_path / "red.png")).x
+    net = ClassifierSources(store).load("plain.safetensors")
+    x = input_images.uploaded_image(net, str(tmp_path / "red.png")).x
     assert x.shape == (1, 1, 8, 8)
     torch.testing.assert_close(x, torch.full_like(x, 0.299), atol=1e-4, rtol=0)
     red = str(tmp_path / "red.png")

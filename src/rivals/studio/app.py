@@ -19,8 +19,11 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from rivals.studio.access import AccessControl, AllowedHosts
+from rivals.studio.classifier_sources import ClassifierSources
 from rivals.studio.data_sources import DataSources
 from rivals.studio.figure_cache import FigureCache
+from rivals.studio.input_images import MAX_BYTES
+from rivals.studio.layout_offers import Offers
 from rivals.studio.layout_runs import build_runs_tab
 from rivals.studio.layout_tabs import (
     build_attack_tab,
@@ -32,11 +35,10 @@ from rivals.studio.layout_tabs import (
 from rivals.studio.polling import UpdateChecker
 from rivals.studio.processes import RunProcesses
 from rivals.studio.run_store import RunStore
-from rivals.studio.tab_attack import MAX_BYTES
 from rivals.studio.uploads import UploadLimits
 
 STYLE = Path(__file__).with_name("studio.css")
-SCRIPT = Path(__file__).with_name("polling.js")
+SCRIPT = Path(__file__).with_name("page.js")
 TORCH_DELAY = 4.0  # seconds after which torch is imported
 # Fonts that every machine has, as the page asks the network for nothing.
 FONT: Any = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Arial", "sans-serif"]
@@ -51,11 +53,13 @@ class Studio:
         store: The runs.
         processes: Those that the page has started.
         sources: The data that it may read.
+        classifiers: What it may attack.
     """
 
     store: RunStore
     processes: RunProcesses
     sources: DataSources
+    classifiers: ClassifierSources
 
 
 def serve(studio: Studio, listening: socket.socket, hosts: AllowedHosts, token: str, uploads: Path) -> None:
@@ -107,22 +111,26 @@ def build_app(studio: Studio) -> FastAPI:
 
 def build_page(studio: Studio) -> gr.Blocks:
     """The page of a folder of runs."""
-    store, processes, sources, figures = studio.store, studio.processes, studio.sources, FigureCache()
+    store, figures = studio.store, FigureCache()
     with gr.Blocks(title="Rivals studio", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         gr.HTML(f"<h1>Rivals studio</h1><p class='muted'>{escape(str(store.root.resolve()))}</p>")
         # The page's script clicks these hidden buttons when there is anything new.
         refresh_runs = gr.Button(elem_id="refresh-runs", elem_classes="hidden-button")
         refresh_equilibrium = gr.Button(elem_id="refresh-equilibrium", elem_classes="hidden-button")
-        with gr.Tab("Runs", id="runs"):
-            build_runs_tab(store, processes, sources, figures, refresh_runs)
-        with gr.Tab("Latent", id="latent") as latent:
-            build_latent_tab(store, latent)
-        with gr.Tab("Translate", id="translate") as translate:
-            build_translate_tab(store, translate)
-        with gr.Tab("Attack", id="attack") as attack:
-            build_attack_tab(store, sources, attack)
-        with gr.Tab("Equilibrium", id="equilibrium") as equilibrium:
-            build_equilibrium_tab(store, figures, refresh_equilibrium, equilibrium)
-        with gr.Tab("Compare", id="compare") as compare:
-            build_compare_tab(store, figures, compare)
+        messages = gr.HTML(elem_id="messages", render=False)
+        started = gr.State("", render=False)  # the run that was started from this page, until it is in the list
+        with gr.Tabs(selected="runs") as tabs:
+            offers = Offers(store, studio.processes, studio.sources, tabs, messages, started)
+            with gr.Tab("Runs", id="runs"):
+                openers = build_runs_tab(offers, figures, refresh_runs, bool(studio.classifiers.committed()))
+            with gr.Tab("Latent", id="latent") as latent:
+                build_latent_tab(offers, latent)
+            with gr.Tab("Translate", id="translate") as translate:
+                build_translate_tab(offers, translate)
+            with gr.Tab("Attack", id="attack") as attack:
+                build_attack_tab(studio.classifiers, offers, openers, attack)
+            with gr.Tab("Equilibrium", id="equilibrium") as equilibrium:
+                build_equilibrium_tab(offers, figures, refresh_equilibrium, equilibrium)
+            with gr.Tab("Compare", id="compare") as compare:
+                build_compare_tab(offers, figures, compare)
     return page

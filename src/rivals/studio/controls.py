@@ -18,12 +18,18 @@ def update_on_change(controls: Sequence[Any], show: Callable[..., str], output: 
     gr.on([*triggers, *more], show, list(controls), output, **LATEST, **EVENT)
 
 
-def refill_on_select(menu: gr.Dropdown, names: Callable[[], list[str]], tab: gr.Tab, default: int = 0) -> None:
-    """Update the choices of a menu when its tab is opened, keeping what was chosen."""
+def refill_on_select(
+    menu: gr.Dropdown, names: Callable[[], Sequence[str | tuple[str, str]]], tab: gr.Tab, default: int = 0
+) -> None:
+    """Update the choices of a menu, or what it says and gives for each, when its tab is opened.
+
+    What was chosen is kept; where nothing was, it is the first choice, or that at ``default``.
+    """
 
     def refill(chosen: str | None) -> Any:
-        found = names()
-        usual = found[min(default, len(found) - 1)] if found else None
-        return gr.Dropdown(found, value=chosen if chosen in found else usual)
+        found = list(names())
+        values = [each if isinstance(each, str) else each[1] for each in found]
+        usual = values[min(default, len(values) - 1)] if values else None
+        return gr.Dropdown(found, value=chosen if chosen in values else usual)
 
     tab.select(refill, menu, menu, **EVENT)

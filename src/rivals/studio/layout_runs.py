@@ -10,20 +10,33 @@ from typing import Any
 import gradio as gr
 
 from rivals.base.errors import UserError
-from rivals.studio import tab_runs
+from rivals.studio import first_visit, tab_attack, tab_runs
 from rivals.studio.controls import EVENT, LATEST
-from rivals.studio.data_sources import DataSources
 from rivals.studio.figure_cache import FigureCache
 from rivals.studio.html_parts import alarm, error_notice, notice
+from rivals.studio.layout_offers import Offers
 from rivals.studio.processes import COMMANDS, RunProcesses, RunRequest
 from rivals.studio.run_store import RunStore
 
+FORM_COMMANDS = ("train", "classify", "harden")
 
-def build_runs_tab(
-    store: RunStore, processes: RunProcesses, sources: DataSources, figures: FigureCache, refresh: gr.Button
-) -> None:
-    """The list of runs, the buttons, what is shown of the chosen runs, and the form that starts one."""
-    messages = gr.HTML(elem_id="messages")
+
+def build_runs_tab(offers: Offers, figures: FigureCache, refresh: gr.Button, has_committed: bool) -> list[gr.Button]:
+    """The list of runs, the buttons, what is shown of the chosen runs, and the form that starts one.
+
+    Returns:
+        The buttons that lead to the tab of attacks: to a classifier that comes with Rivals, and to a model by name.
+    """
+    store, processes, messages, started = offers.store, offers.processes, offers.messages, offers.started
+    messages.render()
+    started.render()
+    is_empty = partial(_is_empty, store, processes)
+    offered = offers.build((first_visit.GAN, first_visit.CLASSIFIER), "Begin with one click:", is_empty)
+    with offered, gr.Row():
+        openers = [
+            gr.Button("Attack a classifier that comes with Rivals", elem_id="open-committed", visible=has_committed),
+            gr.Button(f"Attack {tab_attack.EXAMPLE}", elem_id="open-named"),
+        ]
     runs = gr.HTML(lambda: tab_runs.run_list(store, processes), elem_id="runs-list")
     names = store.names()
     chosen = gr.Dropdown(
@@ -37,9 +50,8 @@ def build_runs_tab(
         with gr.Column(min_width=300):
             health = gr.HTML(elem_id="health")
     curves = gr.HTML(elem_id="curves")
-    started = gr.State("")  # the run that was started from this page, until it is in the list
-    with gr.Accordion("Start a run", open=not names, elem_id="start-form"):
-        _build_form(store, processes, sources.choices, messages, started)
+    with gr.Accordion("Start a run", open=False, elem_id="start-form"):
+        _build_form(store, processes, offers.sources.choices, messages, started)
 
     def views(picked: list[str], at: float) -> tuple[str, str, str]:
         return (
@@ -61,10 +73,10 @@ def build_runs_tab(
         # What the page shows already is not sent again: pictures and curves are most of the traffic.
         hashes = [hash(part) for part in parts]
         changed = [gr.skip() if mark in before else part for mark, part in zip(hashes, parts, strict=True)]
-        return menu, found, waiting, hashes, *changed
+        return gr.Column(visible=is_empty()), menu, found, waiting, hashes, *changed
 
     inputs = [known_names, started, sent, chosen, position]
-    outputs = [chosen, known_names, started, sent, runs, curves, grid, health]
+    outputs = [offered, chosen, known_names, started, sent, runs, curves, grid, health]
     refresh.click(update, inputs, outputs, **LATEST, **EVENT)
     chosen.change(views, [chosen, position], [curves, grid, health], **LATEST, **EVENT)
     position.change(
@@ -74,6 +86,11 @@ def build_runs_tab(
         **LATEST,
         **EVENT,
     )
+    return openers
+
+
+def _is_empty(store: RunStore, processes: RunProcesses) -> bool:
+    return not (store.names() or processes.alive())
 
 
 def _build_buttons(store: RunStore, processes: RunProcesses, chosen: gr.Dropdown, messages: gr.HTML) -> None:
@@ -115,7 +132,7 @@ def _build_form(
 ) -> None:
     """The form that starts a run."""
     with gr.Row():
-        command = gr.Dropdown(list(COMMANDS), value="train", label="Command", elem_id="command")
+        command = gr.Dropdown(list(FORM_COMMANDS), value="train", label="Command", elem_id="command")
         data = gr.Dropdown(data_sets, value=data_sets[0], label="Data", elem_id="data")
         recipe = gr.Dropdown(COMMANDS["train"], value=COMMANDS["train"][0], label="Recipe", elem_id="recipe")
     with gr.Row():

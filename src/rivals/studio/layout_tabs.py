@@ -8,19 +8,23 @@ from typing import Any
 import gradio as gr
 
 from rivals.base.errors import UserError
-from rivals.studio import tab_attack, tab_compare, tab_latent, tab_translate
+from rivals.studio import first_visit, tab_attack, tab_compare, tab_latent, tab_translate
+from rivals.studio.classifier_sources import ClassifierSources
 from rivals.studio.controls import EVENT, refill_on_select, update_on_change
-from rivals.studio.data_sources import DataSources
 from rivals.studio.figure_cache import FigureCache
+from rivals.studio.html_parts import error_notice
+from rivals.studio.layout_offers import Offers
 from rivals.studio.run_store import RunStore
 
 
-def build_latent_tab(store: RunStore, tab: gr.Tab) -> None:
+def build_latent_tab(offers: Offers, tab: gr.Tab) -> None:
     """A generator and its latent space."""
+    store = offers.store
 
     def names() -> list[str]:
         return store.networks("generator")
 
+    offers.build([first_visit.GAN], "This tab explores a generator. Train one:", lambda: not names(), tab)
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
             name = gr.Dropdown(names(), value=None, label="Generator", elem_id="generator")
@@ -52,12 +56,15 @@ def build_latent_tab(store: RunStore, tab: gr.Tab) -> None:
     update_on_change(controls, show, output, tab.select)
 
 
-def build_translate_tab(store: RunStore, tab: gr.Tab) -> None:
+def build_translate_tab(offers: Offers, tab: gr.Tab) -> None:
     """A translator, and a picture to translate."""
+    store = offers.store
 
     def names() -> list[str]:
         return store.networks("translator")
 
+    text = "This tab enlarges pictures, or turns them into others. Train a network to enlarge images:"
+    offers.build([first_visit.ENLARGER], text, lambda: not names(), tab)
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
             name = gr.Dropdown(names(), value=None, label="Translator", elem_id="translator")
@@ -68,17 +75,28 @@ def build_translate_tab(store: RunStore, tab: gr.Tab) -> None:
     update_on_change([name, upload], partial(tab_translate.translated, store), output, tab.select)
 
 
-def build_attack_tab(store: RunStore, sources: DataSources, tab: gr.Tab) -> None:
-    """One or two classifiers under attack."""
+def build_attack_tab(classifiers: ClassifierSources, offers: Offers, openers: list[gr.Button], tab: gr.Tab) -> None:
+    """One or two classifiers under attack.
 
-    def names() -> list[str]:
-        return store.networks("classifier")
-
+    Args:
+        classifiers: Those that may be chosen.
+        offers: What may be started.
+        openers: Buttons elsewhere that lead here: to a classifier that comes with Rivals, and to a model by name.
+        tab: This tab.
+    """
+    sources = offers.sources
+    text = "You have no classifier of your own yet: attack one of the menu, load one by its name, or train one:"
+    offers.build([first_visit.CLASSIFIER], text, lambda: not classifiers.own(), tab)
     largest, default, step, unit = tab_attack.NORMS["Linf"]
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
-            model = gr.Dropdown(names(), value=None, label="Classifier", elem_id="model")
-            other = gr.Dropdown(names(), value=None, label="Compare with", elem_id="other-model")
+            model = gr.Dropdown(classifiers.choices(), value=None, label="Classifier", elem_id="model")
+            typed = gr.Textbox(
+                tab_attack.EXAMPLE, label="Or by name: torchvision:NAME or timm:NAME", lines=1, elem_id="model-name"
+            )
+            load = gr.Button("Load it", elem_id="load-model")
+            refusal = gr.HTML(elem_id="model-refusal")
+            other = gr.Dropdown(classifiers.choices(), value=None, label="Compare with", elem_id="other-model")
             norm = gr.Radio(list(tab_attack.NORMS), value="Linf", label="Norm", elem_id="norm")
             eps = gr.Slider(0, largest, default, step=step, label=unit, elem_id="eps")
             choices = [("its training data", ""), *((each, each) for each in sources.choices)]
@@ -89,7 +107,7 @@ def build_attack_tab(store: RunStore, sources: DataSources, tab: gr.Tab) -> None
             output = gr.HTML(elem_id="attack-result")
 
     def show(*values: Any) -> str:
-        return tab_attack.attack_results(store, sources, tab_attack.AttackControls(*values))
+        return tab_attack.attack_results(classifiers, sources, tab_attack.AttackControls(*values))
 
     def update_slider(chosen: str) -> Any:
         largest, default, step, unit = tab_attack.NORMS[chosen]
@@ -97,23 +115,43 @@ def build_attack_tab(store: RunStore, sources: DataSources, tab: gr.Tab) -> None
 
     def update_other(chosen: str | None) -> Any:
         try:
-            return gr.Dropdown(names(), value=tab_attack.matching_classifier(store, chosen))
+            return gr.Dropdown(classifiers.choices(), value=classifiers.match(chosen))
         except UserError:
-            return gr.Dropdown(names(), value=None)
+            return gr.Dropdown(classifiers.choices(), value=None)
+
+    def load_typed(name: str) -> tuple[Any, str]:
+        try:
+            value = classifiers.type_in(name)
+        except UserError as error:
+            return gr.skip(), error_notice(error)
+        return gr.Dropdown(classifiers.choices(), value=value), ""
+
+    def open_committed() -> tuple[Any, Any]:
+        found = classifiers.committed()
+        return gr.Tabs(selected="attack"), gr.Dropdown(classifiers.choices(), value=found[0] if found else None)
 
     norm.change(update_slider, norm, eps, **EVENT)
-    refill_on_select(model, names, tab)
+    refill_on_select(model, classifiers.choices, tab)
+    slow = {**EVENT, "show_progress": "full"}  # as weights may be downloaded
+    load.click(load_typed, typed, [model, refusal], **slow)
+    to_committed, to_named = openers
+    to_committed.click(open_committed, None, [offers.tabs, model], **EVENT)
+    to_named.click(lambda: (gr.Tabs(selected="attack"), tab_attack.EXAMPLE), None, [offers.tabs, typed], **EVENT).then(
+        load_typed, typed, [model, refusal], **slow
+    )
     model.change(update_other, model, other, **EVENT)
     controls = [model, other, data, index, upload, norm, eps]
     update_on_change(controls, show, output, tab.select)
 
 
-def build_equilibrium_tab(store: RunStore, figures: FigureCache, refresh: gr.Button, tab: gr.Tab) -> None:
+def build_equilibrium_tab(offers: Offers, figures: FigureCache, refresh: gr.Button, tab: gr.Tab) -> None:
     """A run and its equilibrium."""
+    store = offers.store
 
     def names() -> list[str]:
         return [name for name in store.names() if _command(store, name) in ("train", "demo")]
 
+    offers.build([first_visit.GAN], "This tab watches the game of a GAN. Start one:", lambda: not names(), tab)
     name = gr.Dropdown(names(), value=None, label="Run", elem_id="equilibrium-run")
     output = gr.HTML(elem_id="equilibrium-view")
     refill_on_select(name, names, tab)
@@ -127,12 +165,15 @@ def _command(store: RunStore, name: str) -> str:
         return ""
 
 
-def build_compare_tab(store: RunStore, figures: FigureCache, tab: gr.Tab) -> None:
+def build_compare_tab(offers: Offers, figures: FigureCache, tab: gr.Tab) -> None:
     """Two runs, and two generators."""
+    store = offers.store
 
     def generators() -> list[str]:
         return store.networks("generator")
 
+    runs_of_a_minute = (first_visit.GAN, first_visit.CLASSIFIER)
+    offers.build(runs_of_a_minute, "This tab compares two runs. Start some:", lambda: len(store.names()) < 2, tab)
     with gr.Row():
         one = gr.Dropdown(store.names(), value=None, label="One run", elem_id="one", min_width=260)
         other = gr.Dropdown(store.names(), value=None, label="Another run", elem_id="other", min_width=260)

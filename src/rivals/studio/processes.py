@@ -17,8 +17,9 @@ from rivals.base.run_folder import Run
 from rivals.recipes import CLASSIFIERS, HARDENING, RECIPES
 from rivals.studio.data_sources import DataSources
 
-COMMANDS = {"train": list(RECIPES), "classify": list(CLASSIFIERS), "harden": list(HARDENING)}
+COMMANDS = {"train": list(RECIPES), "classify": list(CLASSIFIERS), "harden": list(HARDENING), "translate": []}
 RESUMABLE = (*COMMANDS, "demo")
+SCALE = 2  # by which a translator learns to enlarge images
 NAME = re.compile(r"\w[\w.-]{0,80}")
 
 
@@ -27,7 +28,7 @@ class RunRequest:
     """What a user fills in to start a run.
 
     Attributes:
-        command: train, classify or harden.
+        command: train, classify, harden or translate.
         data: One of the page's data sources.
         recipe: One of the command's; empty for its default.
         until: Length of the run; empty for the recipe's.
@@ -61,6 +62,8 @@ class RunRequest:
         if self.eps and self.eps.strip() and self.command == "harden":
             parse_eps(self.eps)  # which refuses what is not a radius
             arguments += ["--eps", self.eps.strip()]
+        if self.command == "translate":
+            arguments += ["--scale", str(SCALE)]
         return arguments
 
 

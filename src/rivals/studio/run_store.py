@@ -130,7 +130,11 @@ class RunStore:
             return known
 
     def networks(self, role: str) -> list[str]:
-        """The finished networks of a role, generator or classifier: run folders, or single files."""
+        """The networks of a role, generator or classifier: run folders, or single files.
+
+        Those of finished runs come first, the newest before all; then single files; then those that interrupted runs
+        have left, or that runs in progress had before they were extended.
+        """
         found = []
         for depth in DEPTHS:
             for path in sorted(self._find(f"{depth}*.safetensors")):
@@ -139,9 +143,21 @@ class RunStore:
                 except UserError:
                     continue
                 if found_role == role:
-                    is_run = path.stem == role and (path.parent / "run.json").exists()
-                    found.append(str((path.parent if is_run else path).relative_to(self.root)))
-        return found
+                    has_run = (path.parent / "run.json").exists()
+                    name = path.parent if has_run and path.stem == role else path
+                    found.append((*_age(path.parent if has_run else None), str(name.relative_to(self.root))))
+        found.sort(key=lambda entry: entry[1], reverse=True)
+        found.sort(key=lambda entry: entry[0])
+        return [name for *_, name in found]
+
+    def network_file(self, name: str, role: str) -> Path:
+        """The file of the network of that name, if it exists or not.
+
+        Raises:
+            UserError: the name leads out of the folder of runs.
+        """
+        path = self.folder(name)
+        return path / f"{role}.safetensors" if path.is_dir() else path
 
     def network(self, name: str, role: str) -> Any:
         """The network of that name, loaded once.
@@ -149,11 +165,27 @@ class RunStore:
         Raises:
             UserError: there is none, or it cannot be read.
         """
-        path = self.folder(name)
-        file = path / f"{role}.safetensors" if path.is_dir() else path
+        file = self.network_file(name, role)
         if not file.is_file():
             raise UserError(f"'{name}' has no finished {role}: choose another, or wait for the end of the run")
         return _load(file, file.stat().st_mtime_ns)
+
+
+def _age(run: Path | None) -> tuple[int, str]:
+    """How a network is ranked: 0 for a finished run's, 1 without a run, 2 for others; and when its run was made."""
+    if run is None:
+        return 1, ""
+    try:
+        info = Run(run).info
+    except (FileNotFoundError, UserError):
+        return 2, ""
+    return (0 if info.get("state") == "finished" else 2), str(info.get("created", ""))
+
+
+def onnx_files(root: Path) -> list[str]:
+    """The ONNX files in a folder of runs, as paths below it."""
+    found = (glob.iglob(f"{depth}*.onnx", root_dir=root) for depth in DEPTHS)  # noqa: PTH207
+    return sorted(name for names in found for name in names)
 
 
 @lru_cache(maxsize=MAX_NETWORKS)

@@ -24,6 +24,7 @@ def studio(
     runs: Path = Path("runs"),
     *,
     data: tuple[str, ...] = (),
+    model: tuple[str, ...] = (),
     host: str = "127.0.0.1",
     port: int | None = None,
     allow_host: tuple[str, ...] = (),
@@ -34,18 +35,21 @@ def studio(
     Args:
         runs: The folder of runs.
         data: A folder or zip of images that the page may read, besides the built-in data sets.
+        model: A classifier that the page may attack, besides those of its runs: any that 'rivals attack' takes.
         host: Address to serve at; 127.0.0.1 is this machine only. Whoever has the token can train here.
         port: Port to serve at; the first free one from 7860 if none is given.
         allow_host: Another name by which the page is reached, such as that of a proxy.
         open: Open the page in a browser.
 
     Raises:
-        UserError: the extra is missing, a folder is not there, or the address or port is not available.
+        UserError: the extra is missing, a folder or model is not there, or the address or port is not available.
     """
     if importlib.util.find_spec("gradio") is None:
         raise UserError("the studio needs the package gradio: pip install 'rivals[studio]'")
     from rivals.studio.access import PARAMETER, AllowedHosts
+    from rivals.studio.classifier_sources import ClassifierSources, named_models
     from rivals.studio.data_sources import DataSources
+    from rivals.studio.run_store import RunStore
 
     root = Path(runs)
     if root.exists() and not root.is_dir():
@@ -55,6 +59,8 @@ def studio(
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot create the folder '{root}': {error.strerror}: give another") from None
+    store = RunStore(root)
+    classifiers = ClassifierSources(store, named_models(model))
     token = secrets.token_urlsafe(32)
     for number in CLOSING_SIGNALS:  # as Ctrl-C: the temporary files are removed
         signal.signal(number, signal.default_int_handler)
@@ -70,9 +76,8 @@ def studio(
 
         from rivals.studio.app import Studio, serve
         from rivals.studio.processes import RunProcesses
-        from rivals.studio.run_store import RunStore
 
-        page = Studio(RunStore(root), RunProcesses(logs, sources), sources)
+        page = Studio(store, RunProcesses(logs, sources), sources, classifiers)
         name = "127.0.0.1" if hosts.any_address else host
         address = f"http://{name}:{listening.getsockname()[1]}/?{PARAMETER}={token}"
         print(f"studio of '{root}': {address} (Ctrl-C closes it; runs continue)", file=sys.stderr, flush=True)

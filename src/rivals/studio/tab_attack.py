@@ -2,49 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import time
-import warnings
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
-from PIL import Image, ImageOps
+from typing import TYPE_CHECKING, Any
 
 from rivals.base.errors import UserError
-from rivals.base.size import Size
-from rivals.data.classes import find_classes
 from rivals.reports.html import Html, join, tag
+from rivals.studio.classifier_sources import PREFIX, ClassifierSources
 from rivals.studio.data_sources import DataSources
-from rivals.studio.html_parts import errors_as_notices, notice, picture_figure, png_uri
+from rivals.studio.html_parts import errors_as_notices, notice, picture_figure
+from rivals.studio.input_images import InputImage, input_image, uploaded_image
 from rivals.studio.run_store import RunStore
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rivals.data.imageset import ImageSet
+    from rivals.api.common.model_zoo import NamedModel
 
 # The slider of eps for each norm: largest value, default, step, label.
 NORMS = {"Linf": (128, 8, 1, "eps in 1/255"), "L2": (5.0, 0.5, 0.05, "eps"), "L1": (50.0, 5.0, 0.5, "eps")}
 STEPS = 20  # of PGD
 MAX_GENERATORS = 2  # beside PGD
-SIDE = 196  # pixels of a picture on the page, about
+EXAMPLE = "torchvision:resnet18"  # of a model by name
 TOP_CLASSES = 5  # whose probability is shown
-MAX_PIXELS = 40_000_000  # of an upload
-MAX_BYTES = 25_000_000
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-DEFAULT_DATA = "mnist5k"
-
-
-class InputImage(NamedTuple):
-    """An image in [0, 1] (1, C, S, S), its class, -1 if unknown, and a caption."""
-
-    x: Tensor
-    label: int
-    caption: str
 
 
 @dataclass(frozen=True)
@@ -81,55 +61,43 @@ def slider_eps(norm: str, value: float) -> float:
     return value / 255 if norm == "Linf" else value
 
 
-def matching_classifier(store: RunStore, model: str | None) -> str | None:
-    """A classifier of the same data to compare with: adversarially trained if the first is not, else the reverse."""
-    if not model:
-        return None
-    found = {name: store.network(name, "classifier").about for name in store.networks("classifier")}
-    if model not in found:
-        return None
-    is_hardened = "hardened" in found[model]
-    others = [name for name in found if name != model and found[name].get("data") == found[model].get("data")]
-    return next((name for name in others if ("hardened" in found[name]) != is_hardened), next(iter(others), None))
-
-
 @errors_as_notices
-def attack_results(store: RunStore, sources: DataSources, controls: AttackControls) -> Html:
+def attack_results(classifiers: ClassifierSources, sources: DataSources, controls: AttackControls) -> Html:
     """An image under attack, by PGD and by the generators that fit: clean, the change, attacked, and the predictions.
 
     Args:
-        store: Where the classifiers are.
+        classifiers: Those that may be attacked.
         sources: The data that may be read.
         controls: The state of the tab.
     """
     norm, upload = controls.norm, controls.upload
     names = [name for name in dict.fromkeys((controls.model, controls.other)) if name]
     if not names:
-        return notice("There is no finished classifier yet: runs of 'classify' and 'harden' write one when they end.")
+        return notice("Choose a classifier, or load a model of torchvision or timm by its name.")
     parts = []
     for name in names:
-        net = store.network(name, "classifier")
-        image = uploaded_image(net, upload) if upload else test_image(net, sources, controls.data, controls.index)
+        net = classifiers.load(name)
+        image = uploaded_image(net, upload) if upload else input_image(net, sources, controls.data, controls.index)
         eps = slider_eps(norm, controls.slider)
-        parts.append(tag("section", tag("h4", name), _result(net, image, norm, eps)))
-        for found, generator in matching_generators(store, net):
+        parts.append(tag("section", tag("h4", name.removeprefix(PREFIX)), _result(net, image, norm, eps)))
+        for found, generator in matching_generators(classifiers.store, net):
             title = tag("h4", f"{name}, by {found}")
             parts.append(tag("section", title, _result(net, image, norm, eps, generator)))
     return tag("div", *parts, class_="columns")
 
 
-def matching_generators(store: RunStore, net: Any) -> list[tuple[str, Any]]:
+def matching_generators(store: RunStore, net: NamedModel) -> list[tuple[str, Any]]:
     """The generators of ``rivals train --against`` that perturb images of a classifier, with their names: a few."""
     found = ((name, store.network(name, "perturber")) for name in store.networks("perturber"))
-    shape = (net.size, net.channels)
-    fit = [(n, g) for n, g in found if (g.size, g.channels) == shape and g.classes in (0, net.classes)]
+    shape, classes = (net.size, net.channels), getattr(net.model, "classes", len(net.classes))
+    fit = [(n, g) for n, g in found if (g.size, g.channels) == shape and g.classes in (0, classes)]
     return fit[:MAX_GENERATORS]
 
 
-def _result(net: Any, image: InputImage, norm: str, eps: float, generator: Any = None) -> Html:
+def _result(named: NamedModel, image: InputImage, norm: str, eps: float, generator: Any = None) -> Html:
     import torch
 
-    start = time.perf_counter()
+    net, start = named.model, time.perf_counter()
     with torch.no_grad():
         clean = net(image.x).softmax(1)[0]
     prediction = int(clean.argmax())
@@ -149,7 +117,7 @@ def _result(net: Any, image: InputImage, norm: str, eps: float, generator: Any =
         _picture(magnified, "the change", factor),
         _picture(x_adv, "the attacked image", "The attacked image"),
     ]
-    names = net.about.get("classes") or [str(i) for i in range(net.classes)]
+    names = list(named.classes) if len(named.classes) == len(clean) else [str(i) for i in range(len(clean))]
     is_robust = prediction_adv == label
     if is_robust:
         verdict = f"Robust: still classified as {names[label]}."
@@ -160,7 +128,7 @@ def _result(net: Any, image: InputImage, norm: str, eps: float, generator: Any =
     attack = f"PGD, {STEPS} steps" if generator is None else "Its generator, one forward pass"
     protocol = tag("span", f"{attack}, {norm} eps {eps:.4g}; {milliseconds:.0f} ms.", class_="muted")
     return join(
-        tag("div", *pictures, class_="trio"),
+        tag("div", *pictures, class_="trio", style=f"--w: {image.x.shape[-1]}"),
         tag("p", tag("b", verdict), " ", protocol, class_="robust" if is_robust else "fooled"),
         _probability_table(names, clean, attacked),
     )
@@ -186,8 +154,7 @@ def _picture(x: Tensor, alt: str, caption: str) -> Html:
     from rivals.reports import image_grid
 
     pixels = (x * 255).round().clamp(0, 255).byte().numpy()
-    grid = image_grid.make_grid(pixels, scale=max(1, SIDE // max(x.shape[-2:])))
-    return picture_figure(png_uri(grid), alt, caption)
+    return picture_figure(image_grid.make_grid(pixels, scale=1), alt, caption)
 
 
 def _probability_table(names: list[str], clean: Tensor, attacked: Tensor) -> Html:
@@ -204,100 +171,3 @@ def _probability_table(names: list[str], clean: Tensor, attacked: Tensor) -> Htm
         rows.append(tag("tr", *cells))
     head = tag("tr", tag("th", "class"), tag("th", "clean"), tag("th", "attacked"))
     return tag("table", tag("thead", head), tag("tbody", *rows), class_="bars")
-
-
-def test_image(net: Any, sources: DataSources, data: str | None, index: float) -> InputImage:
-    """A test image of the data, at the size and with the channels of the classifier.
-
-    Raises:
-        UserError: the data cannot or may not be read, or have no such image.
-    """
-    import torch
-
-    chosen = sources.check(data or sources.find(str(net.about.get("data") or DEFAULT_DATA)))
-    images = _images(chosen, net.size, net.about.get("white"))
-    if index is None or index != int(index) or not 0 <= index < len(images):
-        raise UserError(f"there is no image {index:g}: '{images.name}' has {len(images)} in '{images.split}'")
-    i = int(index)
-    x = match_channels(torch.from_numpy(images.images[i : i + 1]) / 255, net.channels)
-    label, names = -1, net.about.get("classes")
-    if images.labels is not None and names:
-        with contextlib.suppress(UserError):  # data of other classes are shown without a label
-            name = images.classes[int(images.labels[i])]
-            (label,) = find_classes([name], names, images.name, "the classifier", lambda note: None)
-    return InputImage(x, label, f"{images.name}, {images.split} image {i}")
-
-
-@lru_cache(maxsize=4)
-def _images(data: str, size: Size, white: int | None) -> ImageSet:
-    from rivals.data.load import load
-
-    try:
-        return load(data, split="test", size=size, crop=True, white=white, on_note=lambda note: None)
-    except UserError as first:
-        try:
-            return load(data, split="all", size=size, crop=True, white=white, on_note=lambda note: None)
-        except UserError:
-            raise first from None
-
-
-def uploaded_image(net: Any, path: str) -> InputImage:
-    """A picture from a file, at the size and with the channels of the classifier.
-
-    Raises:
-        UserError: it is not a picture, or too large.
-    """
-    import torch
-
-    size: Size = net.size
-    picture = read_upload(path, 2 * size.longer)
-    picture = ImageOps.fit(picture, (size.width, size.height), Image.Resampling.LANCZOS)
-    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
-    return InputImage(match_channels(pixels, net.channels), -1, "The upload; its label is the clean prediction")
-
-
-def read_upload(path: str, side: int | None = None) -> Image.Image:
-    """A picture from a file, in RGB and upright.
-
-    Args:
-        path: The file.
-        side: Pixels that are needed: a JPEG may be decoded at a fraction of its size; None for all.
-
-    Raises:
-        UserError: it is not a picture, or too large.
-    """
-    file = Path(path)
-    fix = f"upload a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} picture"
-    content = file.read_bytes() if file.stat().st_size <= MAX_BYTES else b""
-    if not content:
-        raise UserError(f"the upload has {file.stat().st_size / 1e6:.0f} MB: give a file of 1 byte to 25 MB")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
-                width, height = opened.size  # known before a pixel is decoded
-                if width * height > MAX_PIXELS:
-                    raise UserError(
-                        f"the upload has {width * height / 1e6:.0f} million pixels: give one of 40 million or fewer"
-                    )
-                if side is not None:
-                    opened.draft("RGB", (side, side))
-                return ImageOps.exif_transpose(opened).convert("RGB")
-    except UserError:
-        raise
-    except Exception as error:  # decoders raise nearly anything on arbitrary bytes
-        reason = "it is not a picture" if isinstance(error, OSError) else type(error).__name__
-        raise UserError(f"the upload cannot be read ({reason}): {fix}") from None
-
-
-def match_channels(x: Tensor, channels: int) -> Tensor:
-    """An image (1, C, H, W) with ``channels`` channels: gray by the weights of Rec. 601, opaque alpha."""
-    import torch
-
-    if channels == 1 and x.shape[1] >= 3:
-        return (x[:, :3] * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True).clamp(0, 1)
-    if channels >= 3 and x.shape[1] == 1:
-        x = x.repeat(1, 3, 1, 1)
-    if channels == 4 and x.shape[1] == 3:
-        x = torch.cat([x, torch.ones_like(x[:, :1])], 1)
-    return x[:, :channels]

@@ -9,7 +9,7 @@ from rivals.reports.sections import equilibrium as equilibrium_section
 from rivals.reports.sections import training
 from rivals.reports.sections.common import left_out
 from rivals.studio.figure_cache import FigureCache
-from rivals.studio.html_parts import errors_as_notices, notice, picture_figure, png_uri
+from rivals.studio.html_parts import errors_as_notices, notice, picture_figure
 from rivals.studio.run_store import RunStore
 from rivals.studio.tab_runs import curves, sample_grid
 
@@ -116,7 +116,7 @@ def generators(store: RunStore, one: str | None, other: str | None, seed: float)
     parts = []
     for name in (one, other):
         images = store.network(name, "generator").sample(N_SAMPLES, seed=int(seed or 0)).numpy()
-        grid = png_uri(image_grid.make_grid(images, columns=4))
+        grid = image_grid.make_grid(images, columns=4, gap=1, scale=1)
         caption = f"{N_SAMPLES} samples of seed {int(seed or 0)}."
         parts.append(tag("section", tag("h4", name), picture_figure(grid, f"samples of {name}", caption)))
     return tag("div", *parts, class_="columns")

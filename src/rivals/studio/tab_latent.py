@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rivals.base.errors import UserError
 from rivals.reports.html import Html, join
-from rivals.studio.html_parts import errors_as_notices, notice, picture_figure, png_uri
+from rivals.studio.html_parts import errors_as_notices, notice, picture_figure
 from rivals.studio.run_store import RunStore
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ N_DIRECTIONS = 4
 N_PATH = 7  # images on the path
 N_OTHERS = 16  # other latents that are moved along
 METHODS = ("closed form", "PCA")  # SeFa, GANSpace
-MIN_SIDE = 256  # pixels of the single image
+SIDE = 280  # pixels of the page for the single image, at most, if its own pixels are fewer
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,17 @@ def latent_images(store: RunStore, name: str | None, controls: LatentControls) -
     index = class_index(generator, controls.label)
     all_classes = generator.classes and not controls.label
     labels = [i % generator.classes for i in range(N_OTHERS)] if all_classes else [index] * N_OTHERS
-    image = make_grid(generate_blocks(generator, latent, [index]), scale=max(1, MIN_SIDE // generator.size.longer))
-    path_grid = make_grid(generate_blocks(generator, path, [index] * N_PATH), columns=N_PATH)
-    others_grid = make_grid(generate_blocks(generator, others, labels), columns=8)
+    image = make_grid(generate_blocks(generator, latent, [index]), gap=1, scale=1)
+    path_grid = make_grid(generate_blocks(generator, path, [index] * N_PATH), N_PATH, gap=1, scale=1)
+    others_grid = make_grid(generate_blocks(generator, others, labels), 8, gap=1, scale=1)
 
     seed, other = f"seed {controls.seed:.0f}", f"seed {controls.other_seed:.0f}"
     at = seed + (f", {100 * controls.position:.0f}% of the way to {other}" if controls.position else "")
     file, n = f"latent-{controls.seed:.0f}-{controls.other_seed:.0f}", f"The first {N_OTHERS} latents of {seed}"
     return join(
-        picture_figure(png_uri(image), f"the image of {at}", f"The image of {at}.", f"{file}.png"),
-        picture_figure(png_uri(path_grid), "the path", f"The path from {seed} to {other}.", f"{file}-path.png"),
-        picture_figure(png_uri(others_grid), "others", f"{n}, with the same offset.", f"{file}-others.png"),
+        picture_figure(image, f"the image of {at}", f"The image of {at}.", f"{file}.png", SIDE),
+        picture_figure(path_grid, "the path", f"The path from {seed} to {other}.", f"{file}-path.png"),
+        picture_figure(others_grid, "others", f"{n}, with the same offset.", f"{file}-others.png"),
     )
 
 

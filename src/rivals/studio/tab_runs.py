@@ -16,7 +16,7 @@ from rivals.reports.sample_timeline import read_frame, thin
 from rivals.reports.sections import training
 from rivals.reports.sections.common import left_out, run_legend
 from rivals.studio.figure_cache import FigureCache
-from rivals.studio.html_parts import alarm, errors_as_notices, notice, picture_figure
+from rivals.studio.html_parts import alarm, errors_as_notices, notice, open_uri, picture_figure, ungrown
 from rivals.studio.processes import RunProcesses
 from rivals.studio.run_store import RunStore
 
@@ -25,7 +25,7 @@ MAX_RUNS = len(RUN_COLORS)  # compared: one color each
 STALE_SECONDS = 120.0  # without a record, after which a run may have been killed
 
 NO_RUNS = notice(
-    "There are no runs yet. Start one below: mnist5k needs no download, and the first samples take seconds."
+    "There are no runs yet. What is started here goes on when this page is closed; the first samples take seconds."
 )
 
 
@@ -136,11 +136,14 @@ def sample_grid(store: RunStore, name: str, position: float) -> Html:
         return notice("This run has no sample grids: only runs of 'train' make them, the first at the start.")
     record = records[round(min(max(position, 0.0), 1.0) * (len(records) - 1))]
     frame = read_frame(history, record)
-    if frame is None:
+    picture = open_uri(frame.uri) if frame else None
+    if frame is None or picture is None:
         raise UserError(f"the sample grid '{record['sample_grid']}' of '{name}' is missing or cannot be read")
     diversity = "" if frame.diversity is None else f", diversity {frame.diversity:.2f} (real images: 1)"
     caption = f"{name}: {format_count(frame.images)} images seen, {format_duration(frame.seconds)}{diversity}."
-    return picture_figure(frame.uri, f"samples of {name} after {format_count(frame.images)} images", caption)
+    return picture_figure(
+        ungrown(picture, history.info), f"samples of {name} after {format_count(frame.images)} images", caption
+    )
 
 
 @errors_as_notices

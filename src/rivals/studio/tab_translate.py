@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from rivals.base.errors import UserError
+from rivals.base.run_folder import Record, Run
 from rivals.reports.html import Html, join
-from rivals.studio.html_parts import errors_as_notices, notice, picture_figure, png_uri
+from rivals.studio.html_parts import errors_as_notices, notice, picture_figure, ungrown
+from rivals.studio.input_images import match_channels, read_upload
 from rivals.studio.run_store import RunStore
-from rivals.studio.tab_attack import match_channels, read_upload
 
 MAX_SIDE = 512  # pixels of the input that are translated: the middle of a larger picture
-SIDE = 512  # pixels that small pictures are enlarged to, by whole numbers
 TRIPLES = "triples.png"
 
 
@@ -41,9 +42,16 @@ def _triples(store: RunStore, name: str) -> Html:
     if not picture.is_file():
         return notice("Upload a picture to translate it.")
     with Image.open(picture) as opened:
-        uri = png_uri(opened.convert("RGB"))
+        shown = ungrown(opened.convert("RGB"), _run_facts(picture.parent))
     caption = "Held-out images: input, output and, with pairs, target. Upload a picture to translate it."
-    return picture_figure(uri, "triples of held-out images", caption, TRIPLES)
+    return picture_figure(shown, "triples of held-out images", caption, TRIPLES)
+
+
+def _run_facts(folder: Path) -> Record:
+    try:
+        return Run(folder).info
+    except (FileNotFoundError, UserError):
+        return {}
 
 
 def _upload(net: Any, upload: str) -> Html:
@@ -68,15 +76,13 @@ def _upload(net: Any, upload: str) -> Html:
     before = _figure(x.repeat_interleave(net.scale, 2).repeat_interleave(net.scale, 3))
     after = _figure(y)
     return join(
-        picture_figure(png_uri(before), "the upload", f"The upload{part}: {sizes[0]}."),
-        picture_figure(png_uri(after), "translated", f"Translated: {sizes[1]}, in {seconds:.1f} s.", "translated.png"),
+        picture_figure(before, "the upload", f"The upload{part}: {sizes[0]}."),
+        picture_figure(after, "translated", f"Translated: {sizes[1]}, in {seconds:.1f} s.", "translated.png"),
     )
 
 
 def _figure(x: Any) -> Image.Image:
-    """An image (1, C, H, W) in [0, 1] as a picture, enlarged by a whole number if it is small."""
+    """An image (1, C, H, W) in [0, 1] as a picture."""
     from rivals.base.images import to_pil
 
-    image = to_pil((x[0] * 255).round().byte().numpy())
-    scale = max(1, SIDE // max(image.size))
-    return image.resize((scale * image.width, scale * image.height), Image.Resampling.NEAREST)
+    return to_pil((x[0] * 255).round().byte().numpy())

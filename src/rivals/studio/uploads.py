@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from rivals.studio.tab_attack import MAX_BYTES
+from rivals.studio.input_images import MAX_BYTES
 
 MAX_BODY = MAX_BYTES + 100_000  # of a request: an upload with the headers of its parts
 MAX_KEPT = 8  # uploads on the disk; the oldest are removed

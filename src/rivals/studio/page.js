@@ -1,5 +1,10 @@
-// Ask each second whether there is anything new, and refresh only then; a hidden page asks nothing.
 () => {
+  // The size of a pixel of the screen, by multiples of which images are shown.
+  const measure = () => document.documentElement.style.setProperty("--pixel", `${1 / window.devicePixelRatio}px`);
+  addEventListener("resize", measure);
+  measure();
+
+  // Ask each second whether there is anything new, and refresh only then; a hidden page asks nothing.
   const page = Math.random().toString(36).slice(2);
   const isShown = (id) => document.getElementById(id)?.offsetParent;
   let seen = {}, refreshed = 0;

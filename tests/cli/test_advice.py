@@ -40,6 +40,7 @@ SAID_BY = {  # which commands print the messages of a file or a folder; the firs
     "data/": READERS,
     "game/health_monitor.py": ["train"],
     "game/robust_checkpoint.py": ["harden"],
+    "game/translation_health.py": ["translate"],
     "metrics/gradient_masking.py": ["attack"],
     "metrics/robust_accuracy.py": ["attack"],
     "recipes/adversarial.py": ["harden"],

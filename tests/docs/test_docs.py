@@ -23,7 +23,7 @@ from rivals.cli import main as cli
 from rivals.cli.commands import COMMANDS, split_name
 from rivals.cli.parsing import parse as cli_parse
 from rivals.data.builtin import DATASETS
-from rivals.game import health_monitor
+from rivals.game import health_monitor, translation_health
 from rivals.losses.gan import LOSSES
 from rivals.nets.factory import CLASSIFIERS, GAN_NETS, TRANSLATORS
 from rivals.recipes.base import distribute
@@ -257,6 +257,15 @@ def test_table_of_alarms_matches_the_monitor():
     assert f"{health_monitor.LONG:,} batches" in table["oscillation"][0]
     assert f"{health_monitor.WINDOW} batches" in section("docs/game.md", "## Alarms")
     assert f"{health_monitor.YOUNG} steps" in table["mode-collapse"][0]
+
+
+def test_alarms_of_translators_match_their_monitor():
+    text = section("docs/translate.md", "## Alarms")
+    assert all(f"`{alarm}`" in text for alarm in translation_health.ADVICE)
+    assert f"less than {translation_health.COPIES:.0%}" in text and f"less than {health_monitor.COLLAPSED:.0%}" in text
+    assert (translation_health.RISE, translation_health.RISE_D) == (3, 10)
+    assert "three times its lowest" in text and "ten times that of guessing" in text
+    assert f"means of {health_monitor.WINDOW} steps" in text and f"after {health_monitor.YOUNG} steps" in text
 
 
 def test_table_of_data_sets_matches_the_code():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rivals.base.errors import UserError
-from rivals.metrics.image_quality import psnr, ssim
+from rivals.metrics.image_quality import psnr, relative_change, ssim
 
 
 def test_psnr_of_a_known_error():
@@ -42,6 +42,15 @@ def test_ssim_of_equal_images_is_1_and_falls_with_noise():
     values = [float(ssim(x, x + sigma * noise)) for sigma in (0, 0.1, 0.5)]
     assert values[0] == pytest.approx(1)
     assert values[0] > values[1] > values[2]
+
+
+def test_a_copy_changes_nothing_and_another_image_as_much_as_there_is_to_change():
+    inputs = torch.zeros(4, 1, 2, 2)
+    targets = inputs + 0.8
+    assert relative_change(inputs, inputs, targets) == 0
+    assert relative_change(targets, inputs, targets[:3]) == pytest.approx(1)
+    assert relative_change(inputs + 0.2, inputs, targets) == pytest.approx(0.25)
+    assert relative_change(targets, inputs, inputs) == 0
 
 
 def test_what_has_no_value_is_refused():

@@ -333,9 +333,43 @@ def test_an_upload_is_translated_and_without_one_the_triples_are_shown(tmp_path)
     shown = tab_translate.translated(store, name, str(tmp_path / "mine.png"))
     assert "The upload: 30 x 20." in shown and "Translated: 60 x 40" in shown
     Image.new("L", (700, 7), 99).save(tmp_path / "flat.png")
-    assert "sides of 8 pixels" in tab_translate.translated(store, name, str(tmp_path / "flat.png"))
+    assert "The upload is 700 x 7, and a side of 8 or more" in tab_translate.translated(
+        store, name, str(tmp_path / "flat.png")
+    )
     (tmp_path / "none.png").write_bytes(b"no picture")
     assert "it is not a picture" in tab_translate.translated(store, name, str(tmp_path / "none.png"))
+
+
+def test_an_upload_is_turned_gray_or_refused_as_the_command_does(tmp_path):
+    """A translator of gray images: color is turned gray, which is said; transparency is refused."""
+    net = build_translator("resnet", size=16, channels=3, in_channels=1, widths=(4,), blocks=0)
+    save_network(net, tmp_path / "generator.safetensors", {})
+    store = RunStore(tmp_path)
+    (name,) = store.networks("translator")
+    shown = {}
+    for picture, color in (("red", (255, 0, 0, 255)), ("gray", (9, 9, 9, 255)), ("clear", (9, 9, 9, 5))):
+        Image.new("RGBA", (30, 20), color).save(tmp_path / f"{picture}.png")
+        shown[picture] = tab_translate.translated(store, name, str(tmp_path / f"{picture}.png"))
+    assert (
+        "The upload, in color and turned gray (Rec. 601), as the translator takes gray images: 30 x 20." in shown["red"]
+    )
+    assert "The upload: 30 x 20." in shown["gray"]
+    assert "The upload is partly transparent, and the translator takes opaque gray images" in shown["clear"]
+
+
+def test_the_middle_of_a_large_upload_is_translated_at_its_white_level(tmp_path):
+    net = build_translator("resnet", size=16, channels=1, in_channels=1, widths=(4,), blocks=0)
+    save_network(net, tmp_path / "generator.safetensors", {"white": 4095})
+    store = RunStore(tmp_path)
+    (name,) = store.networks("translator")
+    Image.new("I;16", (600, 9), 4000).save(tmp_path / "deep.png")
+    assert "The upload, the middle 512 pixels of it: 512 x 9." in tab_translate.translated(
+        store, name, str(tmp_path / "deep.png")
+    )
+    Image.new("I;16", (600, 9), 5000).save(tmp_path / "deeper.png")
+    assert "The upload holds values up to 5,000, above 4,095" in tab_translate.translated(
+        store, name, str(tmp_path / "deeper.png")
+    )
 
 
 def test_names_outside_the_folder_are_refused(store):

@@ -63,9 +63,11 @@ class HealthMonitor(Callback):
 
     Args:
         equilibrium: ``loss/discriminator`` and ``loss/generator`` at the equilibrium; None where it has no fixed level.
+        advice: What to say of each alarm: message and remedy.
     """
 
-    def __init__(self, equilibrium: Mapping[str, float | None]) -> None:
+    def __init__(self, equilibrium: Mapping[str, float | None], advice: Mapping[str, tuple[str, str]] = ADVICE) -> None:
+        self._advice = advice
         self._equilibrium_d = equilibrium.get("loss/discriminator")
         self._equilibrium_g = equilibrium.get("loss/generator")
         self._losses: deque[tuple[float, float, float]] = deque(maxlen=WINDOW)
@@ -86,13 +88,17 @@ class HealthMonitor(Callback):
 
     def on_restore(self, past: Iterable[Record], progress: Progress) -> None:
         """Take the records of the past, which hold the alarms already."""
-        for window in (self._losses, self._stride, self._leads, self._diversity, self._r_v, self.active):
-            window.clear()
+        self._forget()
         for record in past:
             if "alarm" in record:
                 self._update_active(record)
             else:
                 list(self.on_record(record))
+
+    def _forget(self) -> None:
+        """Forget all records."""
+        for window in (self._losses, self._stride, self._leads, self._diversity, self._r_v, self.active):
+            window.clear()
 
     def _update_active(self, alarm: Record) -> None:
         if alarm["raised"]:
@@ -100,11 +106,11 @@ class HealthMonitor(Callback):
         else:
             self.active.pop(alarm["alarm"], None)
 
-    def _set(self, name: str, record: Record, raised: bool, **values: float) -> Iterator[Record]:
+    def _set(self, name: str, record: Record, raised: bool, **values: float | str) -> Iterator[Record]:
         """The record of the alarm, if it is raised or cleared here."""
         if not raised and name not in self.active:
             return
-        message, remedy = ADVICE[name]
+        message, remedy = self._advice[name]
         alarm = {key: record[key] for key in ("images", "step", "seconds")}
         alarm |= {"alarm": name, "raised": raised, "message": message.format(**values), "remedy": remedy}
         if not raised:

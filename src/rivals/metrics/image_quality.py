@@ -1,4 +1,4 @@
-"""How close images are to their targets, pixel by pixel: PSNR and SSIM."""
+"""How close images are to others, pixel by pixel: PSNR and SSIM, and how far a translation is from its input."""
 
 from __future__ import annotations
 
@@ -61,6 +61,23 @@ def ssim(images: Tensor, targets: Tensor) -> Tensor:
     values = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
     values = values / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
     return values.flatten(1).mean(1).view(len(images), -1).mean(1)
+
+
+def relative_change(outputs: Tensor, inputs: Tensor, targets: Tensor) -> float:
+    """How much a translation changes its inputs, by what there is to change: 0 for a copy, about 1 for other images.
+
+    The mean absolute difference of outputs and inputs, divided by that of targets and inputs in this order; where all
+    of these are equal, 0.
+
+    Args:
+        outputs: (B, C, H, W), the translated inputs.
+        inputs: Likewise.
+        targets: Any images to translate to, likewise; their number may differ.
+    """
+    n = min(len(inputs), len(targets))
+    changed = (outputs.double() - inputs.double()).abs().mean()
+    other = (targets[:n].double() - inputs[:n].double()).abs().mean()
+    return float(changed / other) if other > 0 else 0.0
 
 
 def _check(images: Tensor, targets: Tensor) -> None:

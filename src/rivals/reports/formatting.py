@@ -49,6 +49,7 @@ METRIC_NOTES = {
     "penalty/perceptual": "distance of outputs to targets in the features of an extractor, weighted",
     "quality/psnr": "PSNR on held-out images, in dB",
     "quality/ssim": "SSIM on held-out images",
+    "change": "difference of translated images to their inputs, relative to that of targets: 0 is a copy",
     "quality/structure": "how well held-out images keep the structure of their inputs: 1 is kept, about 0 is unrelated",
     "quality/FD": "Fréchet distance of translated held-out images to those of the kind to translate to",
     "images_per_second": "throughput",

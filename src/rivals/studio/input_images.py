@@ -127,12 +127,13 @@ def _fit(net: NamedModel, picture: Image.Image) -> Tensor:
     return match_channels(torch.from_numpy(np.array(fitted)).permute(2, 0, 1)[None] / 255, net.channels or 3)
 
 
-def read_upload(path: str, side: int | None = None) -> Image.Image:
-    """A picture from a file, in RGB and upright.
+def read_upload(path: str, side: int | None = None, mode: str | None = "RGB") -> Image.Image:
+    """A picture from a file, upright.
 
     Args:
         path: The file.
         side: Pixels that are needed: a JPEG may be decoded at a fraction of its size; None for all.
+        mode: Pillow's mode to convert it to; None for its own.
 
     Raises:
         UserError: it is not a picture, or too large.
@@ -153,7 +154,8 @@ def read_upload(path: str, side: int | None = None) -> Image.Image:
                     )
                 if side is not None:
                     opened.draft("RGB", (side, side))
-                return ImageOps.exif_transpose(opened).convert("RGB")
+                picture = ImageOps.exif_transpose(opened)
+                return picture if mode is None else picture.convert(mode)
     except UserError:
         raise
     except Exception as error:  # decoders raise nearly anything on arbitrary bytes

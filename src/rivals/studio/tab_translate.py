@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
+from rivals.api.translation.input_image import TURNED_GRAY, read_input
 from rivals.base.errors import UserError
 from rivals.base.run_folder import Record, Run
 from rivals.reports.html import Html, join
 from rivals.studio.html_parts import errors_as_notices, notice, picture_figure, ungrown
-from rivals.studio.input_images import match_channels, read_upload
+from rivals.studio.input_images import read_upload
 from rivals.studio.run_store import RunStore
 
 MAX_SIDE = 512  # pixels of the input that are translated: the middle of a larger picture
@@ -55,23 +56,19 @@ def _run_facts(folder: Path) -> Record:
 
 
 def _upload(net: Any, upload: str) -> Html:
-    import torch
-
+    from rivals.data.listing import Listing
+    from rivals.data.pixel_modes import Peak
     from rivals.nets.tiles import translate_in_tiles
 
-    picture = read_upload(upload)
-    width, height = picture.size
-    cut = max(picture.size) > MAX_SIDE
-    if cut:
-        left, top = (max(0, (side - MAX_SIDE) // 2) for side in picture.size)
-        picture = picture.crop((left, top, min(width, left + MAX_SIDE), min(height, top + MAX_SIDE)))
-    if min(picture.size) < 8:
-        raise UserError(f"the upload is {width} x {height}: give a picture with sides of 8 pixels or more")
-    x = match_channels(torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255, net.in_channels)
+    peak = Peak(Listing("the upload", [], None, ()), net.about.get("white"))
+    x, turned_gray = read_input(partial(read_upload, upload, mode=None), net, peak, "the upload")
+    cut = max(x.shape[2:]) > MAX_SIDE
+    top, left = (max(0, (side - MAX_SIDE) // 2) for side in x.shape[2:])
+    x = x[..., top : top + MAX_SIDE, left : left + MAX_SIDE]
     start = time.perf_counter()
     y = translate_in_tiles(net, x)
     seconds = time.perf_counter() - start
-    part = f", the middle {MAX_SIDE} pixels of it" if cut else ""
+    part = (f", the middle {MAX_SIDE} pixels of it" if cut else "") + (f", {TURNED_GRAY}" if turned_gray else "")
     sizes = [f"{each.shape[3]} x {each.shape[2]}" for each in (x, y)]
     before = _figure(x.repeat_interleave(net.scale, 2).repeat_interleave(net.scale, 3))
     after = _figure(y)

@@ -102,7 +102,7 @@ def test_large_images_are_translated_in_tiles_as_the_whole(run, home, run_rivals
     words = ("translate", run.folder, tmp_path / "in", "--quiet")
     result = run_rivals(*words, "--out", tmp_path / "tiles", "--tile", "32", "--json")
     assert result.status == 0, result.err
-    assert json.loads(result.out) == {"folder": str(tmp_path / "tiles"), "n": 2}
+    assert json.loads(result.out) == {"folder": str(tmp_path / "tiles"), "n": 2, "turned_gray": 0}
     assert run_rivals(*words, "--out", tmp_path / "whole").status == 0
     tiled, whole = (
         np.asarray(Image.open(tmp_path / name / "sub" / "large.png")).astype(int) for name in ("tiles", "whole")
@@ -188,11 +188,26 @@ def test_without_pairs_structure_is_measured_during_the_run_and_at_its_end(home,
     result = run_rivals(*words, "--out", tmp_path / "run", "--json")
     assert result.status == 0, result.err
     values = json.loads(result.out)["held_out"]
+    assert json.loads(result.out)["alarms"] == []
     assert list(values) == ["structure-classifier", "FD-classifier"] and -1 <= values["structure-classifier"] <= 1
     measured = [each for each in rivals.Run.open(tmp_path / "run").records() if "sample_grid" in each]
     assert measured and all(f"quality/{key}" in each for each in measured for key in values)
+    assert all(each["diversity"] >= 0 and each["change"] > 0 for each in measured)
     page = (tmp_path / "run" / "report.html").read_text()
     assert "the correlation of the self-similarities" in page and "Structure of the input" in page
+
+
+def test_outputs_that_are_all_alike_raise_an_alarm_that_the_result_and_the_report_show(
+    home, monkeypatch, run_rivals, tmp_path
+):
+    """A translator begins at gray, and this one stays there."""
+    monkeypatch.setattr("rivals.game.health_monitor.YOUNG", 0)
+    words = ("translate", home / "pairs", *QUICK, "--generator-lr", "1e-9", "--sample-every", "1 steps")
+    result = run_rivals(*words, "--gan-weight", "0", "--until", "3 steps", "--out", tmp_path / "run", "--json")
+    assert result.status == 0, result.err
+    (alarm,) = json.loads(result.out)["alarms"]
+    assert alarm["alarm"] == "mode-collapse" and "as diverse as targets" in alarm["message"]
+    assert "The output hardly depends on the input" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_structure_is_1_for_an_unchanged_image_and_less_for_that_of_another_input(home):
@@ -345,6 +360,23 @@ def prepared(damaged, monkeypatch):
     """Work beside the pairs."""
     monkeypatch.chdir(damaged)
     return damaged
+
+
+def test_color_is_turned_gray_for_a_translator_of_gray_images_and_that_is_said(run_rivals, tmp_path):
+    """A gray picture in a color file, as scanners write them, loses nothing."""
+    net = build_translator("resnet", size=16, channels=3, in_channels=1, widths=(4,), blocks=0)
+    save_network(net, tmp_path / "generator.safetensors", {})
+    (tmp_path / "in").mkdir()
+    Image.fromarray(picture(0)).save(tmp_path / "in" / "color.png")
+    luma = Image.fromarray(picture(0)).convert("L")
+    luma.save(tmp_path / "in" / "luma.png")
+    luma.convert("RGB").save(tmp_path / "in" / "scan.png")
+    result = run_rivals("translate", tmp_path, tmp_path / "in", "--out", tmp_path / "out", "--json")
+    assert result.status == 0, result.err
+    assert json.loads(result.out)["turned_gray"] == 1
+    assert "'color.png' was in color and turned gray (Rec. 601), as the translator takes gray images" in result.err
+    color, gray, scan = ((tmp_path / "out" / f"{name}.png").read_bytes() for name in ("color", "luma", "scan"))
+    assert color == gray == scan
 
 
 def test_a_translator_is_loaded_by_its_role(tmp_path):

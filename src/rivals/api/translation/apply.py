@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rivals.api.common.network_io import home_of
 from rivals.api.common.resume import note_printer
+from rivals.api.translation.input_image import TURNED_GRAY, read_input
 from rivals.api.translation.job import translator_of
 from rivals.base import devices, launcher
 from rivals.base.errors import UserError
@@ -17,16 +18,12 @@ from rivals.base.run_folder import Record
 from rivals.base.typed_json import read_small_file
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     from PIL import Image
     from torch import Tensor
 
     from rivals.data.listing import Listing
-    from rivals.nets.translator import Translator
     from rivals.recipes import ApplyConfig
 
-SMALLEST = 8  # pixels of a side that can be translated
 MOST_BYTES = 1 << 31  # of a file
 
 
@@ -44,13 +41,14 @@ def apply_translator(
         quiet: Print no progress.
 
     Returns:
-        Where the images are, and how many.
+        Where the images are, how many, and how many of them were in color and turned gray.
 
     Raises:
         UserError: the run holds no translator, an image cannot be read or does not fit it, or what is to be written
             exists. Nothing is written then.
     """
     from rivals.console.bars import PassProgress
+    from rivals.data.pixel_modes import Peak
     from rivals.nets.tiles import translate_in_tiles
 
     if launcher.environment_size() > 1:
@@ -67,12 +65,17 @@ def apply_translator(
     if single and dest.suffix.lower() != ".png":
         raise UserError(f"cannot write '{dest}': a translated image is a PNG, so give a name that ends in .png")
 
+    turned_gray: list[str] = []
+
     def translated() -> Iterator[tuple[str, Image.Image]]:
         with _listing(source, single) as listing, PassProgress(quiet=quiet) as show:
             if listing.skipped:
                 note_printer(quiet)(f"{listing.title} holds {len(listing.skipped)} files that are not images, left out")
+            peak = Peak(listing, net.about.get("white"))
             for number, name in enumerate(listing.names):
-                x = _read(listing, number, net, images)
+                what = f"the image '{name}' of '{images}'"
+                x, lost_color = read_input(partial(listing.open_image, number), net, peak, what)
+                turned_gray.extend([name] * lost_color)
                 y = translate_in_tiles(net, x.to(place), tile=config.tile, overlap=config.overlap)
                 show("translating", number + 1, len(listing.names))
                 yield name, _picture(y)
@@ -81,7 +84,8 @@ def apply_translator(
         ((_, picture),) = translated()
         make_folder(dest.parent, parents=True)
         _save(picture, dest, write_atomically)
-        return {"image": str(dest), "n": 1}
+        _note_gray(turned_gray, quiet)
+        return {"image": str(dest), "n": 1, "turned_gray": len(turned_gray)}
     n = 0
     with whole_folder(dest) as folder:
         for name, picture in translated():
@@ -92,7 +96,14 @@ def apply_translator(
                 target.parent.mkdir(parents=True, exist_ok=True)
                 _save(picture, target, lambda path, content: path.write_bytes(content))
             n += 1
-    return {"folder": str(dest), "n": n}
+    _note_gray(turned_gray, quiet)
+    return {"folder": str(dest), "n": n, "turned_gray": len(turned_gray)}
+
+
+def _note_gray(names: list[str], quiet: bool) -> None:
+    if names:
+        more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
+        note_printer(quiet)(f"'{names[0]}'{more} {'were' if more else 'was'} {TURNED_GRAY}")
 
 
 def _save(picture: Image.Image, path: Path, write: Callable[[Path, bytes], Any]) -> None:
@@ -126,45 +137,6 @@ def _listing(source: Path, single: bool) -> Listing:
     return Listing(
         f"'{source}'", names, None, (), read=read, whole=[partial(read, i) for i in range(len(names))], skipped=others
     )
-
-
-def _read(listing: Listing, index: int, net: Translator, source: str) -> Tensor:
-    """An image as the translator takes it, (1, C, H, W) in [0, 1].
-
-    Raises:
-        UserError: it cannot be read, is too small, or has color or transparency that the translator does not know.
-    """
-    import numpy as np
-    import torch
-
-    from rivals.data.decode import strict_limits, to_channels
-    from rivals.data.pixel_modes import AboveWhiteError, Peak, to_chw, to_standard_mode
-
-    name, white = listing.names[index], net.about.get("white")
-    try:
-        with strict_limits():
-            pixels = to_chw(to_standard_mode(listing.open_image(index), Peak(listing, white)))
-    except AboveWhiteError as error:
-        raise UserError(
-            f"the image '{name}' of '{source}' holds values up to {error.brightest:,}, above {white:,}, the white "
-            "level of the training images: scale the values to that range"
-        ) from None
-    except Exception as error:  # damaged files make decoders raise nearly any exception
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"cannot read the image '{name}' of '{source}' ({reason}): replace or remove it") from None
-    channels, height, width = pixels.shape
-    if min(height, width) < SMALLEST:
-        raise UserError(
-            f"the image '{name}' of '{source}' is {width} x {height}, and a side of {SMALLEST} or more can be "
-            "translated: remove or enlarge it"
-        )
-    if channels > net.in_channels:
-        what, taken = ("in color", "gray") if channels == 3 else ("partly transparent", "opaque")
-        raise UserError(
-            f"the image '{name}' of '{source}' is {what}, and the translator takes {taken} images: convert it first"
-        )
-    array: npt.NDArray[np.uint8] = np.array(to_channels(pixels[None], net.in_channels))  # one that may be written to
-    return torch.from_numpy(array).float() / 255
 
 
 def _picture(y: Tensor) -> Image.Image:

@@ -192,17 +192,22 @@ class TranslateJob(TrainingJob[TranslateConfig]):
         return self.pairs.batches(self.config, self.seed, self.micro_batches)
 
     def make_callbacks(self) -> Sequence[Callback]:
-        """Grids of triples and evaluations on held-out images."""
+        """Grids of triples and evaluations on held-out images, alarms."""
         from rivals.api.translation.judgement import find_judge
-        from rivals.api.translation.triples import HeldOutTriples
+        from rivals.api.translation.triples import MAX_SHARE, HeldOutTriples
+        from rivals.game.translation_health import TranslationMonitor
+        from rivals.losses.gan import make_loss
 
-        every = Duration(self.until.amount / EVALUATIONS, self.until.unit)
-        if self.run_options.sample_every:
-            every = Duration.parse(self.run_options.sample_every)
+        given = self.run_options.sample_every
+        every = Duration.parse(given) if given else Duration(self.until.amount / EVALUATIONS, self.until.unit)
         net = self.game.players["generator"].eval_net
         # Pixels say nothing without a target, and features are worth their time only there.
         extractor = None if self.config.paired else find_judge("auto", self.device)[0]
-        return [HeldOutTriples(every, Run(self.folder), net, self.held_out, self.config.sample_grid, extractor)]
+        share, n = None if given else MAX_SHARE, self.config.sample_grid
+        return [
+            HeldOutTriples(every, Run(self.folder), net, self.held_out, n, extractor, share),
+            TranslationMonitor(make_loss(self.config.loss).equilibrium["loss/discriminator"]),
+        ]
 
     def run_facts(self) -> Record:
         """The unit of the discriminator, the kind of the translation, the held-out images."""

@@ -33,7 +33,7 @@ class TranslateRun(Run):
         results: Any = info.get("results", {})
         return {
             "run": str(self.folder),
-            **{key: info[key] for key in ("state", "images", "step", "epochs", "seconds")},
+            **{key: info[key] for key in ("state", "images", "step", "epochs", "seconds", "alarms")},
             **({"n_held_out": results["n"], "held_out": results["values"]["translator"]} if results else {}),
             **{name: values for name, values in results.get("values", {}).items() if name != "translator"},
             "translator": str(self.folder / "generator.safetensors"),

@@ -16,6 +16,8 @@ from rivals.base.files import make_folder
 from rivals.base.run_folder import Record, Run
 from rivals.data.decode import to_channels
 from rivals.game.callbacks import Callback, Progress
+from rivals.metrics.diversity import Diversity
+from rivals.metrics.image_quality import relative_change
 from rivals.reports import image_grid
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 EVALUATED = 256  # held-out images of an evaluation during the run
 BY_FEATURES = 128  # of one without pairs, for which an extractor sees inputs, outputs and targets
-MAX_SHARE = 0.05  # of the run's time
+MAX_SHARE = 0.05  # of the run's time, unless the user says how often
 
 
 @torch.no_grad()
@@ -70,15 +72,24 @@ class HeldOutTriples(Callback):
         pairs: Held-out images.
         n: Triples in a grid.
         extractor: Of features, where there are no pairs; None for none.
+        max_share: Of the run's time; None for any.
     """
 
     def __init__(
-        self, every: Duration, run: Run, net: nn.Module, pairs: ImagePairs, n: int, extractor: Extractor | None
+        self,
+        every: Duration,
+        run: Run,
+        net: nn.Module,
+        pairs: ImagePairs,
+        n: int,
+        extractor: Extractor | None,
+        max_share: float | None,
     ) -> None:
-        self.every, self.max_share = every, MAX_SHARE
+        self.every, self.max_share = every, max_share
         self.run, self.net, self.pairs, self.n = run, net, pairs, n
         self.extractor = extractor
         self.device = next(net.parameters()).device
+        self.diversity = Diversity(pairs.targets.images, n)
 
     def measure(self, progress: Progress) -> Iterator[Record]:
         """The record of an evaluation."""
@@ -90,4 +101,15 @@ class HeldOutTriples(Callback):
         n = EVALUATED if self.extractor is None else BY_FEATURES
         found = judge(sides, self.pairs, n=n, device=self.device, extractor=self.extractor)["translator"]
         values = {f"quality/{key}": value for key, value in found.items()}
-        yield progress.record(sample_grid=f"samples/{path.name}", **values)
+        yield progress.record(sample_grid=f"samples/{path.name}", **values, **self._signs_of_collapse(images))
+
+    def _signs_of_collapse(self, images: npt.NDArray[np.uint8]) -> Record:
+        """The diversity of the outputs in a grid, relative to targets; without pairs also how far they left inputs."""
+        each = 3 if self.pairs.paired else 2
+        targets = self.pairs.targets
+        inputs, outputs = (torch.from_numpy(images[start::each]) for start in (0, 1))
+        found = {"diversity": self.diversity(outputs[:, : targets.channels])}
+        if not self.pairs.paired:
+            shown = torch.from_numpy(np.ascontiguousarray(targets.images[: len(inputs)]))
+            found["change"] = relative_change(outputs, inputs, shown)
+        return found

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import sys
-import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rivals.api.common.resume import reserve_folder
 from rivals.api.training.adversarial import harden
@@ -22,6 +19,9 @@ from rivals.base.errors import Interrupted, UserError
 from rivals.base.run_folder import Record, Resume, Run, resumes, wrong_command
 from rivals.base.typed_json import read_json
 
+if TYPE_CHECKING:
+    from rivals.game.callbacks import Callback
+
 NET: Record = {"recipe": "cnn", "widths": (16, 32)}
 STANDARD_SHARE = 0.5  # length of the standard training, as a fraction of the hardening's
 # N-FGSM: by far the cheapest training attack that gives accuracy under PGD.
@@ -29,6 +29,7 @@ ATTACK: Record = {"method": "fgsm", "start": "nfgsm", "step_size": 1.0, "eps": "
 
 
 HARDENING = "harden_until"  # the entry of run.json that says how long the hardening is
+GRID_SHARE = 0.05  # of the GAN's time, for sample grids: more than of other runs, as they are what is watched
 
 
 class DemoRun(GanRun):
@@ -77,7 +78,7 @@ def demo(
         UserError: bad input, in one line.
         Interrupted: stopped by Ctrl-C or SIGTERM, after saving.
     """
-    from rivals.reports.report import write_report
+    from rivals.api.demo_page import RELOAD, RELOAD_SECONDS, live_page, say
 
     resume = resumes(resume, out)
     if resume:
@@ -88,12 +89,16 @@ def demo(
             raise wrong_command(out, "demo")
         hardening = info[HARDENING]
     length = Duration.parse(hardening)
+    Duration.parse(until)
     standard = str(Duration(length.amount * STANDARD_SHARE, length.unit))
-    with reserve_folder(out, "demo") as folder:
+    with reserve_folder(out, "demo") as folder, live_page(folder, resume):
         try:
+            say("part 1 of 2: a generator learns to draw digits")
             _run_or_resume(partial(train_gan, hardening), folder, resume, until=until, seed=seed)
             run = DemoRun.open(folder)
+            run.update(**{RELOAD: RELOAD_SECONDS})
             seed = run.info["seed"]
+            say("part 2 of 2: a classifier learns the digits, is attacked, and learns to resist")
             _run_or_resume(classify, folder / "plain", resume, until=standard, seed=seed, lr=2e-3, **NET)
             plain = str((folder / "plain").resolve())
             _run_or_resume(harden, folder / "hard", resume, until=hardening, seed=seed, weights=plain, **NET, **ATTACK)
@@ -103,10 +108,6 @@ def demo(
             raise Interrupted(
                 f"stopped and saved: continue with rivals demo --resume --out {shlex.quote(str(folder))}"
             ) from None
-    write_report([run], run.report)
-    has_display = sys.platform in ("darwin", "win32") or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()
-    if sys.stdout.isatty() and has_display:  # without a display a text browser would take over the terminal
-        webbrowser.open(run.report.resolve().as_uri())
     return run
 
 
@@ -125,6 +126,23 @@ class DemoGanJob(GanJob):
     def run_facts(self) -> Record:
         """As of any GAN, and what the demo does next."""
         return {**super().run_facts(), "sub_runs": ["hard"], HARDENING: self.hardening}
+
+    def changeable_facts(self) -> Record:
+        """As of any GAN, and that the page reloads itself."""
+        from rivals.api.demo_page import RELOAD, RELOAD_SECONDS
+
+        return {**super().changeable_facts(), RELOAD: RELOAD_SECONDS}
+
+    def make_callbacks(self) -> Sequence[Callback]:
+        """As of any GAN, with more sample grids, and the page that shows them."""
+        from rivals.api.demo_page import LivePage
+        from rivals.api.training.callbacks import SampleGrid
+
+        callbacks = super().make_callbacks()
+        for each in callbacks:
+            if isinstance(each, SampleGrid):
+                each.max_share = GRID_SHARE
+        return [*callbacks, LivePage(Run(self.folder))]
 
 
 def train_gan(

@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 HALF = ".run.json.tmp"  # as write_atomically calls it
 LOCK = ".lock"
+REPORT = "report.html"
+WAITING = '<meta name="waiting" content="for its run">'  # in a report that was written before its run began
 
 BLOCK = 1 << 16  # bytes read at once of a log that is read from its end
 
@@ -80,7 +82,7 @@ class Run:
         self.samples = folder / "samples"
         self.checkpoints = folder / "checkpoints"
         self.milestones = folder / "milestones"
-        self.report = folder / "report.html"
+        self.report = folder / REPORT
         self._identity = _identity(folder)
         self.n_damaged = 0
         """Damaged lines that the last reading of the records has left out."""
@@ -99,8 +101,7 @@ class Run:
             if (folder / "run.json").exists():
                 raise UserError(f"the run '{folder}' exists already: choose another --out, or add --resume")
             # What a start that was killed has left does not count.
-            left = (HALF, LOCK)
-            if folder.exists() and (not folder.is_dir() or any(each.name not in left for each in folder.iterdir())):
+            if folder.exists() and (not folder.is_dir() or not all(map(_is_left, folder.iterdir()))):
                 raise UserError(f"'{folder}' exists already and is not empty: choose another --out")
 
     @classmethod
@@ -295,6 +296,14 @@ class Run:
         for path in self.samples.glob("*.png"):
             if path.stem.isdecimal() and int(path.stem) > last["images"]:
                 path.unlink()
+
+
+def _is_left(path: Path) -> bool:
+    """Whether a file is one that a run leaves which ends before it has begun."""
+    if path.name == REPORT and path.is_file():
+        with path.open("rb") as file:
+            return WAITING.encode() in file.read(BLOCK)
+    return path.name in (HALF, LOCK)
 
 
 def _lines_backward(path: Path) -> Iterator[tuple[bytes, int]]:

@@ -91,6 +91,7 @@ class RunInfo(TypedDict, total=False):
     hardened: dict[str, Any]
     score_protocol: ScoreFacts
     sub_runs: list[str]
+    reload: Annotated[int, Between(1, 3600)] | None
     images: Count
     step: Count
     epochs: Seconds

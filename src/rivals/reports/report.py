@@ -13,7 +13,7 @@ from string import Template
 
 from rivals.base.errors import UserError
 from rivals.base.files import stat_key, write_atomically
-from rivals.base.run_folder import Run
+from rivals.base.run_folder import WAITING, Run
 from rivals.reports.formatting import MISSING, format_count, format_duration, format_number, format_setting
 from rivals.reports.history import History
 from rivals.reports.html import Html, join, run_id, run_link, table, tag
@@ -55,6 +55,21 @@ the same, and the classifier is fooled. Then it is trained on such adversarial e
 }
 
 
+def write_waiting_report(dest: Path, title: str, text: str, reload: int) -> None:
+    """Write a page that stands where the report of a run will be, until that run has begun.
+
+    Args:
+        dest: The file to write.
+        title: Its heading.
+        text: What is awaited.
+        reload: Seconds after which a browser loads it again.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    _write_page(dest, title, [tag("h1", title), tag("p", text), _reload_note(reload)], reload, Html(f"{WAITING}\n"))
+
+
 def write_report(runs: Sequence[Run], dest: Path) -> Path:
     """Write the report of one run, or a comparison of several, to one HTML file.
 
@@ -77,20 +92,40 @@ def write_report(runs: Sequence[Run], dest: Path) -> Path:
         title, body = _demo_page([histories[0], *sub_runs])
     else:
         title, body = _run_page(histories[0])
+    reload = histories[0].info.get("reload") if len(histories) == 1 else None
+    if reload:
+        body.insert(1, _reload_note(reload))
     body.append(tag("footer", "Made by Rivals. This page is self-contained: it can be saved, mailed and printed."))
+    _write_page(dest, title, body, reload)
+    return dest
 
+
+def _reload_note(seconds: int) -> Html:
+    return tag("p", f"The run goes on: this page reloads itself every {seconds} seconds.", class_="muted")
+
+
+def _write_page(dest: Path, title: str, body: Sequence[Html], reload: int | None, head: str = "") -> None:
+    """Write a page that loads nothing from the network.
+
+    Args:
+        dest: The file.
+        title: Of the window.
+        body: What it shows.
+        reload: Seconds after which a browser loads it again; None for never.
+        head: Further elements of its head.
+    """
     templates = files("rivals.reports")
     script = (templates / "report.js").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = Template((templates / "report.html").read_text("utf-8")).substitute(
         title=escape(title),
+        head=(f'<meta http-equiv="refresh" content="{reload}">\n' if reload else "") + head,
         style=(templates / "report.css").read_text("utf-8"),
         script=script,
         digest=f"sha256-{digest}",
         body=join(*body),
     )
     write_atomically(dest, page.encode("utf-8", "replace"))
-    return dest
 
 
 def _run_page(history: History) -> tuple[str, list[Html]]:

@@ -1,8 +1,15 @@
 """Runs the notebooks and stores their outputs: ``make notebooks``, or ``make notebooks ONLY=3`` for some of them.
 
+``python notebooks/make.py --stored`` does not run them: it writes them anew with the outputs that they have, as after a
+change of their text. Their code must be as it was.
+
 The sources are Python files in jupytext's percent format, ``en/N-name.py`` and, with the same code and Chinese text,
 ``zh/N-name.py``. It is run once, and both get its outputs: ``N-name.ipynb`` next to each. The outputs do not show
 when, where or in how much time they were made.
+
+Before the cells of the source each notebook has one that installs Rivals where it is missing, as in Colab, and does
+nothing elsewhere; and, if ``pyproject.toml`` names a repository on GitHub, a badge that opens it in Colab. These are
+made here and not run.
 """
 
 from __future__ import annotations
@@ -14,7 +21,9 @@ import re
 import resource
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import jupytext
 import nbformat
@@ -29,6 +38,47 @@ LARGE = 100_000  # bytes of an image as PNG, above which it is noise or a photog
 ABSOLUTE = re.compile(
     r"(?<![\w.:/~<])/(?:bin|data|etc|home|mnt|opt|private|root|srv|tmp|usr|var|work|Users)/[^\s'\",)]*"
 )
+
+
+# Where the package comes from, if its repository is not known: a wheel beside the notebook. Not its name alone, under
+# which an index may have another package.
+FROM_WHEEL = """\
+    from pathlib import Path
+
+    wheel = next(iter(Path().glob("rivals-*.whl")), None)
+    assert wheel, "upload the wheel of Rivals beside this notebook: pip wheel --no-deps . makes it in a checkout"
+    %pip install --quiet "{wheel}[demo]"
+"""
+FROM_REPOSITORY = """\
+    %pip install --quiet "rivals[demo] @ git+REPOSITORY"
+"""
+SETUP = """\
+# Installs Rivals where it is missing, as in Colab; elsewhere this does nothing.
+import importlib.util
+
+if importlib.util.find_spec("rivals") is None:
+"""
+BADGE = "[![Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/"
+
+
+def repository(project: dict[str, Any]) -> str:
+    """The address of the repository in ``pyproject.toml``; empty if it names none."""
+    urls = {name.lower(): str(url) for name, url in project.get("urls", {}).items()}
+    found = next((urls[name] for name in ("repository", "source", "source code", "github") if name in urls), "")
+    return found.rstrip("/").removesuffix(".git")
+
+
+def setup_cells(language: str, name: str) -> list[NotebookNode]:
+    """The cells before those of the source: a badge, if there is an address, and the one that installs."""
+    project = tomllib.loads((Path(__file__).resolve().parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
+    address = repository(project)
+    source = FROM_REPOSITORY.replace("REPOSITORY", address) if address else FROM_WHEEL
+    cells = [nbformat.v4.new_code_cell((SETUP + source).rstrip(), id="setup")]
+    owner = address.removeprefix("https://github.com/")
+    if owner != address:
+        link = f"{BADGE}{owner}/blob/main/notebooks/{language}/{name}.ipynb)"
+        cells.insert(0, nbformat.v4.new_markdown_cell(link, id="badge"))
+    return cells
 
 
 def names(only: str = "") -> list[str]:
@@ -101,6 +151,7 @@ def write(language: str, name: str, made: NotebookNode) -> Path:
     for cell, other in zip(notebook.cells, made.cells, strict=True):
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = other.outputs, other.execution_count
+    notebook.cells[:0] = setup_cells(language, name)
     nbformat.validate(notebook)
     text = nbformat.writes(notebook) + "\n"
     path = HERE / language / f"{name}.ipynb"
@@ -110,13 +161,29 @@ def write(language: str, name: str, made: NotebookNode) -> Path:
     return path
 
 
-def main(only: str = "") -> None:
-    """Make the notebooks whose numbers are in ``only``, or all."""
+def stored(name: str) -> NotebookNode:
+    """A finished notebook, without the cells that are not in its source."""
+    path = HERE / LANGUAGES[0] / f"{name}.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells = [cell for cell in notebook.cells if cell.id not in ("badge", "setup")]
+    if code(notebook) != code(read(LANGUAGES[0], name)):
+        sys.exit(f"{name}: the code is not that of {path.name}: run it, by make notebooks ONLY={name.split('-')[0]}")
+    return notebook
+
+
+def main(only: str = "", *, run_them: bool = True) -> None:
+    """Make the notebooks whose numbers are in ``only``, or all; with the outputs that they have unless ``run_them``."""
     chosen = names(only)
     for name in chosen:
         first, *others = (code(read(language, name)) for language in LANGUAGES)
         if any(other != first for other in others):
             sys.exit(f"{name}: the code cells of {' and '.join(LANGUAGES)} differ: make them the same")
+    if not run_them:
+        for name in chosen:
+            notebook = stored(name)
+            for language in LANGUAGES:
+                write(language, name, notebook)
+        return
     for name in chosen:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         notebook = read(LANGUAGES[0], name)
@@ -128,4 +195,5 @@ def main(only: str = "") -> None:
 
 
 if __name__ == "__main__":
-    main(" ".join(sys.argv[1:]))
+    words = [word for word in sys.argv[1:] if word != "--stored"]
+    main(" ".join(words), run_them="--stored" not in sys.argv)

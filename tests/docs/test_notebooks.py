@@ -62,10 +62,12 @@ def test_links_in_the_text_lead_somewhere(language, name):
 def test_the_finished_notebook_is_its_source_with_outputs(language, name):
     notebook, source = made(language, name), make.read(language, name)
     nbformat.validate(notebook)
+    source.cells[:0] = make.setup_cells(language, name)
     assert [(cell.id, cell.cell_type, cell.source) for cell in notebook.cells] == [
         (cell.id, cell.cell_type, cell.source) for cell in source.cells
     ], f"make notebooks ONLY={name[0]}"
-    counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
+    first, *counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
+    assert first is None  # that of the cell that installs
     assert counts == list(range(1, len(counts) + 1))
     found = outputs(notebook)
     assert {output.output_type for output in found} <= {"stream", "display_data", "execute_result"}
@@ -88,6 +90,32 @@ def test_the_finished_notebook_tells_nothing_of_when_and_where_it_was_made(langu
 def test_both_languages_show_the_same(name):
     english, chinese = (outputs(made(language, name)) for language in make.LANGUAGES)
     assert english == chinese
+
+
+def test_the_first_cell_does_nothing_where_rivals_is_installed_and_else_wants_a_wheel(tmp_path, monkeypatch):
+    (cell,) = make.setup_cells("en", NAMES[0])
+    monkeypatch.chdir(tmp_path)
+    plain = re.sub(r"^( +)%pip (.*)$", r"\1commands.append(f'pip \2')", cell.source, flags=re.MULTILINE)
+    commands = []
+    exec(plain, {"commands": commands})
+    assert not commands
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(AssertionError, match="upload the wheel"):
+        exec(plain, {"commands": commands})
+    (tmp_path / "rivals-0.1.0-py3-none-any.whl").touch()
+    exec(plain, {"commands": commands})
+    assert commands == ['pip install --quiet "rivals-0.1.0-py3-none-any.whl[demo]"']
+
+
+@pytest.mark.parametrize("key", ["Repository", "source"])
+def test_a_repository_gives_a_badge_and_is_installed_from(key, monkeypatch):
+    address = "https://github.com/someone/something"
+    assert make.repository({"urls": {key: f"{address}.git"}}) == address
+    assert make.repository({"urls": {"Homepage": "https://example.org"}}) == make.repository({}) == ""
+    monkeypatch.setattr(make, "repository", lambda project: address)
+    badge, setup = make.setup_cells("zh", "1-small")
+    assert badge.source.endswith("/github/someone/something/blob/main/notebooks/zh/1-small.ipynb)")
+    assert f'%pip install --quiet "rivals[demo] @ git+{address}"' in setup.source
 
 
 def test_the_third_runs(tmp_path, monkeypatch):
@@ -129,6 +157,12 @@ def test_the_code_is_run_once_for_both(desk, capsys):
     assert texts(english) == ["Two words."]
     assert texts(chinese) == ["两个词。"]
     assert outputs(english) == outputs(chinese)
+    before = [(desk / each / "1-small.ipynb").read_bytes() for each in make.LANGUAGES]
+    make.main(run_them=False)
+    assert [(desk / each / "1-small.ipynb").read_bytes() for each in make.LANGUAGES] == before
+    (desk / "zh" / "1-small.py").write_text((desk / "zh" / "1-small.py").read_text().replace("两个词", "两个字"))
+    make.main(run_them=False)
+    assert texts(nbformat.read(desk / "zh" / "1-small.ipynb", as_version=4)) == ["两个字。"]
     said, shown = outputs(english)
     assert re.fullmatch(r"run in tmp\w+\n", said.text)
     assert shown.data["text/plain"] == "PosixPath('here')"

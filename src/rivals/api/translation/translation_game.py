@@ -105,7 +105,7 @@ class TranslationGame:
             in_channels=in_channels,
             scale=pairs.scale,
             widths=config.widths,
-            **({} if config.blocks is None else {"blocks": config.blocks}),
+            blocks=config.blocks,
         )
         judge = partial(PatchDiscriminator, channels + (in_channels if config.paired else 0))
         betas: Any = {"beta1": config.beta1, "beta2": config.beta2}

@@ -181,8 +181,7 @@ class Game:
         for buffer in averaged:
             buffer.copy_(next(means))
         values = dict(zip(names, means, strict=True))
-        values[f"grad_norm/{turn.player}"] = torch.nn.utils.get_total_norm(mover.gradients())
-        mover.step(clock, self.lr_scale)
+        values[f"grad_norm/{turn.player}"] = mover.step(clock, self.lr_scale)
         return values
 
     def _play(self, turn: Turn, place: tuple[int, int, int], batches: Batches, clock: Clock) -> Values:

@@ -23,7 +23,8 @@ EMA_RAMPUP = 0.05  # of StyleGAN2-ADA
 class Adam:
     """Adam (Kingma & Ba 2015) whose learning rate and beta2 follow schedules; its weight decay is decoupled (AdamW).
 
-    ``kind`` is the class of the optimizer: AdamW or Muon.
+    ``kind`` is the class of the optimizer: AdamW or Muon. A gradient whose norm, over all weights, is above
+    ``max_norm`` is scaled down to it (Pascanu et al. 2013).
     """
 
     lr: Schedule
@@ -32,6 +33,7 @@ class Adam:
     eps: float
     weight_decay: float = 0.0
     kind: type[AdamW] = AdamW
+    max_norm: float = math.inf
 
     def attach(self, parameters: Iterable[nn.Parameter]) -> AdamW:
         """The optimizer of these parameters, with its fused kernel where the device has one."""
@@ -53,11 +55,15 @@ def adam(
     beta2: float | str | Schedule = 0.999,
     eps: float = 1e-8,
     weight_decay: float = 0.0,
+    max_norm: float = math.inf,
 ) -> Adam:
     """Adam with these parameters. ``weight_decay`` is decoupled from the gradients (Loshchilov & Hutter 2019).
 
+    Gradients whose norm is above ``max_norm`` are scaled down to it.
+
     Raises:
-        UserError: a learning rate outside (0, 1], a beta outside [0, 1), or a weight decay outside [0, 1].
+        UserError: a learning rate outside (0, 1], a beta outside [0, 1), a weight decay outside [0, 1], or a max_norm that
+            is not above 0.
     """
     lr, second = Schedule.parse(lr), Schedule.parse(beta2)
     if not (0 < min(lr.start, lr.end) <= max(lr.start, lr.end) <= 1):
@@ -66,16 +72,20 @@ def adam(
         raise UserError(f"Adam's betas ({beta1:g}, {second}) must be at least 0 and below 1, such as 0.5 and 0.99")
     if not 0 <= weight_decay <= 1:
         raise UserError(f"a weight decay of {weight_decay:g} cannot work: take 0 (none) to 1, such as 0.01")
-    return Adam(lr, float(beta1), second, eps, weight_decay)
+    if not max_norm > 0:
+        raise UserError(f"a max_norm of {max_norm:g} leaves no gradient: take one above 0, or math.inf for no limit")
+    return Adam(lr, float(beta1), second, eps, weight_decay, max_norm=max_norm)
 
 
-def muon(lr: float | str | Schedule, *, momentum: float = 0.95, weight_decay: float = 0.0) -> Adam:
-    """:class:`~rivals.game.muon.Muon` with these parameters; ``lr`` and ``weight_decay`` as for :func:`adam`.
+def muon(
+    lr: float | str | Schedule, *, momentum: float = 0.95, weight_decay: float = 0.0, max_norm: float = math.inf
+) -> Adam:
+    """:class:`~rivals.game.muon.Muon` with these parameters; all but ``momentum`` as for :func:`adam`.
 
     Raises:
         UserError: as for :func:`adam`.
     """
-    return replace(adam(lr, beta1=momentum, beta2=0.99, weight_decay=weight_decay), kind=Muon)
+    return replace(adam(lr, beta1=momentum, beta2=0.99, weight_decay=weight_decay, max_norm=max_norm), kind=Muon)
 
 
 class Player:
@@ -132,11 +142,18 @@ class Player:
         self.net.zero_grad(set_to_none=True)
         return gradients
 
-    def step(self, clock: Clock, lr_scale: float) -> None:
-        """Take an optimizer step at ``clock``, at the scheduled learning rate times ``lr_scale``."""
+    def step(self, clock: Clock, lr_scale: float) -> Tensor:
+        """Take an optimizer step at ``clock``, at the scheduled learning rate times ``lr_scale``.
+
+        Returns the norm of the gradients over all weights, before clipping.
+        """
+        norm = torch.nn.utils.get_total_norm(self.gradients())
+        if math.isfinite(self.optimizer_config.max_norm):
+            torch.nn.utils.clip_grads_with_norm_(self.net.parameters(), self.optimizer_config.max_norm, norm)
         self.optimizer_config.apply_schedule(self.optimizer, clock, lr_scale)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        return norm
 
     @torch.no_grad()
     def update_ema(self, clock: Clock, batch_size: int) -> None:

@@ -248,9 +248,9 @@ def certified() -> HardenConfig:
     return HardenConfig(
         net="strided",
         method="ibp",
-        eps_warmup=0.5,
-        optimizer="muon",
-        lr=2e-2,
+        eps_warmup=0.4,
+        lr=4e-3,
+        clip=10.0,
         weight_decay=0.0,
         until="20 epochs",
     )

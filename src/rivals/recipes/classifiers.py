@@ -43,6 +43,8 @@ class ClassifierConfig(Settings):
     """Initial learning rate; it decays to almost 0 along half a cosine over the whole run."""
     weight_decay: float = 0.01
     """Decoupled weight decay."""
+    clip: float = 0.0
+    """Scale gradients down to this norm where theirs is above it, such as 10; 0 for never."""
     ema: Schedule = NONE
     """Half-life of the EMA of the weights, in images; 0 for no EMA."""
     precision: str = "auto"
@@ -63,6 +65,7 @@ class ClassifierConfig(Settings):
         check_micro_batches(self.batch_size, self.micro_batches)
         check_range(self, "lr", 1e-8, 1)
         check_range(self, "weight_decay", 0, 1)
+        check_range(self, "clip", 0, 1e6)
 
     def changed(self, **settings: Any) -> Self:
         """As :meth:`Settings.changed`; another net resets the settings that belong to the one before."""

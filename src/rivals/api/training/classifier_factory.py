@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from rivals.base import rng
@@ -61,7 +62,8 @@ def build_player(config: ClassifierConfig, net: Classifier, until: Duration) -> 
     optimizer = muon if config.optimizer == "muon" else adam
     lr = Schedule(config.lr, config.lr / LR_DECAY, until.amount, until.unit)
     net.spec["flip_tta"] = config.flip_tta
-    player = Player(net, optimizer(lr, weight_decay=config.weight_decay), ema=config.ema)
+    max_norm = config.clip or math.inf
+    player = Player(net, optimizer(lr, weight_decay=config.weight_decay, max_norm=max_norm), ema=config.ema)
     if player.ema is not None:
         net.spec["flip_tta"] = False
     return player

@@ -68,3 +68,18 @@ def test_bounds_of_the_initial_weights_keep_their_width():
     # Batch norm divides by the deviation of the units, so only the first layer is comparable in size.
     width = (bounds.values[3].upper - bounds.values[3].lower).mean().detach()
     assert 0.3 < float(width / bounds.widths[0]) < 3
+
+
+def test_a_small_radius_survives_mixed_precision():
+    """Ends in bfloat16, 8 bits, would lose a radius that is small beside the center."""
+    model = randomized(Residual(), "training").train()
+    region = region_of(X, Linf(1e-3))
+
+    def widths(enabled):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            bounds = TrainingBounds(trace(copy.deepcopy(model), X), X, Y, region)
+            return [upper - lower for lower, upper in bounds.before_relus]
+
+    for mixed, exact in zip(widths(True), widths(False), strict=True):
+        assert mixed.dtype == exact.dtype
+        assert float(((mixed - exact).norm() / exact.norm()).detach()) < 0.05

@@ -109,8 +109,11 @@ def _affine(operator: Affine, z: Interval, radius: float, rounded: bool, own: bo
         return Interval(operator(z.lower), operator(z.upper), moved[0], moved[1], z.positive)
     mu = z.lower.lerp_(z.upper, 0.5) if own else torch.lerp(z.lower, z.upper, 0.5)
     if not rounded:
-        r = operator.absolute(z.upper - mu)
-        mu = operator(mu)
+        # In mixed precision products come in bfloat16, whose 8 bits would swallow a radius that is small beside the
+        # center: the ends of the interval, from which the next layer takes both, stay in float32.
+        wide = torch.promote_types(mu.dtype, torch.float32)
+        r = operator.absolute(z.upper - mu).to(wide)
+        mu = operator(mu).to(wide)
         lower, upper = mu - r, mu + r
     else:
         # The exact sum, ours, and that of a forward pass from any point of the interval differ by at most

@@ -62,8 +62,8 @@ def adam(
     Gradients whose norm is above ``max_norm`` are scaled down to it.
 
     Raises:
-        UserError: a learning rate outside (0, 1], a beta outside [0, 1), a weight decay outside [0, 1], or a max_norm that
-            is not above 0.
+        UserError: a learning rate outside (0, 1], a beta outside [0, 1), a weight decay outside [0, 1], or a max_norm
+            that is not above 0.
     """
     lr, second = Schedule.parse(lr), Schedule.parse(beta2)
     if not (0 < min(lr.start, lr.end) <= max(lr.start, lr.end) <= 1):

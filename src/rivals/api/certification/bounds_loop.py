@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,12 +28,14 @@ from rivals.bounds.tracing import trace
 from rivals.console.attack_progress import AttackProgress
 from rivals.metrics.bracket import Bracket, bracket
 
-AT_ONCE = {"ibp": 64, "crown": 16, "alpha-crown": 8}
+AT_ONCE = {"ibp": 64, "crown-ibp": 64, "crown": 16, "alpha-crown": 8}
 """Images in a piece of work. Coefficients of CROWN are as many as units times units, and slopes are as many again."""
+crown_ibp_margins = partial(crown_margins, intermediate=None)
 BETTER: dict[str, tuple[Callable[[Network, Region, Tensor], Tensor], ...]] = {
     "ibp": (),
-    "crown": (crown_margins,),
-    "alpha-crown": (crown_margins, alpha_crown_margins),
+    "crown-ibp": (crown_ibp_margins,),
+    "crown": (crown_ibp_margins, crown_margins),
+    "alpha-crown": (crown_ibp_margins, crown_margins, alpha_crown_margins),
 }
 """What follows IBP on the images that are left."""
 TOLERANCE = 1e-3  # relative difference between the logits of a model and of its trace

@@ -42,7 +42,7 @@ def check_property(network_file: str, property_file: str, method: str, seed: int
     Args:
         network_file: An ONNX file, packed by gzip or not.
         property_file: A VNN-LIB file, packed by gzip or not.
-        method: ibp, crown or alpha-crown.
+        method: ibp, crown-ibp, crown or alpha-crown.
         seed: Of the search.
 
     Raises:
@@ -150,8 +150,8 @@ class Check:
         coefficients, last = single[:, None], len(self.network.nodes)
         if not bool((single.double() == rows).all()):
             raise UserError("the property's coefficients of outputs do not fit into float32: write shorter ones")
-        if method == "crown":
-            bounds = crown_intervals(self.network, region, by_crown)
+        if method in ("crown-ibp", "crown"):
+            bounds = crown_intervals(self.network, region, by_crown if method == "crown" else None)
             return Backward(self.network, region, bounds).lower(coefficients, last)[:, 0] + offset
         return AlphaCrown(self.network, region, coefficients, offset[:, None], ITERATIONS).lower()[:, 0]
 

@@ -73,7 +73,7 @@ class Case:
 CIFAR10 = {"widths": (32, 64, 128), "flip": True, "eps_factor": 1.05, "until": "1.1M images"}
 ADAM = {"optimizer": "adam", "lr": 2.5e-3}
 CASES = {
-    "mnist-0.1": Case("mnist", "0.1", {"eps_factor": 1.5, "until": "800k images"}),
+    "mnist-0.1": Case("mnist", "0.1", {"eps_factor": 1.5, "until": "700k images"}),
     "mnist-0.3": Case("mnist", "0.3", {**ADAM, "eps_factor": 1.1, "until": "1.5M images"}),
     "cifar10-2-255": Case("cifar10", "2/255", CIFAR10),
 }

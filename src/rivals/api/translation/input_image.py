@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from rivals.base.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,6 +37,7 @@ def read_input(open_image: Callable[[], Image.Image], net: Translator, peak: Pea
     Raises:
         UserError: it cannot be read, is too small, or has transparency that the translator does not know.
     """
+    import numpy as np
     import torch
 
     from rivals.data.decode import strict_limits, to_channels
@@ -76,6 +75,7 @@ def read_input(open_image: Callable[[], Image.Image], net: Translator, peak: Pea
 
 def _gray(pixels: Pixels) -> Pixels:
     """The luma of a color image (3, H, W), (1, H, W): 0.299 R + 0.587 G + 0.114 B; of a gray one itself."""
+    import numpy as np
     from PIL import Image
 
     return np.asarray(Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).convert("L"))[None]

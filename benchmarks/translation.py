@@ -201,7 +201,6 @@ def from_edges(budget: Budget, home: Path) -> dict[str, Any]:
     return measure(str(home / "data"), budget, home, "edges")
 
 
-@torch.no_grad()
 def unpaired(budget: Budget, home: Path) -> dict[str, Any]:
     """Automobiles to trucks, judged by a classifier that was not used in training."""
     one, other = "automobile", "truck"
@@ -213,11 +212,13 @@ def unpaired(budget: Budget, home: Path) -> dict[str, Any]:
     values = judge({"cut": net}, pairs, n=len(pairs), device=CPU, extractor=find_extractor("lite0", CPU))["cut"]
     model, names = model_of("cifar10-plain").eval(), load("cifar10", split="test").classes
     x = pairs.x(0, len(pairs), CPU)
-    for name, images_ in (("before", x), ("after", to_bytes(net(x)).float() / 255)):
-        predicted = model(images_).argmax(1)
+    with torch.no_grad():
+        outputs = to_bytes(net(x))
+        predictions = {"before": model(x).argmax(1), "after": model(outputs.float() / 255).argmax(1)}
+    for name, predicted in predictions.items():
         values[f"target_class_{name}"] = int((predicted == names.index(other)).sum())
     picture = f"translation_unpaired_{budget.minutes:g}.png"
-    rows = np.stack([to_bytes(x[:24]).numpy(), to_bytes(net(x[:24])).numpy()], 1)
+    rows = np.stack([to_bytes(x[:24]).numpy(), outputs[:24].numpy()], 1)
     save_png(make_grid(rows.reshape(-1, *rows.shape[2:]), columns=8, scale=3), RESULTS / picture)
     return {
         "n": len(pairs),

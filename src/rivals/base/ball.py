@@ -161,9 +161,7 @@ class Ball(ABC):
         to ``u * D^(1/p)``; the sums of a projection add a few units in the last place of ``eps``.
         """
         low, high = self.bounds
-        unit = torch.finfo(x.dtype).eps
-        size = max(1, math.prod(x.shape[1:])) ** (1 / self.p)
-        slack = 2 * unit * max(float(torch.as_tensor(bound).abs().amax()) for bound in self.bounds) * size
+        unit, slack = torch.finfo(x.dtype).eps, self.slack(x)
         radii = self.radii(x) * (1 + 32 * unit)
         if self.scale is None:
             in_ball: Tensor = self.distance(x_adv, x) <= radii + slack
@@ -173,6 +171,12 @@ class Ball(ABC):
             in_ball &= ((x_adv == x) | self.mask).flatten(1).all(1)
         in_box: Tensor = ((x_adv >= low - unit) & (x_adv <= high + unit)).flatten(1).all(1)
         return in_ball & in_box
+
+    def slack(self, x: Tensor) -> float:
+        """By how much :meth:`contains` lets the norm exceed a radius for images like ``x`` (n, ...)."""
+        size = max(1, math.prod(x.shape[1:])) ** (1 / self.p)
+        largest = max(float(torch.as_tensor(bound).abs().amax()) for bound in self.bounds)
+        return 2 * torch.finfo(x.dtype).eps * largest * size
 
     @abstractmethod
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:

@@ -80,13 +80,16 @@ class Network:
         Args:
             dtype: Of its weights; that of the model by default.
         """
-        readers, nodes, place = self.readers(), list[Node](), [0]
+        readers, nodes, place, full = self.readers(), list[Node](), [0], set[int]()
         for node in self.nodes:
             operator, inputs = _as(node.operator, dtype), tuple(place[i] for i in node.inputs)
             before = nodes[inputs[0] - 1] if inputs[0] else None
-            folded = _folded(operator, before) if readers[node.inputs[0]] == 1 else None
+            # One alone: the roundings of more would not be covered by those that are added to a layer's sum.
+            may = readers[node.inputs[0]] == 1 and inputs[0] not in full
+            folded = _folded(operator, before) if may else None
             if folded is not None and before is not None:
                 nodes[inputs[0] - 1] = Node(folded, before.inputs)
+                full.add(inputs[0])
                 place.append(inputs[0])
                 continue
             nodes.append(Node(operator, inputs))

@@ -12,8 +12,8 @@ from rivals.base.errors import UserError
 from rivals.base.norm_balls import Ball
 from rivals.bounds.rounding import above, below
 
-WIDER = 1 + 1e-6
-"""Factor of eps: an attack may leave the ball by a rounding error."""
+WIDER = 1 + 5e-6
+"""Factor of eps, beside the slack of the ball: what counts as inside for an attack is in the set."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,9 @@ def region_of(x: Tensor, ball: Ball) -> Region:
         raise UserError(f"no bounds in {type(ball).__name__}: take linf or l2")
     if ball.per_feature or isinstance(ball.eps, Tensor):
         raise UserError("bounds take one radius, and bounds, for all features: give numbers")
-    eps, exact = float(ball.eps) * WIDER, x.double()
-    low, high = ball.bounds
+    eps, exact = float(ball.eps) * WIDER + 1.01 * ball.slack(x), x.double()
+    unit = torch.finfo(x.dtype).eps
+    low, high = ball.bounds[0] - unit, ball.bounds[1] + unit
     lower, upper = (exact - eps).clamp_min(low), (exact + eps).clamp_max(high)
     # An image outside the box of valid ones, if only by a rounding error, is in the set too.
     lower, upper = torch.minimum(lower, exact), torch.maximum(upper, exact)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rivals.base.errors import UserError
+
 EXTRA = 16
 """Roundings beside those of a sum itself: of centers, radii and slopes, and of elementwise operations up to the next
 affine layer. There are never more than ten."""
@@ -20,9 +22,16 @@ def gamma(terms: int, dtype: torch.dtype) -> float:
 
     A computed ``<w, x> + b`` differs from the exact one by at most ``gamma * (<|w|, |x|> + |b|)``, with n one more than
     the number of products; ``EXTRA`` are added. This does not hold for Winograd's or a Fourier transform's convolution.
+
+    Raises:
+        UserError: sums of so many terms have no bound in this precision.
     """
     n_u = (terms + EXTRA) * unit(dtype)
-    return n_u / (1 - n_u) if n_u < 0.5 else 1.0
+    if n_u >= 0.5:
+        raise UserError(
+            f"sums of {terms:,} terms have no error bound in {dtype}: give the model in float32, by .float()"
+        )
+    return n_u / (1 - n_u)
 
 
 def smallest(terms: int, dtype: torch.dtype) -> float:

@@ -83,9 +83,9 @@ def certify(
     if not isinstance(settings.get("radii", ""), str):  # in Python also numbers
         settings["radii"] = ",".join(map(str, settings["radii"]))
     if ball is not None:
-        if ball.per_feature or not isinstance(ball.eps, int | float):
-            raise UserError("certificates take one radius, and bounds, for all features: give numbers")
-        settings |= {"norm": type(ball).__name__.lower(), "eps": repr(float(ball.eps))}
+        from rivals.api.common.ball_settings import ball_settings
+
+        settings |= ball_settings(ball, "certificates")
     elif isinstance(settings.get("eps", ""), int | float):
         settings["eps"] = repr(float(settings["eps"]))
     if _names_property(model):

@@ -76,9 +76,9 @@ def harden(
         Interrupted: stopped by Ctrl-C or SIGTERM, after saving.
     """
     if ball is not None:
-        if ball.per_feature:
-            raise UserError("adversarial training takes one radius, and bounds, for all features: give numbers")
-        settings |= {"norm": type(ball).__name__.lower(), "eps": repr(float(ball.eps))}
+        from rivals.api.common.ball_settings import ball_settings
+
+        settings |= ball_settings(ball, "runs of adversarial training")
     request = Request(data, recipe, out, resume, seed, device, quiet, settings)
     return ClassifierRun(run_job(HardenJob(request, against)).folder)
 

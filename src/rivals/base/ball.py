@@ -174,7 +174,7 @@ class Ball(ABC):
 
     def slack(self, x: Tensor) -> float:
         """By how much :meth:`contains` lets the norm exceed a radius for images like ``x`` (n, ...)."""
-        size = max(1, math.prod(x.shape[1:])) ** (1 / self.p)
+        size = float(max(1, math.prod(x.shape[1:])) ** (1 / self.p))
         largest = max(float(torch.as_tensor(bound).abs().amax()) for bound in self.bounds)
         return 2 * torch.finfo(x.dtype).eps * largest * size
 

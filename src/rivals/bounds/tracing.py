@@ -62,16 +62,16 @@ class _Value(fx.Proxy):
     def _overwritten(self, function: Callable[..., Any], other: Any) -> fx.Proxy:
         return self.tracer.create_proxy("call_function", function, (self, other), {})
 
-    def __iadd__(self, other: Any) -> fx.Proxy:  # type: ignore[misc]
+    def __iadd__(self, other: Any) -> fx.Proxy:
         return self._overwritten(operator.iadd, other)
 
-    def __isub__(self, other: Any) -> fx.Proxy:  # type: ignore[misc]
+    def __isub__(self, other: Any) -> fx.Proxy:
         return self._overwritten(operator.isub, other)
 
-    def __imul__(self, other: Any) -> fx.Proxy:  # type: ignore[misc]
+    def __imul__(self, other: Any) -> fx.Proxy:
         return self._overwritten(operator.imul, other)
 
-    def __itruediv__(self, other: Any) -> fx.Proxy:  # type: ignore[misc]
+    def __itruediv__(self, other: Any) -> fx.Proxy:
         return self._overwritten(operator.itruediv, other)
 
 

@@ -17,8 +17,8 @@ from rivals.bounds.regions import Region
 class TrainingBounds:
     """The logits of a batch and their interval bounds over a set of inputs around each image.
 
-    Batch norm takes mean and variance from the clean images, in the clean pass and in the bounds, and updates its
-    running statistics once (Shi et al. 2021, sec. 3.2).
+    Batch norm takes mean and variance from the clean images, in the clean pass, in the bounds and for other images
+    alike, and updates its running statistics once (Shi et al. 2021, sec. 3.2).
 
     Args:
         network: The network, which shares the weights that learn.
@@ -43,6 +43,13 @@ class TrainingBounds:
     def logits(self) -> Tensor:
         """Logits of the clean images, (B, classes)."""
         return self._clean[0]
+
+    def logits_at(self, x: Tensor) -> Tensor:
+        """Logits (B, classes) of other images (B, ...), such as adversarial ones, by the clean images' statistics.
+
+        The running statistics stay as they are.
+        """
+        return self._clean[1](x).float()
 
     @cached_property
     def values(self) -> list[Interval]:

@@ -16,6 +16,7 @@ class BatchBounds(Protocol):
 
     @property
     def logits(self) -> Tensor: ...
+    def logits_at(self, x: Tensor) -> Tensor: ...
     @property
     def margins(self) -> Tensor: ...
     @property
@@ -31,7 +32,8 @@ Bound = Callable[[nn.Module, ClassifierStep], BatchBounds]
 class CertifiedStep(ClassifierStep):
     """One turn's view of a game in which a classifier learns to be certified.
 
-    The clean forward pass is that of the bounds, which take its statistics for batch norm.
+    The clean forward pass is that of the bounds. They and the pass of the adversarial examples take its statistics for
+    batch norm, whose running statistics are updated once, by clean images alone.
 
     Args:
         args: As :class:`~rivals.game.classifier_step.ClassifierStep`.
@@ -53,6 +55,11 @@ class CertifiedStep(ClassifierStep):
     def logits(self) -> Tensor:
         """Logits of the clean images, (B, classes)."""
         return self._bounds.logits
+
+    @cached_property
+    def logits_adv(self) -> Tensor:
+        """Logits of :attr:`x_adv`, (B, classes), by the clean images' statistics."""
+        return self._bounds.logits_at(self.x_adv)
 
     @property
     def margins(self) -> Tensor:

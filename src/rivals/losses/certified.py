@@ -90,8 +90,10 @@ def mtl_ibp(kappa: float = 0.5) -> Loss:
 
     def loss(output: CertifiedOutput) -> LossTerms:
         now = 1 - (1 - kappa) * output.ramp
-        certified = (1 - now) * worst_case(output)  # first: batch norm's statistics are those of clean images
-        return {"adversarial": now * cross_entropy(output.logits_adv, output.y), "certified": certified}
+        return {
+            "adversarial": now * cross_entropy(output.logits_adv, output.y),
+            "certified": (1 - now) * worst_case(output),
+        }
 
     return loss
 

@@ -97,7 +97,7 @@ class HardenConfig(ClassifierConfig):
     eps_factor: float = 1.0
     """Certified training is at this multiple of eps, such as 1.1; certified accuracy is measured at eps."""
     small_box: float = 0.4
-    """Radius of the boxes of sabr, as a fraction of eps."""
+    """Radius of the boxes, as a fraction of eps (sabr only)."""
     ibp_regularizer: float = 0.5
     """Weight of the regularizers of certified training (Shi et al. 2021), until eps has its full value; 0 for none."""
     extra: str = ""
@@ -169,12 +169,14 @@ class HardenConfig(ClassifierConfig):
     def _check_certified(self, method: Method) -> None:
         """Refuse settings that certified training has not, or that it alone has."""
         if method.kappa is None:
-            for name in ("kappa", "eps_factor", "ibp_regularizer"):
+            for name in ("kappa", "eps_factor", "small_box", "ibp_regularizer"):
                 if getattr(self, name) != getattr(HardenConfig, name):
                     raise UserError(
                         f"{flag(name)} has no meaning for the method {self.method}, which proves nothing: leave it out"
                     )
             return
+        if self.small_box != HardenConfig.small_box and method.loss != "sabr":
+            raise UserError(f"--small-box has no meaning for the method {self.method}, only for sabr: leave it out")
         if self.kappa is not None:
             check_range(self, "kappa", 0, 0.99)
         for name in ("awp", "label_smoothing", "flip_tta"):
@@ -210,6 +212,7 @@ class HardenConfig(ClassifierConfig):
                 "beta": None,
                 "kappa": None,
                 "adversarial_weight": 1.0,
+                **{name: getattr(HardenConfig, name) for name in ("eps_factor", "small_box", "ibp_regularizer")},
             } | settings
         return super().changed(**settings)
 

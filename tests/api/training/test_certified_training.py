@@ -10,6 +10,7 @@ import torch
 
 import rivals
 from helpers.commands import assert_refused
+from helpers.refusals import named
 from rivals import Linf, UserError
 from rivals.api.training.certified import CertifiedAccuracy
 from rivals.recipes import HardenConfig
@@ -80,6 +81,11 @@ def test_a_stopped_run_continues_as_if_it_had_not(stripes, tmp_path, monkeypatch
         ({"method": "ibp", "adversarial_weight": 0.5}, "which has --kappa"),
         ({"method": "sabr", "norm": "l2", "eps": "0.5"}, "--norm l2 has no bounds for the method sabr"),
         ({"method": "trades", "eps_factor": 1.1}, "--eps-factor has no meaning"),
+        ({"method": "pgd", "small_box": 0.2}, "--small-box has no meaning for the method pgd"),
+        (
+            {"method": "crown-ibp", "small_box": 0.5},
+            "--small-box has no meaning for the method crown-ibp",
+        ),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings, says):
@@ -87,8 +93,26 @@ def test_settings_that_cannot_work_are_refused(settings, says):
         HardenConfig(**settings)
 
 
-def test_another_method_resets_kappa():
+def test_another_method_resets_the_settings_of_the_one_before():
     assert HardenConfig(method="ibp", kappa=0.5).changed(method="pgd").kappa is None
+    before = HardenConfig(method="sabr", small_box=0.2, eps_factor=1.5, ibp_regularizer=0.1)
+    for method in ("mtl-ibp", "trades"):
+        assert before.changed(method=method) == HardenConfig(method=method)
+    assert before.changed(method="ibp", eps_factor=1.2).eps_factor == 1.2
+
+
+@pytest.mark.parametrize(
+    ("settings", "parts"),
+    [
+        ({"method": "sabr", "eps": "0.8", "small_box": 1.0, "eps_factor": 1.4}, ("--eps 0.8", "1.12", "1.25 or less")),
+        ({"method": "ibp", "eps": "0.5", "eps_factor": 3.0}, ("--eps 0.5", "--eps-factor 3", "is 1.5", "2 or less")),
+        ({"method": "mtl-ibp", "eps_factor": 4.0}, ("--eps 0.3", "--eps-factor 4", "is 1.2")),
+    ],
+)
+def test_a_radius_beyond_all_images_is_refused_before_the_run(stripes, tmp_path, settings, parts):
+    with named(*parts):
+        rivals.harden(stripes, **settings, out=tmp_path / "run", until="1 steps", **TINY)
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_eps_of_zero_is_refused(run_rivals):

@@ -232,8 +232,9 @@ class HardenJob(ClassifierJobBase[HardenConfig]):
             place: Any = {"device": self.device, "seed": self.seed}
             return generator_game(config, player, self.images, self.ball, self.ramp, **place)
         if config.certified:
-            from rivals.api.training.certified import attacked_ball, certified_game
+            from rivals.api.training.certified import attacked_ball, certified_game, check_eps_factor
 
+            check_eps_factor(config, self.ball)
             attack = self._attack(solver, attacked_ball(config, self.ball))
             return certified_game(config, player, self.ball, attack, self.ramp)
         if method.loss == "madry":

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from rivals.api.training.callbacks import BLOCK
 from rivals.base.duration import Duration
-from rivals.base.norm_balls import Ball
+from rivals.base.errors import UserError
+from rivals.base.norm_balls import Ball, Linf
 from rivals.base.run_folder import Record
 from rivals.base.schedules import Clock
 from rivals.bounds.ibp import interval_margins
@@ -57,6 +58,21 @@ def attacked_ball(config: HardenConfig, ball: Ball) -> Ball:
     """The ball at full radius that the attack searches: where sabr puts the centers of its boxes, they stay inside."""
     share = 1 - config.small_box if config.resolved.loss == "sabr" else 1.0
     return type(ball)(share * config.eps_factor * float(ball.eps))
+
+
+def check_eps_factor(config: HardenConfig, ball: Ball) -> None:
+    """Refuse radii of training, eps times --eps-factor, that are no radii for images, before a run begins.
+
+    Raises:
+        UserError: in Linf it is more than the images' range.
+    """
+    low, high = ball.bounds
+    eps, factor = float(ball.eps), config.eps_factor
+    if isinstance(ball, Linf) and eps * factor > high - low:
+        raise UserError(
+            f"--eps {eps:g} times --eps-factor {factor:g} is {eps * factor:g}, and images span {high - low:g}: "
+            f"take an --eps-factor of {(high - low) / eps:.3g} or less, or less --eps"
+        )
 
 
 class Traces:

@@ -145,6 +145,32 @@ def test_a_patch_and_a_frame_fool_and_do_not_depend_on_the_batch():
         assert torch.equal(sparse_rs(model, x[3:5], y[3:5], ball, queries=300, shape=shape, batch_size=1), found[3:5])
 
 
+@pytest.mark.parametrize("radii", [[0, 4, 0, 25], [21, 0, 1, 0], [0, 0, 0, 0]])
+@pytest.mark.parametrize("shape", ["values", "free", "patch", "frame"])
+def test_sparse_rs_leaves_images_alone_of_which_nothing_may_change(shape, radii):
+    model, x, y = conv_model(n=4)
+    ball, options = L0(torch.tensor(radii), pixels=shape != "values"), {"queries": 25, "stop_when_fooled": False}
+    options["shape"] = "free" if shape == "values" else shape
+    if shape == "frame" and not any(radii):
+        with named("0 pixels are too few for a frame"):
+            sparse_rs(model, x, y, ball, **options)
+        return
+    found = sparse_rs(model, x, y, ball, **options)
+    assert ball.contains(found, x).all()
+    some = torch.tensor(radii) > 0  # and the others are those of a call without them
+    without = sparse_rs(model, x[some], y[some], ball.with_eps(torch.tensor(radii)[some]), **options)
+    assert torch.equal(found[some], without)
+
+
+@pytest.mark.parametrize("attack", [sigma, fmn, functools.partial(pgd, steps=5, stop_when_fooled=False)])
+def test_other_attacks_in_l0_leave_images_alone_of_which_nothing_may_change(attack):
+    model, x, y = conv_model(n=5)
+    ball = L0(torch.tensor([0, 9, 0, 1, 30]))
+    found = attack(model, x, y, ball)
+    assert ball.contains(found, x).all()
+    assert not torch.equal(found, x)
+
+
 @pytest.mark.parametrize("ball", [L1(1e4), L2(100.0)], ids=str)
 @pytest.mark.parametrize("classes", [2, 4])
 def test_pdpgd_finds_the_closed_form_of_a_linear_model(ball, classes):

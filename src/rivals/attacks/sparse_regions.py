@@ -71,10 +71,12 @@ class RegionSearch:
         counts = ball.radii(state.x)
         sizes = [self._frame_width(k) if self.framed else self._patch_side(k) for k in counts.long().tolist()]
         self.sizes = torch.tensor(sizes, dtype=torch.int64, device=state.x.device)
-        if self.framed and len(sizes) and not max(sizes):
+        # By the ball's own radius, so that no images at all are refused as well.
+        radii = torch.as_tensor(ball.eps).flatten()
+        if self.framed and len(radii) and not self._frame_width(int(radii.max())):
             least = self.height * self.width - max(self.height - 2, 0) * max(self.width - 2, 0)
             raise UserError(
-                f"{int(counts.max())} pixels are too few for a frame: take {least} or more for one that is 1 wide"
+                f"{int(radii.max())} pixels are too few for a frame: take {least} or more for one that is 1 wide"
             )
 
     def _patch_side(self, pixels: int) -> int:

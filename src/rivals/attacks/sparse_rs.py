@@ -80,8 +80,9 @@ def sparse_rs(
             ActiveBatch(region.init_rows, region.step).run(*state.queue())
             return state.best
         search = _SparseRS(state, ball, queries, alpha)
-        if search.k_max:
-            ActiveBatch(search.init_rows, search.step).run(*state.queue())
+        indices, size, finished = state.queue()
+        # An image of which nothing may change has no proposals: it is left as it is, without a query.
+        ActiveBatch(search.init_rows, search.step).run(indices[search.counts[indices] > 0], size, finished)
         return state.best
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from helpers.models import conv_model, linear_model, uniform
 from helpers.refusals import named
-from rivals import L2, Linf, evaluate
+from rivals import L1, L2, Linf, evaluate
 from rivals.api.common.network_io import save_network
 from rivals.attacks import LogitsMean, mifgsm, transfer
 from rivals.attacks.input_transforms import Draw, admix, diverse_inputs, scaled_inputs, translation_invariant
@@ -40,6 +40,53 @@ def test_every_combination_raises_the_loss_inside_the_ball(transform, momentum):
     assert gained > 0
     again = transfer(model, x, y, ball, transform=transform, momentum=momentum, variance=1, steps=3, batch_size=3)
     torch.testing.assert_close(again, x_adv, rtol=0, atol=1e-9)
+
+
+def directly(model, x, y, eps, steps, decay):
+    """NI-FGSM in Linf, as in the code of Lin et al. 2020."""
+    x_adv, g, alpha = x.clone(), torch.zeros_like(x), eps / steps
+    for _ in range(steps):
+        ahead = (x_adv + alpha * decay * g).requires_grad_()
+        (noise,) = torch.autograd.grad(nn.functional.cross_entropy(model(ahead), y, reduction="sum"), ahead)
+        g = decay * g + noise / noise.abs().mean((1, 2, 3), keepdim=True)
+        x_adv = torch.clamp(torch.clamp(x_adv + alpha * g.sign(), x - eps, x + eps), 0, 1)
+    return x_adv
+
+
+@pytest.mark.parametrize("decay", [1.0, 0.6])
+def test_nesterov_looks_ahead_along_the_momentum_itself(decay):
+    model, x, y = conv_model(n=6)
+    found = transfer(model, x, y, Linf(0.2), transform="none", momentum="ni", steps=4, decay=decay)
+    torch.testing.assert_close(found, directly(model, x, y, 0.2, 4, decay))
+
+
+@pytest.mark.parametrize("ball", [Linf(0.3), L2(1.0), L1(8.0)], ids=str)
+def test_nesterov_looks_about_a_step_ahead_in_every_norm_inside_the_mask(ball):
+    """Of a linear model the first gradient is known; what is asked next lies ahead by its share of a step."""
+    model, x, y = linear_model(2, (1, 4, 4), n=3)
+    mask = torch.zeros(4, 4, dtype=torch.bool)
+    mask[:2] = True
+    asked = []
+    seen = transfer(
+        model,
+        x,
+        y,
+        ball.masked(mask),
+        transform=lambda x, draw: asked.append(x.detach()) or [x],
+        momentum="ni",
+        steps=2,
+        step_size=0.25,
+        decay=0.5,
+    )
+    first = transfer(model, x, y, ball.masked(mask), transform="none", steps=1, step_size=0.25)
+    assert torch.equal(asked[0], x)
+    ahead = asked[1] - first
+    assert not ahead[..., 2:, :].any()
+    g = ahead[..., :2, :].flatten(1)
+    w = (model[1].weight[1 - y] - model[1].weight[y]).detach().view_as(x)[..., :2, :].flatten(1)
+    expected = 0.5 * 0.25 * float(ball.eps) * w / w.abs().mean(1, keepdim=True) / 8 ** (1 / ball.p)
+    torch.testing.assert_close(g, expected)
+    assert ball.contains(seen, x).all()
 
 
 def test_a_transform_of_ones_own_is_followed_through_its_gradient():

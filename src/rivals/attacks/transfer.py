@@ -46,9 +46,12 @@ def transfer(
     """An iterative attack on a surrogate ``model`` whose results are meant for another one.
 
     Each step follows the gradient of the cross-entropy, averaged over transformed copies of the iterate, with momentum
-    ``g <- decay g + gradient / |gradient|_1``: MI (Dong et al. 2018); NI (Lin et al. 2020) takes the gradient ahead, at
-    ``x_t + alpha decay g``. Variance tuning, VMI and VNI (Wang & He 2021), adds to each gradient by how much the mean
-    gradient of random neighbors differed from that of the step before.
+    ``g <- decay g + gradient / |gradient|_1``: MI (Dong et al. 2018). As in the authors' code, ``|.|_1`` is the mean of
+    the absolute values, where the paper has their sum. NI (Lin et al. 2020, eq. 6) takes the gradient ahead, in Linf at
+    ``x_t + alpha decay g``. There a first gradient reaches about as far as a step. So that it does in L2 and L1 too,
+    they have ``x_t + alpha decay g / D^(1/p)``, with D values that may change; L0 has a step of ``alpha decay``.
+    Variance tuning, VMI and VNI (Wang & He 2021), adds to each gradient by how much the mean gradient of random
+    neighbors differed from that of the step before.
 
     It never stops early, and returns the last iterate: what fools the surrogate already may fool the target later.
 
@@ -84,7 +87,7 @@ def transfer(
     transforms, smoothed = parse_transform(transform)
     options["stop_when_fooled"] = False
     with prepare(model, x, y, ball, **options) as state:
-        if len(state.x) and state.x.ndim != 4 and (transforms or smoothed):
+        if state.x.ndim != 4 and (transforms or smoothed):
             raise UserError(
                 f"the images have the shape {tuple(x.shape)}: transforms are for (n, C, H, W); take transform=none"
             )
@@ -162,9 +165,7 @@ class _Transfer:
     def step(self, rows: _TransferRows) -> Tensor:
         ball = self.ball.with_eps(rows.eps)
         # NI: the gradient is taken where the momentum is about to lead
-        here = rows.x_adv
-        if self.ahead:
-            here = here + batch_view(self.step_size * self.decay * rows.eps, here) * ball.steepest_direction(rows.g)
+        here = self._look_ahead(rows, ball) if self.ahead else rows.x_adv
         generators = self.state.generators(rows.index, rows.t, "transfer")
         draw = Draw(generators, self.state.x, rows.y[:, None] != self.state.y[None])
         gradient = self._gradient(rows, here, draw)
@@ -187,6 +188,17 @@ class _Transfer:
         done = rows.index[over]
         self.state.best[done] = rows.x_adv[over]
         return over
+
+    def _look_ahead(self, rows: _TransferRows, ball: Ball) -> Tensor:
+        """NI, eq. 6: ``x_t + alpha decay g``, whose absolute values have the mean 1 after one gradient."""
+        lengths = self.step_size * self.decay * rows.eps
+        if not ball.p:
+            return ball.step(rows.x_adv, rows.g, lengths)
+        g = ball.on_mask(rows.g if ball.scale is None else rows.g * ball.scale)
+        # The mean is over all values, also those outside of a mask, which are 0.
+        free = max(ball.dimensions(g), 1)
+        share = free / max(g[0].numel(), 1) * free ** (-1 / ball.p)
+        return rows.x_adv + batch_view(share * lengths, g) * g
 
     def _gradient(self, rows: _TransferRows, here: Tensor, draw: Draw) -> Tensor:
         """The gradient of the loss at ``here``, the mean over its transformed copies."""

@@ -235,3 +235,25 @@ def test_l0_counts_values_or_pixels_and_says_so(run_rivals, place):
 )
 def test_l0_refuses_in_one_line(run_rivals, place, words, parts):
     assert_refused(run_rivals("attack", place / "classifier.safetensors", place / "photos", *words), *parts)
+
+
+PIXELS = ("--norm", "l0", "--pixels", "--eps")
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ((*PIXELS, "59", "--attack", "sparse_rs(shape=frame)"), ("59 pixels are too few for a frame: take 60",)),
+        ((*PIXELS, "7,100", "--attack", "noise,sparse_rs(shape=frame)"), ("7 pixels are too few for a frame",)),
+        (("--norm", "l0", "--eps", "9", "--attack", "sparse_rs(shape=patch)"), ("a patch is made of pixels",)),
+        (("--norm", "l0", "--eps", "9", "--attack", "universal"), ("universal_perturbation is an attack in Linf, L2",)),
+        (("--attack", "universal(steps=0)"), ("steps of 0 cannot work",)),
+        (("--attack", "patch(step_size=0)"), ("a step size of 0 cannot work",)),
+        (("--attack", "patch(smallest=0.5)"), ("a patch of 0.5 to 0.4",)),
+    ],
+)
+def test_attacks_that_cannot_work_leave_no_folder(run_rivals, place, tmp_path, words, parts):
+    out = tmp_path / "run"
+    words = (place / "classifier.safetensors", place / "photos", *words, "--out", out)
+    assert_refused(run_rivals("attack", *words), *parts)
+    assert not out.exists()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers.refusals import named
-from rivals import Linf
+from rivals import L0, Linf
 from rivals.api.common.model_zoo import find_model
 from rivals.api.robustness.attack_spec import read_attack, read_radii, write_radii
 from rivals.base.size import Size
@@ -26,6 +26,14 @@ def test_attacks_are_parsed_with_their_options():
         "noise(kind=gaussian)",
     ]
     assert parts[1].attack.keywords == {"steps": 7, "step_size": 0.2, "random_start": False, "loss": "dlr"}
+
+
+def test_pixels_are_counted_where_a_mask_fits_images_of_one_shape():
+    mask = torch.ones(5, 7, dtype=torch.bool)
+    (part,) = read_attack("sparse_rs(shape=patch)", L0(4, pixels=True).masked(mask))
+    assert part.attack.keywords == {"shape": "patch"}
+    with named("a patch is made of pixels"):
+        read_attack("sparse_rs(shape=patch)", L0(4).masked(mask))
 
 
 BAD = {

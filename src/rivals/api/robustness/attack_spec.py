@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Sequence
@@ -89,7 +90,7 @@ def read_attack(text: str, ball: Ball) -> tuple[Stage, ...]:
             raise unknown("attack", name, ATTACKS)
         attack = ATTACKS[name]
         part = Stage(word.strip(), partial(attack, **read_options(name, attack, options)) if options else attack)
-        _rehearse(part, ball)
+        rehearse(part.attack, ball)
         stages.append(part)
     names = [part.name for part in stages]
     repeated = next((name for name in names if names.count(name) > 1), None)
@@ -132,13 +133,17 @@ class _OnDevice:
         return self.attack(model, x, y, ball, generator=self.net.to(x.device), clean=clean, **options)
 
 
-def check_stages(stages: Sequence[Stage], shape: tuple[int, ...], classes: Sequence[str]) -> None:
-    """Refuse generators of perturbations for other images or classes, before a run begins.
+def check_stages(
+    stages: Sequence[Stage], shape: tuple[int, ...], classes: Sequence[str], ball: Ball, radii: Sequence[float]
+) -> None:
+    """Refuse attacks that cannot work on such images, and generators for other images or classes, before a run begins.
 
     Args:
         stages: The attacks.
         shape: Of an image.
         classes: Names of the model's classes, if they are known.
+        ball: The threat model.
+        radii: Each eps of the evaluation, rising.
 
     Raises:
         UserError: there is one.
@@ -146,23 +151,36 @@ def check_stages(stages: Sequence[Stage], shape: tuple[int, ...], classes: Seque
     import torch
 
     from rivals.attacks.advgan import check_classes, check_generator
+    from rivals.attacks.autoattack import ATTACKS
 
     for stage in stages:
+        plain = stage.attack.func if isinstance(stage.attack, partial) else stage.attack
+        if plain in ATTACKS.values():  # a function of the user's may not expect to be called without images
+            rehearse(stage.attack, ball.with_eps(torch.tensor(radii[0])), shape)
         if isinstance(stage.attack, _OnDevice):
             check_generator(stage.attack.net, torch.empty(1, *shape))
             if classes:
                 check_classes(stage.attack.net, len(classes))
 
 
-def _rehearse(part: Stage, ball: Ball) -> None:
-    """Let it attack no image at all, for what it refuses in any case: known before a model is read or a run begun."""
+def rehearse(attack: Callable[..., Any], ball: Ball, shape: tuple[int, ...] = (2, 1, 1)) -> None:
+    """Let it attack no image at all, for what it refuses in any case: known before a model is read or a run begun.
+
+    Args:
+        attack: The attack.
+        ball: The threat model.
+        shape: Of an image; by default of one that no attack on images refuses.
+
+    Raises:
+        UserError: it cannot work with such options, in such a ball or on such images.
+    """
     import torch
     from torch import nn
 
-    if ball.per_feature:
-        ball = type(ball)(0.0)  # the rehearsal is of another shape
-    pixels_as_logits, x, y = nn.Flatten(), torch.zeros(0, 2, 1, 1), torch.zeros(0, dtype=torch.int64)
-    part.attack(pixels_as_logits, x, y, ball, seed=0, batch_size=1)
+    if ball.per_feature:  # what fits images of one shape only; in L0 the count and what is counted remain
+        ball = dataclasses.replace(ball, eps=ball.eps if not ball.p else 0.0, bounds=(0.0, 1.0))
+    pixels_as_logits, x, y = nn.Flatten(), torch.zeros(0, *shape), torch.zeros(0, dtype=torch.int64)
+    attack(pixels_as_logits, x, y, ball, seed=0, batch_size=1)
 
 
 def named_stages(attack: str | Callable[..., Tensor], ball: Ball) -> tuple[str, tuple[Stage, ...]]:

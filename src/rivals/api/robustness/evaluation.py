@@ -86,13 +86,14 @@ def attack(
     radii = read_radii(config.eps)
     ball, notes = ball_for(config.norm, radii[-1], pixels=config.pixels), Notes(quiet or not processes.first)
     if spec is not None:
+        image_agnostic_eval.check_spec(spec, ball)
         return _image_agnostic(spec, ball, model, data, (config, options), (out, resume), device, notes)
     stages = read_attack(config.attack, ball)
     with processes.one_per_node_first():
         target = Target.load(model, data, ball.bounds, config, options, device=device, notes=notes)
         ball = _masked(ball, config, target)
         _check_fit(config, ball, target)
-        check_stages(stages, target.data.shape, target.named.classes)
+        check_stages(stages, target.data.shape, target.named.classes, ball, radii)
         stages = _transferred(stages, config, target, notes)
         if config.defense:
             target, stages = defend(target, stages, ball, config)
@@ -216,7 +217,7 @@ def evaluate(
         target = Target.load(model, data, ball.bounds, config, options, device=device, notes=notes)
         ball = _masked(ball, config, target)
         _check_fit(config, ball, target)
-        check_stages(stages, target.data.shape, target.named.classes)
+        check_stages(stages, target.data.shape, target.named.classes, ball, radii)
         stages = _transferred(stages, config, target, notes)
         if config.defense:
             target, stages = defend(target, stages, ball, config)

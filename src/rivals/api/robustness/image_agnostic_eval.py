@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rivals.api.robustness.attack_spec import read_options
+from rivals.api.robustness.attack_spec import read_options, rehearse
 from rivals.api.robustness.target import Notes, Target
 from rivals.base.errors import UserError
 from rivals.base.run_folder import Record, Run
@@ -19,6 +19,7 @@ from rivals.recipes.options import AttackConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from rivals.attacks.patch import Placement
     from rivals.base.norm_balls import Ball
 
 MM_PER_INCH = 25.4
@@ -115,6 +116,34 @@ def spec_of(attack: str) -> tuple[str, dict[str, Any]] | None:
     return name, options
 
 
+def check_spec(spec: tuple[str, dict[str, Any]], ball: Ball) -> None:
+    """Refuse options that cannot work, and norms that it has no algorithm for, before a run begins.
+
+    Raises:
+        UserError: there is one.
+    """
+    learn, _ = _learner(spec)
+    if spec[0] == "universal":
+        rehearse(learn, ball)
+    else:
+        rehearse(lambda model, x, y, ball, **options: learn(model, x, y, **options), ball)
+
+
+def _learner(spec: tuple[str, dict[str, Any]]) -> tuple[Callable[..., Tensor], Placement]:
+    """What learns the picture, with its options; and how a patch is put on images."""
+    from functools import partial
+
+    from rivals.attacks.patch import Placement, adversarial_patch
+    from rivals.attacks.universal import universal_perturbation
+
+    name, options = spec
+    placement = Placement(**{key: options[key] for key in ("smallest", "largest", "turn") if key in options})
+    if name == "universal":
+        return partial(universal_perturbation, **options), placement
+    rest = {key: value for key, value in options.items() if key in ("steps", "step_size")}
+    return partial(adversarial_patch, placement=placement, side=options.get("side") or None, **rest), placement
+
+
 def evaluate_image_agnostic(
     spec: tuple[str, dict[str, Any]], target: Target, ball: Ball, config: AttackConfig, notes: Notes, folder: Run | None
 ) -> ImageAgnostic:
@@ -193,22 +222,17 @@ def _make(
     """The picture, a random one, and how to put either on images."""
     import torch
 
-    from rivals.attacks.patch import Placement, adversarial_patch, apply_patch
-    from rivals.attacks.universal import centered, universal_perturbation
+    from rivals.attacks.patch import apply_patch
+    from rivals.attacks.universal import centered
     from rivals.base.rng import generator
 
-    name, options = spec
+    learner, placement = _learner(spec)
     seed = learn["seed"]
-    if name == "universal":
-        delta = universal_perturbation(target.model, x, y, ball, **options, **learn)
+    if spec[0] == "universal":
+        delta = learner(target.model, x, y, ball, **learn)
         random = centered(ball).sample_sphere(torch.zeros_like(delta), [generator(seed, "control")])
         return delta, random, lambda some, each, number: (some + each).clamp(*ball.bounds)
-    ranges = {key: options[key] for key in ("smallest", "largest", "turn") if key in options}
-    placement = Placement(**ranges)
-    rest = {key: value for key, value in options.items() if key in ("steps", "step_size")}
-    patch = adversarial_patch(
-        target.model, x, y, placement=placement, side=options.get("side") or None, **rest, **learn
-    )
+    patch = learner(target.model, x, y, **learn)
     noise = torch.rand(patch.shape, generator=generator(seed, "control"), dtype=patch.dtype).to(patch.device)
 
     def apply(some: Tensor, each: Tensor, number: int) -> Tensor:

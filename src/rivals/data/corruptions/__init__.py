@@ -1,7 +1,7 @@
 """The 15 common corruptions of Hendrycks & Dietterich (2019), in 5 severities, made on this machine.
 
 Parameters are those of ImageNet-C for images above 64 pixels, and those of CIFAR-10-C for smaller ones. All follow
-their definitions; only frost, which pastes photographs there, is a synthetic texture here (:func:`textures.frost`), so
+their definitions; only frost, which pastes photographs there, is a synthetic texture here (:func:`weather.frost`), so
 numbers for frost, and means over all 15, are near but not comparable to published ones. For those there are
 CIFAR-10-C's own files.
 """

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -18,26 +19,72 @@ MOST_CHARACTERS = 100_000_000
 MOST_VARIABLES = 1_000_000
 MOST_CASES = 10_000
 DEEPEST = 100  # nesting of parentheses
+LONGEST = 1000  # characters of a number
 
 _TOKEN = re.compile(r"\s+|;[^\n]*|(?P<token>[()]|[^\s();]+)")
-_VARIABLE = re.compile(r"([XY])_(\d{1,7})")
+_VARIABLE = re.compile(r"([XY])_(0|[1-9][0-9]{0,6})")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
+_FACTORS = Fraction(1, 10**9), Fraction(10**9)
+"""Absolute coefficients of outputs: beyond, products with weights could leave float32."""
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """An inequality: ``sum(factor * variable) + constant <= 0``, or ``< 0``; no factor is 0.
+
+    Attributes:
+        terms: The factors by variable.
+        constant: The constant.
+        strict: Whether it is ``< 0``.
+    """
+
+    terms: dict[str, Fraction]
+    constant: Fraction
+    strict: bool
+
+    def holds(self, inputs: Sequence[float], outputs: Sequence[float]) -> bool:
+        """Whether it is true of the numbers that are written for these: 0.1 is one tenth."""
+        total = self.constant
+        for name, factor in self.terms.items():
+            total += factor * _written((inputs if name[0] == "X" else outputs)[int(name[2:])])
+        return total < 0 if self.strict else total <= 0
 
 
 @dataclass(frozen=True)
 class Case:
     """A way to violate a property: an input in a box whose output satisfies all inequalities.
 
+    The constraints are exact. The arrays are rounded outward: they hold of all that satisfies the constraints.
+
     Attributes:
+        constraints: All of them.
         lower: The smallest value of each input (n,).
         upper: The largest.
         coefficients: Of the outputs, one row for each inequality (r, m).
         limits: ``coefficients @ outputs <= limits`` (r,).
+        strict: Which of the inequalities are ``<`` (r,).
     """
 
+    constraints: tuple[Constraint, ...]
     lower: Array
     upper: Array
     coefficients: Array
     limits: Array
+    strict: npt.NDArray[np.bool_]
+
+    def inside(self) -> tuple[Array, Array]:
+        """The smallest and largest float64 input that, as it is written, satisfies the bounds, each (n,).
+
+        Where there is none the smallest is above the largest.
+        """
+        lower, upper = _box(self.constraints, len(self.lower))
+        # Without the sign an upper bound is a lower one.
+        negative = [None if each is None else (-each[0], 1 - each[1]) for each in upper]
+        return np.array([_smallest(each) for each in lower]), -np.array([_smallest(each) for each in negative])
+
+    def holds(self, inputs: Sequence[float], outputs: Sequence[float]) -> bool:
+        """Whether these, as they are written, satisfy all constraints exactly."""
+        return all(each.holds(inputs, outputs) for each in self.constraints)
 
 
 @dataclass(frozen=True)
@@ -47,7 +94,7 @@ class Property:
     Attributes:
         inputs: Number of inputs, n.
         outputs: Number of outputs, m.
-        cases: The cases.
+        cases: The cases that have inputs; without any, no input satisfies the bounds of the inputs.
     """
 
     inputs: int
@@ -56,17 +103,17 @@ class Property:
 
 
 Expression = str | list["Expression"]
-Linear = tuple[dict[str, float], float]
+Linear = tuple[dict[str, Fraction], Fraction]
 """Coefficients of variables, and a constant."""
-Constraint = Linear
-"""At most 0."""
+Bound = tuple[Fraction, int] | None
+"""Of an input: sorted as bounds are, x > 1 after x >= 1, and x < 1 before x <= 1."""
 
 
 def read_property(text: str) -> Property:
     """Parse a property: declarations of X_i and Y_j, and assertions of linear inequalities, ``and`` and ``or``.
 
     An inequality has input variables or output variables, not both; of input variables one, as the bound of a box.
-    Strict inequalities are read as the others, which only makes a proof harder.
+    Numbers are read as they are written, as fractions.
 
     Raises:
         UserError: it is something else, too large, or leaves an input without a bound.
@@ -88,8 +135,7 @@ def read_property(text: str) -> Property:
             f"the property declares {sizes['X']:,} inputs and {sizes['Y']:,} outputs: it needs 1 to {MOST_VARIABLES:,}"
         )
     made = [_case(each, sizes["X"], sizes["Y"]) for each in cases]
-    # No input is in a box whose lower bound is above its upper one.
-    return Property(sizes["X"], sizes["Y"], tuple(case for case in made if bool((case.lower <= case.upper).all())))
+    return Property(sizes["X"], sizes["Y"], tuple(case for case in made if case is not None))
 
 
 def _statements(text: str) -> Iterator[Expression]:
@@ -130,12 +176,21 @@ def _alternatives(expression: Expression) -> list[list[Constraint]]:
             found = [each for part in parts for each in _alternatives(part)]
             _check_count(len(found))
             return found
-        case ["<=" | "<", one, other]:
-            return [[_minus(_linear(one), _linear(other))]]
-        case [">=" | ">", one, other]:
-            return [[_minus(_linear(other), _linear(one))]]
+        case ["<=" | "<" as sign, one, other]:
+            return [[_constraint(expression, _minus(_linear(one), _linear(other)), sign == "<")]]
+        case [">=" | ">" as sign, one, other]:
+            return [[_constraint(expression, _minus(_linear(other), _linear(one)), sign == ">")]]
         case _:
             raise _unreadable(expression)
+
+
+def _constraint(expression: Expression, difference: Linear, strict: bool) -> Constraint:
+    constant = difference[1]
+    made = Constraint({name: factor for name, factor in difference[0].items() if factor}, constant, strict)
+    if not made.terms:
+        always = "always" if made.holds((), ()) else "never"
+        raise UserError(f"the inequality {_shown(expression)} says nothing, for it is {always} true: leave it out")
+    return made
 
 
 def _both(first: list[list[Constraint]], second: list[list[Constraint]]) -> list[list[Constraint]]:
@@ -156,22 +211,18 @@ def _linear(expression: Expression) -> Linear:
     """A linear expression of variables and numbers."""
     match expression:
         case str(word) if _VARIABLE.fullmatch(word):
-            return {word: 1.0}, 0.0
+            return {word: Fraction(1)}, Fraction(0)
         case str(word):
-            try:
-                value = float(word)
-            except ValueError:
-                raise _unreadable(word) from None
-            if not math.isfinite(value):
+            if len(word) > LONGEST or not _NUMBER.fullmatch(word) or not math.isfinite(float(word)):
                 raise _unreadable(word)
-            return {}, value
+            return {}, Fraction(word)
         case ["+", *parts] if parts:
-            total: Linear = ({}, 0.0)
+            total: Linear = ({}, Fraction(0))
             for part in parts:
-                total = _minus(total, _times(_linear(part), -1.0))
+                total = _minus(total, _times(_linear(part), Fraction(-1)))
             return total
         case ["-", one]:
-            return _times(_linear(one), -1.0)
+            return _times(_linear(one), Fraction(-1))
         case ["-", one, other]:
             return _minus(_linear(one), _linear(other))
         case ["*", one, other]:
@@ -183,45 +234,97 @@ def _linear(expression: Expression) -> Linear:
             raise _unreadable(expression)
 
 
-def _times(linear: Linear, factor: float) -> Linear:
+def _times(linear: Linear, factor: Fraction) -> Linear:
     return {name: factor * value for name, value in linear[0].items()}, factor * linear[1]
 
 
 def _minus(one: Linear, other: Linear) -> Linear:
     terms = dict(one[0])
     for name, value in other[0].items():
-        terms[name] = terms.get(name, 0.0) - value
+        terms[name] = terms.get(name, Fraction(0)) - value
     return terms, one[1] - other[1]
 
 
-def _case(constraints: list[Constraint], inputs: int, outputs: int) -> Case:
-    lower, upper = np.full(inputs, -np.inf), np.full(inputs, np.inf)
+def _case(constraints: list[Constraint], inputs: int, outputs: int) -> Case | None:
+    """The case of these constraints; None if no input satisfies its bounds."""
     rows: list[Array] = []
     limits: list[float] = []
-    for terms, constant in constraints:
-        kinds = {name[0] for name, value in terms.items() if value}
-        if kinds == {"X"} and len(terms) == 1:
-            ((name, factor),) = terms.items()
-            i, bound = _index(name, inputs), -constant / factor
-            if factor > 0:
-                upper[i] = min(upper[i], bound)
-            else:
-                lower[i] = max(lower[i], bound)
-        elif kinds == {"Y"}:
+    strict: list[bool] = []
+    for each in constraints:
+        kinds = {name[0] for name in each.terms}
+        if kinds == {"Y"}:
             row = np.zeros(outputs)
-            for name, factor in terms.items():
-                row[_index(name, outputs)] += factor
+            for name, factor in each.terms.items():
+                if not _FACTORS[0] <= abs(factor) <= _FACTORS[1]:
+                    raise UserError(f"the property multiplies {name} by {_float(factor):g}: keep within 1e-9 and 1e9")
+                row[_index(name, outputs)] = float(factor)
             rows.append(row)
-            limits.append(-constant)
+            limits.append(-_below(each.constant))
+            strict.append(each.strict)
+        elif kinds == {"X"} and len(each.terms) == 1:
+            _index(*each.terms, inputs)
         else:
-            names = ", ".join(sorted(terms)[:4]) or "no variable"
+            names = ", ".join(sorted(each.terms)[:4])
             raise UserError(f"the property has an inequality of {names}: bounds need one input, or outputs only")
-    unbounded = np.flatnonzero(~(np.isfinite(lower) & np.isfinite(upper)))
-    if len(unbounded):
-        raise UserError(f"the property does not bound X_{unbounded[0]} from both sides: add both bounds")
+    lower, upper = _box(constraints, inputs)
+    known, empty = [np.full(inputs, np.nan) for _ in range(2)], False
+    for i, (least, most) in enumerate(zip(lower, upper, strict=True)):
+        if least is None or most is None:
+            raise UserError(f"the property does not bound X_{i} from both sides: add both bounds")
+        empty |= least[0] > most[0] or (least[0] == most[0] and (least[1] == 1 or most[1] == 0))
+        known[0][i], known[1][i] = _below(least[0]), -_below(-most[0])
     if not rows:
         raise UserError("the property says nothing of the outputs: add an inequality of Y_0, Y_1, ...")
-    return Case(lower, upper, np.array(rows), np.array(limits))
+    if empty:
+        return None
+    return Case(tuple(constraints), *known, np.array(rows), np.array(limits), np.array(strict))
+
+
+def _box(constraints: Sequence[Constraint], inputs: int) -> tuple[list[Bound], list[Bound]]:
+    """The largest lower and the smallest upper bound of each input."""
+    lower: list[Bound] = [None] * inputs
+    upper: list[Bound] = [None] * inputs
+    for each in constraints:
+        ((name, factor), *_) = each.terms.items()
+        if name[0] == "Y":
+            continue
+        i, bound = int(name[2:]), -each.constant / factor
+        if factor > 0:
+            new, old = (bound, 0 if each.strict else 1), upper[i]
+            upper[i] = new if old is None else min(old, new)
+        else:
+            new, old = (bound, 1 if each.strict else 0), lower[i]
+            lower[i] = new if old is None else max(old, new)
+    return lower, upper
+
+
+def _float(value: Fraction) -> float:
+    """The nearest float64."""
+    try:
+        return float(value)
+    except OverflowError:
+        raise UserError("the property computes a number beyond 1e308: write smaller ones") from None
+
+
+def _below(value: Fraction) -> float:
+    """The largest float64 that is not above a value."""
+    nearest = _float(value)
+    return nearest if Fraction(nearest) <= value else math.nextafter(nearest, -math.inf)
+
+
+def _written(value: float) -> Fraction:
+    """The decimal that is written for a float64: the shortest one that is read as it."""
+    return Fraction(repr(value))
+
+
+def _smallest(bound: Bound) -> float:
+    """The smallest float64 that, as it is written, satisfies a lower bound."""
+    assert bound is not None
+    limit, strict = bound
+    value = _float(limit)
+    while math.isfinite(value) and (_written(value) < limit or (strict and _written(value) == limit)):
+        value = math.nextafter(value, math.inf)
+    return value
 
 
 def _index(name: str, count: int) -> int:
@@ -231,11 +334,15 @@ def _index(name: str, count: int) -> int:
     return i
 
 
-def _unreadable(expression: Expression) -> UserError:
+def _shown(expression: Expression) -> str:
     def shown(part: Expression) -> str:
         return part if isinstance(part, str) else f"({' '.join(map(shown, part[:4]))})"
 
+    return shown(expression)[:60]
+
+
+def _unreadable(expression: Expression) -> UserError:
     return UserError(
-        f"'{shown(expression)[:60]}' is not of the part of VNN-LIB that is read: declare-const, assert, and, or, <=, "
-        ">=, linear terms of X_i or Y_j"
+        f"'{_shown(expression)}' is not of the part of VNN-LIB that is read: declare-const, assert, and, or, <=, <, "
+        ">=, >, linear terms of X_i or Y_j"
     )

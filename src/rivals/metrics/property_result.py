@@ -20,6 +20,7 @@ class PropertyResult:
         inputs: The counterexample, or nothing.
         outputs: Its outputs.
         seconds: Time spent.
+        note: What else is to be said.
     """
 
     status: str
@@ -29,6 +30,7 @@ class PropertyResult:
     inputs: tuple[float, ...]
     outputs: tuple[float, ...]
     seconds: float
+    note: str = ""
 
     def as_dict(self) -> Record:
         """As plain values, as ``--json`` prints them."""
@@ -40,12 +42,16 @@ class PropertyResult:
             "excluded": self.excluded,
             "counterexample": found,
             "seconds": round(self.seconds, 3),
+            "note": self.note,
         }
 
     def __str__(self) -> str:
         """The status, and a counterexample as VNN-COMP writes it."""
         if self.status != "sat":
-            return f"{self.status}\n; {self.excluded} of {self.cases} cases excluded by {self.method}"
+            said = (
+                f"; {self.note}" if self.note else f"; {self.excluded} of {self.cases} cases excluded by {self.method}"
+            )
+            return f"{self.status}\n{said}"
         named = [(f"X_{i}", value) for i, value in enumerate(self.inputs)]
         named += [(f"Y_{i}", value) for i, value in enumerate(self.outputs)]
         lines = [f"({name} {value!r})" for name, value in named]

@@ -42,6 +42,10 @@ def place(tmp_path_factory):
         "unsat": BOX + "(assert (or (and (>= Y_0 1.1)) (and (>= Y_1 0.75) (>= Y_0 0))))",
         "hard": BOX + "(assert (<= Y_0 -0.1))",
         "impossible": BOX + "(assert (>= X_1 2))(assert (>= Y_0 0))",
+        "strict": BOX + "(assert (> Y_1 0.5))",
+        "equal": BOX + "(assert (>= Y_1 0.5))",
+        "open": BOX + "(assert (< X_1 0.25))(assert (>= Y_1 0.25))",
+        "rounded": BOX + "(assert (>= X_0 0.2))(assert (<= (+ X_0 0.7) 0.9))(assert (>= Y_0 0))",
         "three": BOX + "(declare-const X_2 Real)(assert (>= X_2 0))(assert (<= X_2 1))(assert (>= Y_0 0))",
     }
     for name, text in properties.items():
@@ -72,7 +76,27 @@ def test_what_is_impossible_is_proven(run_rivals, place, method):
     found = check(run_rivals, place, "unsat", "--method", method, net="net.onnx.gz")
     assert found["status"] == ("unknown" if method == "ibp" else "unsat")
     assert found["excluded"] == (1 if method == "ibp" else 2)
-    assert check(run_rivals, place, "impossible", "--method", method)["status"] == "unsat"
+
+
+def test_a_property_without_inputs_is_proven_and_said_to_be_empty(run_rivals, place):
+    found = check(run_rivals, place, "impossible")
+    assert (found["status"], found["cases"]) == ("unsat", 0) and "inputs are empty" in found["note"]
+    assert (
+        "; the property's inputs are empty"
+        in run_rivals("certify", place / "net.onnx", place / "impossible.vnnlib").out
+    )
+
+
+def test_a_counterexample_satisfies_strict_inequalities_of_outputs_and_inputs(run_rivals, place):
+    # The largest y_1 is 0.5, and with x_1 < 0.25 it stays below 0.25: only equality would violate these.
+    for name in ("strict", "open"):
+        assert check(run_rivals, place, name, "--method", "ibp")["status"] == "unknown"
+    assert check(run_rivals, place, "equal")["counterexample"]["outputs"][1] == 0.5
+
+
+def test_inputs_that_only_rounding_would_exclude_are_kept(run_rivals, place):
+    found = check(run_rivals, place, "rounded")
+    assert (found["status"], found["counterexample"]["inputs"][0]) == ("sat", 0.2)
 
 
 def test_alpha_crown_proves_what_crown_cannot(run_rivals, place):

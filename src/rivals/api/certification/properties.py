@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import time
 import zlib
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from rivals.bounds.ibp import check_finite, interval_bounds
 from rivals.bounds.network import Network
 from rivals.bounds.onnx_reader import read_onnx
 from rivals.bounds.regions import Region
-from rivals.bounds.rounding import above, below
+from rivals.bounds.rounding import above, below, gamma
 from rivals.bounds.vnnlib import Case, Property, read_property
 from rivals.metrics.property_result import PropertyResult
 
@@ -29,6 +30,7 @@ MOST_BYTES = 1_000_000_000  # of a file once it is unpacked
 QUICK, THOROUGH = {"steps": 50, "restarts": 8}, {"steps": 100, "restarts": 16}
 """Searches for a counterexample: before the bounds, and for what they do not exclude."""
 ITERATIONS = 20  # of alpha-CROWN
+EMPTY = "the property's inputs are empty: no input satisfies its bounds, so nothing was to be proven of the network"
 
 
 def is_onnx(name: object) -> bool:
@@ -62,6 +64,7 @@ def check_property(network_file: str, property_file: str, method: str, seed: int
         tuple(inputs),
         tuple(outputs),
         time.perf_counter() - begun,
+        "" if count else EMPTY,
     )
 
 
@@ -88,7 +91,7 @@ class Check:
     """
 
     def __init__(self, network: Network, shape: tuple[int, ...], wanted: Property, seed: int) -> None:
-        self.network, self.exact = network.frozen(), network.frozen(torch.float64)
+        self.network, self.exact = network.frozen(torch.float32), network.frozen(torch.float64)
         self.shape, self.wanted, self.seed = shape, wanted, seed
         self.left = list(wanted.cases)
 
@@ -115,13 +118,21 @@ class Check:
     def search(self, **effort: int) -> Tensor | None:
         """A counterexample of a case that is left, confirmed in both precisions."""
         for case in self.left:
-            lower, upper = (torch.from_numpy(each).view(self.shape) for each in (case.lower, case.upper))
+            lower, upper = (torch.from_numpy(each).view(self.shape) for each in case.inside())
+            if not bool((lower <= upper).all()):  # no float64 is inside
+                continue
             found = box_pgd(self.exact, lower, upper, _distance(case, torch.float64), seed=self.seed, **effort)
-            if found is not None:
-                single = _distance(case, torch.float32)(self.network(found[None].float()))
-                if bool((single <= 0).all()):
-                    return found
+            if found is not None and self._confirmed(case, found):
+                return found
         return None
+
+    @torch.no_grad()
+    def _confirmed(self, case: Case, found: Tensor) -> bool:
+        """Whether the numbers that will be shown satisfy the constraints exactly, and float32's outputs do as well."""
+        outputs = self.exact(found[None]).flatten().tolist()
+        single = _distance(case, torch.float32)(self.network(found[None].float()))
+        finite = all(map(math.isfinite, outputs))
+        return finite and bool((single <= 0).all()) and case.holds(found.flatten().tolist(), outputs)
 
     @torch.no_grad()
     def exclude(self, method: str) -> None:
@@ -145,7 +156,7 @@ class Check:
         if method == "ibp":
             output = interval_bounds(self.network, region)[-1]
             ends = torch.where(rows > 0, output.lower.double(), output.upper.double())
-            return (rows * ends).sum(1) + offset - 1e-12 * (rows * ends).abs().sum(1)
+            return (rows * ends).sum(1) + offset - 2 * gamma(rows.shape[1], torch.float64) * (rows * ends).abs().sum(1)
         single = rows.float()
         coefficients, last = single[:, None], len(self.network.nodes)
         if not bool((single.double() == rows).all()):
@@ -157,9 +168,10 @@ class Check:
 
 
 def _distance(case: Case, dtype: torch.dtype) -> Any:
-    """How far outputs are from a violation: the largest left side above its limit."""
+    """How far outputs are from a violation: the largest left side above its limit; at a strict limit above 0."""
     rows, limits = torch.from_numpy(case.coefficients).to(dtype), torch.from_numpy(case.limits).to(dtype)
-    return lambda outputs: (outputs.flatten(1) @ rows.T - limits).amax(1)
+    at_limit = torch.from_numpy(case.strict).to(dtype) * torch.finfo(dtype).tiny
+    return lambda outputs: (outputs.flatten(1) @ rows.T - limits + at_limit).amax(1)
 
 
 def _read(name: str) -> bytes:

@@ -52,10 +52,10 @@ def box(*bounds):
 
 
 def test_bounds_are_computed_exactly_and_rounded_outward():
-    # In float64 (0.9 - 0.7) is below 0.2, and 3 * 0.1 above 0.3.
-    (case,) = box("(<= (+ X_0 0.7) 0.9)", "(>= X_0 0.2)")
-    assert Fraction(case.lower[0]) <= Fraction("0.2") <= Fraction(case.upper[0])
-    (case,) = box("(>= (* 10 X_0) 3)", "(<= (- X_0 0.1) 0.2)")
+    assert 0.7 - 0.6 < 0.1 and 0.1 + 0.2 > 0.3  # in float64
+    (case,) = box("(<= (+ X_0 0.6) 0.7)", "(>= X_0 0.1)")
+    assert Fraction(case.lower[0]) <= Fraction("0.1") <= Fraction(case.upper[0])
+    (case,) = box("(>= (- X_0 0.1) 0.2)", "(<= (* 10 X_0) 3)")
     assert Fraction(case.lower[0]) <= Fraction("0.3") <= Fraction(case.upper[0])
     assert case.upper[0] - case.lower[0] < 1e-16
     (case,) = box("(>= (* 3 X_0) 1)", "(<= (* 7 X_0) 5)")

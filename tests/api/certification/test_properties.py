@@ -45,7 +45,7 @@ def place(tmp_path_factory):
         "strict": BOX + "(assert (> Y_1 0.5))",
         "equal": BOX + "(assert (>= Y_1 0.5))",
         "open": BOX + "(assert (< X_1 0.25))(assert (>= Y_1 0.25))",
-        "rounded": BOX + "(assert (>= X_0 0.2))(assert (<= (+ X_0 0.7) 0.9))(assert (>= Y_0 0))",
+        "rounded": BOX + "(assert (>= X_0 0.1))(assert (<= (+ X_0 0.6) 0.7))(assert (>= Y_0 0))",
         "three": BOX + "(declare-const X_2 Real)(assert (>= X_2 0))(assert (<= X_2 1))(assert (>= Y_0 0))",
     }
     for name, text in properties.items():
@@ -96,7 +96,7 @@ def test_a_counterexample_satisfies_strict_inequalities_of_outputs_and_inputs(ru
 
 def test_inputs_that_only_rounding_would_exclude_are_kept(run_rivals, place):
     found = check(run_rivals, place, "rounded")
-    assert (found["status"], found["counterexample"]["inputs"][0]) == ("sat", 0.2)
+    assert (found["status"], found["counterexample"]["inputs"][0]) == ("sat", 0.1)
 
 
 def test_alpha_crown_proves_what_crown_cannot(run_rivals, place):

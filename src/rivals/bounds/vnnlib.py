@@ -262,22 +262,22 @@ def _case(constraints: list[Constraint], inputs: int, outputs: int) -> Case | No
             limits.append(-_below(each.constant))
             strict.append(each.strict)
         elif kinds == {"X"} and len(each.terms) == 1:
-            _index(*each.terms, inputs)
+            _index(next(iter(each.terms)), inputs)
         else:
             names = ", ".join(sorted(each.terms)[:4])
             raise UserError(f"the property has an inequality of {names}: bounds need one input, or outputs only")
     lower, upper = _box(constraints, inputs)
-    known, empty = [np.full(inputs, np.nan) for _ in range(2)], False
+    lowest, highest, empty = np.full(inputs, np.nan), np.full(inputs, np.nan), False
     for i, (least, most) in enumerate(zip(lower, upper, strict=True)):
         if least is None or most is None:
             raise UserError(f"the property does not bound X_{i} from both sides: add both bounds")
         empty |= least[0] > most[0] or (least[0] == most[0] and (least[1] == 1 or most[1] == 0))
-        known[0][i], known[1][i] = _below(least[0]), -_below(-most[0])
+        lowest[i], highest[i] = _below(least[0]), -_below(-most[0])
     if not rows:
         raise UserError("the property says nothing of the outputs: add an inequality of Y_0, Y_1, ...")
     if empty:
         return None
-    return Case(tuple(constraints), *known, np.array(rows), np.array(limits), np.array(strict))
+    return Case(tuple(constraints), lowest, highest, np.array(rows), np.array(limits), np.array(strict))
 
 
 def _box(constraints: Sequence[Constraint], inputs: int) -> tuple[list[Bound], list[Bound]]:

@@ -34,7 +34,7 @@ NAMES = (
         "small_data",
         "sngan_speed",
     ),
-    *("sparse_attacks", "stacked_mnist", "startup", "studio", "transfer", "translation"),
+    *("sparse_attacks", "stacked_mnist", "startup", "studio", "swift_trial", "transfer", "translation"),
 )
 
 

@@ -57,13 +57,12 @@ class Case:
     Attributes:
         data: The data set.
         eps: The radius.
-        runs: The settings of each run, the second from the weights of the first and so on; all others are those of the
-            recipe ``certified``.
+        settings: Of the run; all others are those of the recipe ``certified``.
     """
 
     data: str
     eps: str
-    runs: tuple[dict[str, Any], ...]
+    settings: dict[str, Any]
 
     @property
     def file(self) -> Path:
@@ -72,13 +71,11 @@ class Case:
 
 
 CIFAR10 = {"widths": (32, 64, 128), "flip": True, "eps_factor": 1.05, "until": "1.1M images"}
-FIRST = {"lr": 1e-2, "eps_factor": 1.25, "until": "600k images"}
-SECOND = {"lr": 5e-3, "eps_factor": 1.25, "eps_warmup": 0.0, "until": "240k images"}
-ADAM = {"optimizer": "adam", "lr": 2.5e-3, "eps_factor": 1.1, "until": "1.5M images"}
+ADAM = {"optimizer": "adam", "lr": 2.5e-3}
 CASES = {
-    "mnist-0.1": Case("mnist", "0.1", (FIRST, SECOND)),
-    "mnist-0.3": Case("mnist", "0.3", (ADAM,)),
-    "cifar10-2-255": Case("cifar10", "2/255", (CIFAR10,)),
+    "mnist-0.1": Case("mnist", "0.1", {"lr": 1e-2, "eps_factor": 1.25, "until": "600k images"}),
+    "mnist-0.3": Case("mnist", "0.3", {**ADAM, "eps_factor": 1.1, "until": "1.5M images"}),
+    "cifar10-2-255": Case("cifar10", "2/255", CIFAR10),
 }
 
 
@@ -156,24 +153,20 @@ def summary(instances: dict[str, Any]) -> dict[str, Any]:
 
 def train(name: str) -> None:
     """Train a classifier, and keep it under ``benchmarks/models``."""
-    case, folders = CASES[name], [RUNS / f"{name}-{i}" for i in range(len(CASES[name].runs))]
-    start, before = time.process_time(), {}
-    for folder, settings in zip(folders, case.runs, strict=True):
-        shutil.rmtree(folder, ignore_errors=True)
-        given: dict[str, Any] = {"method": "ibp", **settings, **before}
-        rivals.harden(case.data, Linf(parse_eps(case.eps)), out=folder, quiet=True, **given)
-        before = {"weights": str(folder)}
-    keep(name, folders, (time.process_time() - start) / 60)
+    case, folder = CASES[name], RUNS / name
+    start = time.process_time()
+    shutil.rmtree(folder, ignore_errors=True)
+    rivals.harden(case.data, Linf(parse_eps(case.eps)), out=folder, quiet=True, method="ibp", **case.settings)
+    keep(name, folder, (time.process_time() - start) / 60)
 
 
-def keep(name: str, folders: list[Path], minutes: float) -> None:
-    """Save the classifier of the last of some runs under ``benchmarks/models``, with how it was trained."""
-    runs, net = [rivals.Run.open(folder).info for folder in folders], rivals.load(folders[-1])
+def keep(name: str, folder: Path, minutes: float) -> None:
+    """Save the classifier of a run under ``benchmarks/models``, with how it was trained."""
+    run, net = rivals.Run.open(folder), rivals.load(folder)
     seen: Any = net.about
     about = {key: seen[key] for key in ("data", "classes")} | {"benchmark": name, "cpu_minutes": round(minutes, 1)}
-    about |= {"images": sum(run["images"] for run in runs), "data_hash": runs[0]["data"]["hash"]}
-    about |= {"hardened": runs[-1]["hardened"], "configs": [{**run["config"], "weights": ""} for run in runs]}
-    save_network(net, CASES[name].file, about)
+    facts = {"images": run.info["images"], "hardened": run.info["hardened"], "data_hash": run.info["data"]["hash"]}
+    save_network(net, CASES[name].file, about | facts | {"config": run.info["config"]})
 
 
 def evaluate(name: str) -> None:

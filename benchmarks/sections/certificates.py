@@ -59,7 +59,7 @@ def trained(r: Result) -> Section:
         setup="`rivals harden --method ibp`, Linf, processor minutes of one thread on a busy machine. Clean and "
         "certified shares are of the 10,000 test images, the last two of 1,000, with 95% intervals. The float64 column "
         "is an interval computation in numpy that shares no code. Not broken: certified by CROWN-IBP, or not broken by "
-        "AutoAttack swift. Robust: left by AutoAttack swift, which attacked the certified images too.",
+        "AutoAttack swift and FMN. Robust: left by these two, which attacked the certified images too.",
         header=[
             *("data", "eps", "min", "images", "clean", "certified by IBP", "in float64", "by CROWN-IBP"),
             *("not broken", "robust"),

@@ -104,6 +104,8 @@ def test_a_trace_computes_what_the_model_computes(function):
         (lambda net, x: x[:, :1] - net.colors, ("getitem",)),
         (lambda net, x: x.mean(1, keepdim=True) - net.pixel, ("repeats values",)),
         (lambda net, x: x.view(-1, 5), ("view", "(2, 4, 4)")),
+        (lambda net, x: net.a(x) + x.data, ("data of a value",)),
+        (lambda net, x: net.a(x).mT - net.b(x), ("mT of a value",)),
         (lambda net, x: net.a(x).view(x.size(0), x.size(1), 16), ("view", "computed")),
     ],
 )

@@ -33,6 +33,9 @@ SUPPORTED = (
 )
 
 
+PROPERTIES = ("dtype", "device", "shape", "ndim")  # of a value, which are the same for all images
+
+
 def trace(model: nn.Module, sample: Tensor) -> Network:
     """The network that a model computes. It shares the model's weights, and follows them.
 
@@ -134,8 +137,10 @@ class _Reader:
 
     def _read(self, node: fx.Node) -> None:
         if node.target is getattr:
-            of = self.sample if node.args[0] in self.places else self._value(node.args[0])
-            self.constants[node] = getattr(of, str(node.args[1]), None)
+            of, name = node.args
+            if of in self.places and name not in PROPERTIES:  # such as x.data: the entries of an image are no constant
+                raise unsupported(f"{node.name} ({name} of a value)")
+            self.constants[node] = getattr(self.sample if of in self.places else self._value(of), str(name), None)
             return
         if node.target is torch.promote_types:
             self.constants[node] = torch.promote_types(*map(self._value, node.args))

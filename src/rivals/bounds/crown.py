@@ -258,3 +258,8 @@ def crown_margins(
     # Where many units are unstable the intervals may be better; both hold.
     by_intervals = margins_from(bounds, network.nodes[-1], y, rounded)
     return torch.maximum(margins, by_intervals.double()).scatter(1, y[:, None], 0.0)
+
+
+def crown_ibp_margins(network: Network, region: Region, y: Tensor) -> Tensor:
+    """:func:`crown_margins` over the intervals of IBP (CROWN-IBP, Zhang et al. 2020), (B, classes)."""
+    return crown_margins(network, region, y, intermediate=None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from rivals.attacks.frozen_model import FrozenModel, freeze
 from rivals.base.errors import UserError
 from rivals.base.run_folder import Record
 from rivals.bounds.alpha_crown import alpha_crown_margins
-from rivals.bounds.crown import crown_margins
+from rivals.bounds.crown import crown_ibp_margins, crown_margins
 from rivals.bounds.ibp import check_finite, interval_margins
 from rivals.bounds.network import Network
 from rivals.bounds.regions import Region, region_of
@@ -29,7 +28,6 @@ from rivals.metrics.bracket import Bracket, bracket
 
 AT_ONCE = {"ibp": 64, "crown-ibp": 64, "crown": 16, "alpha-crown": 8}
 """Images in a piece of work. Coefficients of CROWN are as many as units times units, and slopes are as many again."""
-crown_ibp_margins = partial(crown_margins, intermediate=None)
 BETTER: dict[str, tuple[Callable[[Network, Region, Tensor], Tensor], ...]] = {
     "ibp": (),
     "crown-ibp": (crown_ibp_margins,),
@@ -76,7 +74,9 @@ class BoundsLoop(ImageLoop[Bracket]):
         if exact.one_logit:
             raise UserError("the model has one logit, and bounds need one for each class: let it return (0, z) instead")
         self.target.check_classes(exact.classes, self.notes)
-        self.network = self._trace(sample)
+        self.network = trace(exact.run, sample).frozen()
+        self._compare(sample, exact.logits(sample))
+        check_finite(self.network, region_of(sample, self.ball))
         stack.enter_context(beat_on_forward(self.processes, exact.run, attacked.run))
         return AttackProgress(
             len(self.target.data),
@@ -84,12 +84,6 @@ class BoundsLoop(ImageLoop[Bracket]):
             quiet=self.notes.quiet,
             description="certifying the first images",
         )
-
-    def _trace(self, sample: Tensor) -> Network:
-        self.network = trace(self.exact.run, sample).frozen()
-        self._compare(sample, self.exact.logits(sample))
-        check_finite(self.network, region_of(sample, self.ball))
-        return self.network
 
     def _compare(self, x: Tensor, logits: Tensor) -> None:
         """Refuse a trace that computes something else than the model for these images."""

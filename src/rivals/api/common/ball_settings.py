@@ -26,6 +26,4 @@ def ball_settings(ball: Ball, what: str) -> dict[str, Any]:
             f"{what} are over images in [0, 1], and the ball has the bounds {low:g} to {high:g}: scale the images, and "
             "let the model scale them back"
         )
-    if ball.mask is not None:
-        raise UserError(f"{what} know no mask: give a ball without one")
     return {"norm": type(ball).__name__.lower(), "eps": repr(float(ball.eps))}

@@ -62,8 +62,9 @@ class Network:
         return self._largest[x.shape[1:]]
 
     def fixed(self, statistics: Mapping[int, Scale]) -> Network:
-        """The network with the affine maps that :meth:`values` left in place of batch norm."""
-        return Network([Node(statistics.get(number, node.operator), node.inputs) for number, node in self.numbered()])
+        """The network with the affine maps that :meth:`values` left in place of batch norm, folded."""
+        nodes = [Node(statistics.get(number, node.operator), node.inputs) for number, node in self.numbered()]
+        return Network(nodes).folded()
 
     def readers(self) -> list[int]:
         """How many nodes read each value."""
@@ -73,6 +74,24 @@ class Network:
                 counts[i] += 1
         return counts
 
+    def folded(self) -> Network:
+        """The network with each scale of channels multiplied into the layer before it, where no other one reads that."""
+        readers, nodes, place, full = self.readers(), list[Node](), [0], set[int]()
+        for node in self.nodes:
+            inputs = tuple(place[i] for i in node.inputs)
+            before = nodes[inputs[0] - 1] if inputs[0] else None
+            # One alone: the roundings of more would not be covered by those that are added to a layer's sum.
+            may = readers[node.inputs[0]] == 1 and inputs[0] not in full
+            folded = _folded(node.operator, before) if may else None
+            if folded is not None and before is not None:
+                nodes[inputs[0] - 1] = Node(folded, before.inputs)
+                full.add(inputs[0])
+                place.append(inputs[0])
+                continue
+            nodes.append(Node(node.operator, inputs))
+            place.append(len(nodes))
+        return Network(nodes)
+
     @torch.no_grad()
     def frozen(self, dtype: torch.dtype | None = None) -> Network:
         """A copy for evaluation: batch norm folded into the layer before it, ``|W|`` at hand, no graph.
@@ -80,20 +99,7 @@ class Network:
         Args:
             dtype: Of its weights; that of the model by default.
         """
-        readers, nodes, place, full = self.readers(), list[Node](), [0], set[int]()
-        for node in self.nodes:
-            operator, inputs = _as(node.operator, dtype), tuple(place[i] for i in node.inputs)
-            before = nodes[inputs[0] - 1] if inputs[0] else None
-            # One alone: the roundings of more would not be covered by those that are added to a layer's sum.
-            may = readers[node.inputs[0]] == 1 and inputs[0] not in full
-            folded = _folded(operator, before) if may else None
-            if folded is not None and before is not None:
-                nodes[inputs[0] - 1] = Node(folded, before.inputs)
-                full.add(inputs[0])
-                place.append(inputs[0])
-                continue
-            nodes.append(Node(operator, inputs))
-            place.append(len(nodes))
+        nodes = Network([Node(_as(node.operator, dtype), node.inputs) for node in self.nodes]).folded().nodes
         ready = [n.operator.frozen() if isinstance(n.operator, Linear | Conv2d) else n.operator for n in nodes]
         return Network([Node(operator, node.inputs) for operator, node in zip(ready, nodes, strict=True)])
 

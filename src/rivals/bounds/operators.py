@@ -267,8 +267,10 @@ class BatchNorm(Affine):
 
     def of_batch(self, x: Tensor) -> Scale:
         """The affine map for the statistics of a batch, with which the running ones are updated."""
-        axes = [0, *range(2, self.dims)]
-        variance, mean = torch.var_mean(x.to(self.mean.dtype), axes, correction=0)
+        rows = x.to(self.mean.dtype).movedim(1, -1).reshape(-1, x.shape[1])
+        mean = rows.mean(0)
+        # Several times faster than torch.var_mean, which is slow over all axes but the last.
+        variance = (rows - mean).square().mean(0)
         with torch.no_grad():
             n = x.numel() / x.shape[1]
             self.mean.lerp_(mean, self.momentum)

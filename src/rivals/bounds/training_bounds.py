@@ -34,7 +34,7 @@ class TrainingBounds:
 
     @cached_property
     def _clean(self) -> tuple[Tensor, Network]:
-        """Clean logits, and the network with the statistics of this batch."""
+        """Clean logits, and the network with the statistics of this batch in its weights."""
         statistics: dict[int, Scale] = {}
         logits = self.network.values(self.x, statistics)[-1]
         return logits.float(), self.network.fixed(statistics)
@@ -61,12 +61,12 @@ class TrainingBounds:
     @cached_property
     def margins(self) -> Tensor:
         """Lower bounds of ``z_y - z_k``, (B, classes); 0 for k = y."""
-        return margins_from(self.values, self.network.nodes[-1], self.y, rounded=False).float()
+        return margins_from(self.values, self._clean[1].nodes[-1], self.y, rounded=False).float()
 
     @property
     def before_relus(self) -> Sequence[tuple[Tensor, Tensor]]:
         """Lower and upper bounds before each ReLU."""
-        read = [node.inputs[0] for node in self.network.nodes if isinstance(node.operator, ReLU)]
+        read = [node.inputs[0] for node in self._clean[1].nodes if isinstance(node.operator, ReLU)]
         return [self.values[i][:2] for i in read]
 
     @property
@@ -90,10 +90,11 @@ class CrownIbpBounds(TrainingBounds):
     @cached_property
     def margins(self) -> Tensor:
         """Lower bounds of ``z_y - z_k``, (B, classes); 0 for k = y."""
-        by_ibp = margins_from(self.values, self.network.nodes[-1], self.y, rounded=False).float()
+        by_ibp = margins_from(self.values, self._clean[1].nodes[-1], self.y, rounded=False).float()
         if self.crown_share <= 0:
             return by_ibp
-        backward = Backward(self._clean[1], self.region, self.values, rounded=False)
+        network = self._clean[1]
+        backward = Backward(network, self.region, self.values, rounded=False)
         wanted = differences(self.y, by_ibp.shape[1], self.x.dtype)
-        by_crown = backward.lower(wanted, len(self.network.nodes)).T.float()
+        by_crown = backward.lower(wanted, len(network.nodes)).T.float()
         return self.crown_share * by_crown + (1 - self.crown_share) * by_ibp

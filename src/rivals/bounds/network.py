@@ -75,7 +75,7 @@ class Network:
         return counts
 
     def folded(self) -> Network:
-        """The network with each scale of channels multiplied into the layer before it, where no other one reads that."""
+        """The network with each scale of channels multiplied into the layer before it, if only that scale reads it."""
         readers, nodes, place, full = self.readers(), list[Node](), [0], set[int]()
         for node in self.nodes:
             inputs = tuple(place[i] for i in node.inputs)

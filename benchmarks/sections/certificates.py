@@ -60,12 +60,12 @@ def trained(r: Result) -> Section:
     return Section(
         title="Classifiers trained for certificates",
         question="How much robust accuracy can be proven after 60 minutes of one thread at most, on CIFAR-10 120?",
-        setup="`rivals harden`, on MNIST with `--method ibp`, on CIFAR-10 with `--method mtl-ibp`, "
-        "Linf, processor minutes of one thread on a busy machine. Clean and certified shares are of the 10,000 test "
-        "images, the last two of 1,000, with 95% intervals. The float64 column is an interval computation in numpy "
-        "that shares no code. Not broken: certified by CROWN, or not broken by AutoAttack swift and FMN. Robust: "
-        "left by these two, which attacked the certified images too. CROWN ran on what CROWN-IBP leaves and PGD does not "
-        "break, alpha-CROWN, image by image, on what CROWN leaves.",
+        setup="`rivals harden`, on MNIST with `--method ibp`, on CIFAR-10 with `--method mtl-ibp`, Linf, processor "
+        "minutes of one thread on a busy machine. Clean and certified shares are of the 10,000 test images, the "
+        "last two of 1,000, with 95% intervals. The float64 column is an interval computation in numpy that "
+        "shares no code. Not broken: certified by CROWN, or not broken by AutoAttack swift and FMN. Robust: left "
+        "by these two, which attacked the certified images too. CROWN ran on what CROWN-IBP leaves and PGD does "
+        "not break, alpha-CROWN, image by image, on what CROWN leaves.",
         header=[
             *("data", "eps", "min", "images", "clean", "certified by IBP", "in float64", "by CROWN-IBP"),
             *("by CROWN", "by alpha-CROWN", "not broken", "robust"),

@@ -53,6 +53,7 @@ SECTIONS: tuple[tuple[str, Callable[[Result], Section]], ...] = (
     ("overfitting", adversarial_training.overfitting),
     ("advgan", halves.advgan),
     ("purification", halves.purification),
+    ("robgan", halves.robgan),
     ("certified", certificates.properties),
     ("certified", certificates.trained),
     ("certified", certificates.interval_cost),

@@ -17,6 +17,7 @@ NAMES = (
         "classic_speed",
         "demo_recipes",
         "equilibrium",
+        "extra_data",
         "faults",
     ),
     *("fidelity", "gan_quality", "gan_throughput", "hardening", "hardening_cost", "kills", "loop_overhead", "masking"),

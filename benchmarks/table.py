@@ -54,6 +54,7 @@ SECTIONS: tuple[tuple[str, Callable[[Result], Section]], ...] = (
     ("advgan", halves.advgan),
     ("purification", halves.purification),
     ("robgan", halves.robgan),
+    ("extra_data", halves.generated),
     ("certified", certificates.properties),
     ("certified", certificates.trained),
     ("certified", certificates.interval_cost),

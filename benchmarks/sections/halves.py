@@ -121,8 +121,9 @@ def generated(r: Result) -> Section:
         question="Does hardening gain from the images of our own conditional generator, at equal minutes?",
         setup="CIFAR-10, Linf 8/255, `rivals harden` with its recipe, with `--extra RUN` or without, equal processor "
         "minutes of one thread. Those of the generator come on top: "
-        f"{made['processor_minutes']:g}, FD-lite0 {made['fd_lite0']:g}. Robust accuracy under `{r['attack']}`, {r['n']} test images, with 95% intervals. The share was "
-        f"chosen by robust accuracy on training images kept aside, after short runs ({sweep}).",
+        f"{made['processor_minutes']:g}, FD-lite0 {made['fd_lite0']:g}. Robust accuracy under `{r['attack']}`, "
+        f"{r['n']} test images, with 95% intervals. The share was chosen by robust accuracy on training images kept "
+        f"aside, after short runs ({sweep}).",
         header=["generated images", "seed", "min", "images", "clean", "robust"],
         rows=rows,
         answer=f"Points of robust accuracy gained, by seed: {gained}{mean}.",

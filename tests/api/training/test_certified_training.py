@@ -13,6 +13,11 @@ from helpers.commands import assert_refused
 from helpers.refusals import named
 from rivals import Linf, UserError
 from rivals.api.training.certified import CertifiedAccuracy
+from rivals.base.duration import Duration
+from rivals.data.imageset import ImageSet
+from rivals.game.callbacks import Progress
+from rivals.game.player import Player, adam
+from rivals.nets.factory import build_classifier
 from rivals.recipes import HardenConfig
 
 TINY = {"widths": (8,), "batch_size": 16, "optimizer": "adam", "lr": 1e-2, "quiet": True, "device": "cpu"}
@@ -69,6 +74,24 @@ def test_a_stopped_run_continues_as_if_it_had_not(stripes, tmp_path, monkeypatch
     part = rivals.harden(resume=True, out=tmp_path / "part", quiet=True)
     for name, weight in whole.classifier.state_dict().items():
         assert torch.equal(weight, part.classifier.state_dict()[name]), name
+
+
+def test_held_out_images_are_certified_by_crown_ibp_where_ibp_fails():
+    """As `rivals certify --method crown-ibp` has it. The weights were not trained: IBP alone certifies fewer."""
+    torch.manual_seed(0)
+    net = build_classifier("strided", size=8, channels=1, classes=3, widths=(8,)).eval()
+    x = torch.rand(120, 1, 8, 8).mul(255).byte()
+    data = ImageSet("random", "train", x.numpy(), net(x / 255).argmax(1).numpy(), ("a", "b", "c"))
+    ball = Linf(0.004)
+    measure = CertifiedAccuracy(Duration.parse("1 epochs"), Player(net, adam(1e-3)), data, ball).measure
+    (record,) = measure(Progress(0, 0, 0.0, 0.0))
+
+    def certified(method):
+        report = rivals.certify(net, data, ball, method=method, n=len(data), upper=False, quiet=True)
+        return report.as_dict()["certified"]["value"]
+
+    assert record["accuracy/certified"] == certified("crown-ibp") > certified("ibp")
+    assert record["accuracy/held_out"] == 1
 
 
 @pytest.mark.parametrize(

@@ -45,8 +45,8 @@ discriminator’s lead. Lines that approach each other mean that the generator k
 images. It should fall; where it rises again, the best state was earlier, and that is the one that is kept.</p>"""),
     "grad_norm": Html("""<p><b>Gradient norms.</b> Steady is good. A norm that vanishes means that the network has
 stopped learning; one that grows without bound, that training is about to diverge.</p>"""),
-    "accuracy/certified": Html("""<p><b>Accuracy</b> on held-out images, clean and certified by interval bounds at the
-full eps: a front, along which one is traded for the other. The run ends with the state of the highest certified
+    "accuracy/certified": Html("""<p><b>Accuracy</b> on held-out images, clean and certified (by IBP or CROWN-IBP)
+at the full eps: a front, along which one is traded for the other. The run ends with the state of the highest certified
 accuracy.</p>"""),
     "accuracy/pgd": Html("""<p><b>Accuracy</b> on held-out images: clean, under FGSM (one step), and under PGD (10
 steps). The run ends with the state of the highest accuracy under PGD. If that falls while accuracy under FGSM stays

@@ -13,6 +13,7 @@ depend on what else the machine does.
     python -m benchmarks.certified prove mnist-0.1
     python -m benchmarks.certified optimize mnist-0.1
     python -m benchmarks.certified attack mnist-0.1
+    python -m benchmarks.certified arsenal mnist-0.1
     python -m benchmarks.certified cost
 """
 
@@ -47,11 +48,16 @@ from rivals.bounds.network import Network
 from rivals.bounds.regions import region_of
 from rivals.bounds.tracing import trace
 from rivals.data.load import load
+from rivals.data.splits import hold_out
 from rivals.metrics.proportion import Proportion
 from rivals.nets.factory import build_classifier
 
 RUNS, MODELS = Path("runs/benchmark-certified"), Path(__file__).parent / "models"
 ATTACK = "autoattack-swift,fmn(steps=50)"
+ARSENAL = (
+    "noise(trials=20),fgsm,bim,mifgsm,pgd(steps=50),apgd(steps=50),autoattack-swift,fab(steps=50),deepfool,fmn(steps=50),"
+    "square(queries=500),square_pgd(turns=2),transfer,spsa(queries=640),hopskipjump(queries=500)"
+)
 ATTACKED = 1000  # test images that are attacked whether they are certified or not
 ROUNDS, BATCH = 21, 16  # of the cost of IBP, and images in a batch
 
@@ -74,6 +80,11 @@ class Case:
     def file(self) -> Path:
         """Where the classifier is kept."""
         return MODELS / f"{self.data}-certified-{self.eps.replace('/', '-')}.safetensors"
+
+    @property
+    def ball(self) -> Linf:
+        """The threat model."""
+        return Linf(parse_eps(self.eps))
 
 
 CIFAR10 = {"widths": (32, 64, 128), "flip": True, "eps_factor": 1.05, "until": "1.1M images"}
@@ -162,7 +173,7 @@ def train(name: str) -> None:
     case, folder = CASES[name], RUNS / name
     start = time.process_time()
     shutil.rmtree(folder, ignore_errors=True)
-    rivals.harden(case.data, Linf(parse_eps(case.eps)), out=folder, quiet=True, method="ibp", **case.settings)
+    rivals.harden(case.data, case.ball, out=folder, quiet=True, method="ibp", **case.settings)
     keep(name, folder, (time.process_time() - start) / 60)
 
 
@@ -178,7 +189,7 @@ def keep(name: str, folder: Path, minutes: float) -> None:
 def evaluate(name: str) -> None:
     """Certify the test images by IBP, here and by an independent computation in float64, and by CROWN-IBP."""
     case = CASES[name]
-    ball, net, test = Linf(parse_eps(case.eps)), rivals.load(case.file), load(case.data, split="test")
+    ball, net, test = case.ball, rivals.load(case.file), load(case.data, split="test")
     assert test.labels is not None
     about: Any = net.about
     facts: dict[str, Any] = {"eps": case.eps, "clean": round(accuracy(net, test), 4), "n": len(test)}
@@ -200,79 +211,71 @@ def evaluate(name: str) -> None:
 
 def prove(name: str) -> None:
     """Certify more of the test images by CROWN: those that CROWN-IBP leaves and PGD does not break."""
-    print(name, _prove(name).crown, flush=True)
+    found = _prove(CASES[name])
+    facts = {"crown": Proportion(len(found.proven), len(found.x)).as_dict()}
+    add(name, facts)
+    print(name, facts, flush=True)
 
 
 def optimize(name: str) -> None:
     """Certify more of the test images by alpha-CROWN: those that CROWN leaves and PGD does not break."""
-    proven = _prove(name)
-    certified, n = proven.count, proven.n
-    for i in proven.left.split(1):
-        margins = alpha_crown_margins(proven.network, region_of(proven.x[i], proven.ball), proven.y[i])
-        certified += int(_smallest(margins, proven.y[i]) > 0)
-    facts = {"alpha_crown": Proportion(certified, n).as_dict(), "optimized": len(proven.left)}
+    found = _prove(CASES[name])
+    certified = len(found.proven)
+    for i in found.left.split(1):
+        margins = alpha_crown_margins(found.network, region_of(found.x[i], CASES[name].ball), found.y[i])
+        certified += int(_smallest(margins, found.y[i]) > 0)
+    facts = {"alpha_crown": Proportion(certified, len(found.x)).as_dict(), "optimized": len(found.left)}
     add(name, facts)
     print(name, facts, flush=True)
 
 
 @dataclass(frozen=True)
 class Proven:
-    """What CROWN proves of the test images.
+    """What CROWN proves of test images.
 
     Attributes:
         network: The classifier.
-        ball: The ball around each image.
-        x: The test images.
+        x: The images.
         y: Their labels.
-        count: How many are certified.
+        proven: The numbers of those that are certified.
         left: The numbers of those that are neither certified nor broken.
     """
 
     network: Network
-    ball: Linf
     x: torch.Tensor
     y: torch.Tensor
-    count: int
+    proven: torch.Tensor
     left: torch.Tensor
 
-    @property
-    def n(self) -> int:
-        """Number of test images."""
-        return len(self.x)
 
-    @property
-    def crown(self) -> dict[str, Any]:
-        """The share that is certified."""
-        return Proportion(self.count, self.n).as_dict()
+def _prove(case: Case, n: int = 0) -> Proven:
+    """Certify by IBP, CROWN-IBP and CROWN in turn, each what is left; PGD runs before the last, which costs most.
 
-
-def _prove(name: str) -> Proven:
-    """Certify by IBP, CROWN-IBP and CROWN in turn, each what is left; PGD runs before the last, which costs most."""
-    case = CASES[name]
-    ball, net, test = Linf(parse_eps(case.eps)), rivals.load(case.file).eval(), load(case.data, split="test")
+    Args:
+        case: The classifier.
+        n: That many of the test images, those that ``rivals attack`` samples; 0 for all.
+    """
+    net, test = rivals.load(case.file).eval(), load(case.data, split="test")
+    test = hold_out(test, n, 0)[1] if n else test
     assert test.labels is not None
     x, y = torch.from_numpy(test.images[:]).float() / 255, torch.from_numpy(test.labels)
     network = trace(net, x[:1]).frozen()
-    certified, left = 0, _correct(net, x, y, torch.arange(len(x)))
+    certified, left = [], _correct(net, x, y)
     for bound, size in ((interval_margins, 500), (crown_ibp_margins, 50), (crown_margins, 4)):
         if bound is crown_margins:
-            x_adv = pgd(net, x[left], y[left], ball, steps=100, restarts=2)
-            left = left[_correct(net, x_adv, y[left], torch.arange(len(left)))]
-        proven = [_proven(bound(network, region_of(x[i], ball), y[i]), y[i]) for i in left.split(size)]
-        certified, left = certified + int(torch.cat(proven).sum()), left[~torch.cat(proven)]
-    found = Proven(network, ball, x, y, certified, left)
-    add(name, {"crown": found.crown})
-    return found
+            x_adv = pgd(net, x[left], y[left], case.ball, steps=100, restarts=2)
+            left = left[_correct(net, x_adv, y[left])]
+        margins = [_smallest(bound(network, region_of(x[i], case.ball), y[i]), y[i]) for i in left.split(size)]
+        proven = torch.cat(margins) > 0
+        certified.append(left[proven])
+        left = left[~proven]
+    return Proven(network, x, y, torch.cat(certified), left)
 
 
 @torch.no_grad()
-def _correct(net: Any, x: torch.Tensor, y: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """Those of the rows that are classified correctly."""
-    return torch.cat([i[net(x[i]).argmax(1) == y[i]] for i in rows.split(500)])
-
-
-def _proven(margins: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    return _smallest(margins, y) > 0
+def _correct(net: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """The numbers of the images that are classified correctly."""
+    return torch.cat([i[net(x[i]).argmax(1) == y[i]] for i in torch.arange(len(x)).split(500)])
 
 
 def add(name: str, facts: dict[str, Any]) -> None:
@@ -289,13 +292,24 @@ def _smallest(margins: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 def attack(name: str) -> None:
     """Bracket some of the test images; attack them whether they are certified or not: no certified one may fall."""
     case = CASES[name]
-    ball, net, test = Linf(parse_eps(case.eps)), rivals.load(case.file), load(case.data, split="test")
+    ball, net, test = case.ball, rivals.load(case.file), load(case.data, split="test")
     options: dict[str, Any] = {"n": ATTACKED, "quiet": True, "attack": ATTACK}
     found = rivals.certify(net, test, ball, method="crown", **options)
     facts: dict[str, Any] = {"bracket": {key: found.as_dict()[key] for key in ("certified", "unbroken", "open")}}
     report = rivals.evaluate(net, test, ball, alarms=False, save="none", **options)
     facts |= {"attacked": ATTACKED, "attacked_robust": report.robust.count}
     add(name, facts)
+    print(name, facts, flush=True)
+
+
+def arsenal(name: str) -> None:
+    """Attack the certified ones among some of the test images by every attack that knows the norm: none may fall."""
+    found = _prove(CASES[name], ATTACKED)
+    net, x, y = rivals.load(CASES[name].file), found.x[found.proven], found.y[found.proven]
+    options: dict[str, Any] = {"n": len(y), "alarms": False, "save": "none", "quiet": True}
+    report = rivals.evaluate(net, (x, y), CASES[name].ball, attack=ARSENAL, **options)
+    facts = {"arsenal": ARSENAL, "certified": len(y), "fallen": len(y) - report.robust.count}
+    add(name, {"certified_attacked": facts})
     print(name, facts, flush=True)
 
 
@@ -339,7 +353,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if len(sys.argv) > 1:
         action, *names = sys.argv[1:]
-        parts: tuple[Any, ...] = (train, evaluate, prove, optimize, attack, vnncomp, cost)
+        parts: tuple[Any, ...] = (train, evaluate, prove, optimize, attack, arsenal, vnncomp, cost)
         {part.__name__: part for part in parts}[action](*names)
         return
     vnncomp()
@@ -352,6 +366,8 @@ def main() -> None:
             prove(name)
         if "attacked" not in known("models")[name]:
             attack(name)
+        if "certified_attacked" not in known("models")[name]:
+            arsenal(name)
     if not known("cost"):
         cost()
 

@@ -9,7 +9,7 @@ from torch import nn
 from helpers.bounded_networks import Residual, points, randomized, smallest_margins
 from rivals.base.norm_balls import L2, Linf
 from rivals.bounds.alpha_crown import AlphaCrown, alpha_crown_margins
-from rivals.bounds.crown import Backward, by_crown, crown_intervals, crown_margins, differences
+from rivals.bounds.crown import Backward, by_crown, crown_ibp_margins, crown_intervals, crown_margins, differences
 from rivals.bounds.ibp import interval_bounds, interval_margins
 from rivals.bounds.regions import Region, region_of
 from rivals.bounds.relaxations import relax_relu
@@ -123,3 +123,12 @@ def test_intermediate_bounds_are_computed_in_parts(monkeypatch):
     monkeypatch.setattr("rivals.bounds.crown.MOST_ENTRIES", 4000)
     for one, other in zip(whole, crown_intervals(network, region, by_crown), strict=True):
         torch.testing.assert_close(one.lower, other.lower)
+
+
+@pytest.mark.parametrize("bound", [interval_margins, crown_ibp_margins, crown_margins, alpha_crown_margins])
+def test_no_images_have_no_margins(bound):
+    model = randomized(Residual(), "no images").eval()
+    x = torch.rand(0, 1, 16, 16)
+    network = trace(model, torch.rand(1, 1, 16, 16)).frozen()
+    margins = bound(network, region_of(x, Linf(0.1)), torch.zeros(0, dtype=torch.int64))
+    assert margins.shape == (0, network(x).shape[1])

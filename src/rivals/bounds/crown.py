@@ -213,13 +213,13 @@ def unstable_entries(bounds: Interval) -> Tensor:
 
 def specifications_at_once(bounds: list[Interval], value: int, per: int) -> int:
     """How many entries, each with ``per`` specifications, may be bounded at once."""
-    widest = max(each.lower[0].numel() for each in bounds[: value + 1])
-    return max(1, MOST_ENTRIES // (per * widest * len(bounds[0].lower)))
+    widest = max(each.lower.shape[1:].numel() for each in bounds[: value + 1])
+    return max(1, MOST_ENTRIES // (per * widest * max(1, len(bounds[0].lower))))
 
 
 def both_signs(entries: Tensor, like: Tensor) -> Tensor:
     """The coefficients of some entries, then of their negatives: (2 entries, B, ...)."""
-    n = like[0].numel()
+    n = like.shape[1:].numel()
     rows = torch.zeros(len(entries), n, dtype=like.dtype, device=like.device)
     rows[torch.arange(len(entries)), entries] = 1
     rows = torch.cat([rows, -rows]).view(-1, 1, *like.shape[1:])

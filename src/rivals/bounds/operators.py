@@ -377,7 +377,7 @@ class MaxPool2d:
         down, right = self.padding
         padded = F.pad(x, (right, right, down, down), value=-torch.inf)
         columns = F.unfold(padded, self.kernel, self.dilation, 0, self.stride)
-        return columns.view(len(x), x.shape[1], -1, columns.shape[-1])
+        return columns.view(len(x), x.shape[1], math.prod(self.kernel), columns.shape[-1])
 
     def places(self, x: Tensor) -> Tensor:
         """Where in the plane of its channel each maximum is, (B, C, H' W')."""

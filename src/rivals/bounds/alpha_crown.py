@@ -63,8 +63,8 @@ class AlphaCrown:
     """The optimization for one batch.
 
     Every choice of slopes gives valid bounds, so the best of all steps is kept, for each bound by itself. Slopes are
-    optimized for each bound of the output and, unless they are too many, for each bound before a ReLU (Xu et al. 2021,
-    sec. 3.2): these enter all later ones through the relaxations.
+    optimized for each bound of the output and then, unless they are too many, for each bound before a ReLU as well (Xu
+    et al. 2021, sec. 3.2): these enter all later ones through the relaxations.
 
     Attributes:
         network: The network.
@@ -81,14 +81,22 @@ class AlphaCrown:
     iterations: int = ITERATIONS
     _slopes: dict[int, dict[int, Tensor]] = field(default_factory=dict)
     _entries: dict[int, Tensor] = field(default_factory=dict)
+    _starts: dict[int, Tensor] = field(default_factory=dict)
 
     def lower(self) -> Tensor:
         """Lower bounds (specifications, B) of the coefficients times the output, plus the offset."""
         bounds = crown_intervals(self.network, self.region, by_crown)
         output = len(self.network.nodes)
         best = Backward(self.network, self.region, bounds).lower(self.coefficients, output) + self.offset
-        if not self._begin(bounds, output) or bool((best > 0).all()):
-            return best
+        # First the slopes of the output alone, which cost a fraction.
+        for begin in (self._begin, self._begin_inside):
+            if bool((best > 0).all()) or not begin(bounds, output):
+                return best
+            best = self._optimize(bounds, output, best)
+        return best
+
+    def _optimize(self, bounds: list[Interval], output: int, best: Tensor) -> Tensor:
+        """The best bounds of all steps and those before, (specifications, B)."""
         parameters = [slope for slopes in self._slopes.values() for slope in slopes.values()]
         adam = _Adam(parameters)
         for iteration in range(1, self.iterations + 1):
@@ -109,29 +117,37 @@ class AlphaCrown:
         return best
 
     def _begin(self, bounds: list[Interval], output: int) -> bool:
-        """Start at CROWN's slopes. Returns whether there are any unstable ReLUs."""
+        """Start at CROWN's slopes for the output. Returns whether there are any unstable ReLUs."""
         relus = [number for number, node in self.network.numbered() if isinstance(node.operator, ReLU)]
-        before = sorted({self.network.nodes[number - 1].inputs[0] for number in relus})
         backward = Backward(self.network, self.region, bounds)
         lines = {number: backward.relaxed(number) for number in relus}
-        unstable = [number for number in relus if bool(lines[number].unstable.any())]
-        targets = {output: len(self.coefficients)}
-        inside = {value: 2 * len(unstable_entries(bounds[value])) for value in before[1:]}
-        size = sum(
-            count * lines[number].lower_slope.numel()
-            for value, count in inside.items()
-            for number in unstable
+        self._starts = {number: line.lower_slope for number, line in lines.items() if bool(line.unstable.any())}
+        self._start(output, len(self.coefficients))
+        return bool(self._starts)
+
+    def _begin_inside(self, bounds: list[Interval], output: int) -> bool:
+        """Start at CROWN's slopes for all bounds before ReLUs. Returns whether there are any, and not too many."""
+        before = sorted({self.network.nodes[number - 1].inputs[0] for number in self._starts})
+        entries = {value: unstable_entries(bounds[value]) for value in before}
+        sizes = [
+            2 * len(some) * start.numel()
+            for value, some in entries.items()
+            for number, start in self._starts.items()
             if number < value
-        )
-        if size <= MOST_SLOPES:
-            targets |= {value: count for value, count in inside.items() if count}
-        for target, count in targets.items():
-            self._entries[target] = torch.tensor([]) if target == output else unstable_entries(bounds[target])
-            starts = {number: lines[number].lower_slope for number in unstable if number < target}
-            self._slopes[target] = {
-                number: start.expand(count, *start.shape).clone().requires_grad_() for number, start in starts.items()
-            }
-        return bool(unstable)
+        ]
+        if not 0 < sum(sizes) <= MOST_SLOPES:
+            return False
+        for value, some in entries.items():
+            self._entries[value] = some
+            self._start(value, 2 * len(some))
+        return True
+
+    def _start(self, target: int, count: int) -> None:
+        """Slopes of the ReLUs before a value, one each for ``count`` bounds of it."""
+        before = {number: start for number, start in self._starts.items() if number < target}
+        self._slopes[target] = {
+            number: start.expand(count, *start.shape).clone().requires_grad_() for number, start in before.items()
+        }
 
     def _clip(self) -> None:
         with torch.no_grad():
@@ -146,11 +162,12 @@ class AlphaCrown:
 
         def tighten(backward: Backward, value: int) -> Interval:
             bounds = crown[value]
-            if value not in self._slopes or value == output:
+            if not self._slopes.get(value):
                 return bounds
             return _with_slopes(backward, value, self._entries[value], self._slopes[value], bounds)
 
-        bounds = crown_intervals(self.network, self.region, tighten, rounded=rounded)
+        inside = len(self._slopes) > 1
+        bounds = crown_intervals(self.network, self.region, tighten, rounded=rounded) if inside else crown
         lower = Backward(self.network, self.region, bounds, rounded).lower(
             self.coefficients, output, self._slopes[output]
         )

@@ -43,17 +43,11 @@ class Case:
     eps: float
     until: str
     others: tuple[tuple[str, int], ...]
-    widths: tuple[int, ...] = ()
-    lr: str = ""
 
 
 CASES = {
     "mnist": Case("mnist", "mnist-plain", 0.3, "60k images", (("mnist-hard", 100), ("mnist-linf-0.3", 1000))),
-    "cifar10": Case(
-        *("cifar10", "cifar10-plain", 8 / 255, "60k images", (("cifar10-linf-8-255", 100),)),
-        widths=(48, 96),
-        lr="1e-3 -> 1e-4 in 60k images",
-    ),
+    "cifar10": Case("cifar10", "cifar10-plain", 8 / 255, "120k images", (("cifar10-linf-8-255", 100),)),
 }
 
 
@@ -128,8 +122,6 @@ def measure(case: Case) -> Iterator[dict[str, Any]]:
             until=case.until,
             out=Path(folder) / "run",
             device="cpu",
-            generator_widths=case.widths,
-            **({"generator_lr": case.lr} if case.lr else {}),
         )
         yield from judge(case, run, (time.process_time() - start) / 60)
 

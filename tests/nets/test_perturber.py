@@ -7,14 +7,14 @@ from rivals.base.errors import UserError
 from rivals.nets.factory import build_perturber, rebuild
 
 EPS = {"linf": 0.3, "l2": 2.0, "l1": 10.0}
-SHAPE = {"size": "10x13", "channels": 3, "widths": (4, 8)}
+SHAPE = {"size": "10x13", "channels": 3, "widths": (4, 4, 8)}
 
 
 def perturber(**options):
     torch.manual_seed(0)
     net = build_perturber(**SHAPE, **options)
     with torch.no_grad():
-        net.up[-1].weight.mul_(100)  # far out of the ball, if it were not bounded
+        net.last.weight.mul_(100)  # far out of the ball, if it were not bounded
     return net
 
 
@@ -28,7 +28,7 @@ def test_perturbed_images_lie_in_ball_and_box(norm, universal, classes):
     assert net.ball.contains(x_adv, x).all()
     assert (net.ball.distance(x_adv, x) > 0.4 * EPS[norm]).all()
     x_adv.sum().backward()
-    assert net.up[-1].weight.grad.abs().sum() > 0
+    assert net.stem[0].weight.grad.abs().sum() > 0
 
 
 def test_a_perturbation_does_not_depend_on_the_rest_of_the_batch():

@@ -21,7 +21,7 @@ from rivals.nets.padding import MOST_LAYERS, check_image_shape, shown, to_channe
 
 NORMS = ("linf", "l2", "l1")
 STAGES = 2  # halvings
-MAX_RMS = 1.5  # of h over an image, where tanh is neither linear nor saturated
+RMS = 1.5  # of h over an image, where tanh is neither linear nor saturated
 
 
 class Perturber(nn.Module):
@@ -66,9 +66,9 @@ class Perturber(nn.Module):
     ) -> None:
         super().__init__()
         check_image_shape(size, channels, classes)
-        widths = tuple(widths) or (24, 48)
-        if len(widths) != STAGES or not widths_fit(widths):
-            raise UserError(f"widths {shown(widths)} do not fit a perturber: give {STAGES} positive numbers, as 24,48")
+        widths = tuple(widths) or ((4, 16, 32) if channels == 1 else (16, 32, 64))
+        if len(widths) != STAGES + 1 or not widths_fit(widths):
+            raise UserError(f"widths {shown(widths)} do not fit a perturber: give {STAGES + 1} positive numbers, as 16,32,64")
         if not 0 <= blocks <= MOST_LAYERS:
             raise UserError(f"a perturber of {blocks} residual blocks cannot be built: take 0 to {MOST_LAYERS}")
         if norm not in NORMS:
@@ -91,16 +91,16 @@ class Perturber(nn.Module):
             "target": target,
             "universal": universal,
         }
-        down: list[nn.Module] = []
-        for in_channels, out_channels in pairwise((channels, *widths)):
-            down += [nn.Conv2d(in_channels, out_channels, 4, 2, 1), nn.ReLU(inplace=True)]
-        self.down = nn.Sequential(*down)
+        self.stem = _layer(nn.Conv2d(channels, widths[0], 3, padding=1, bias=False))
+        self.down = nn.ModuleList(_layer(nn.Conv2d(*pair, 4, 2, 1, bias=False)) for pair in pairwise(widths))
         self.embedding = nn.Embedding(classes, widths[-1]) if classes else None
         self.blocks = nn.ModuleList(Residual(widths[-1]) for _ in range(blocks))
-        up: list[nn.Module] = []
-        for in_channels, out_channels in pairwise((*widths[::-1], channels)):
-            up += [nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 1), nn.ReLU(inplace=True)]
-        self.up = nn.Sequential(*up[:-1])
+        up = pairwise(widths[::-1])
+        self.up = nn.ModuleList(_layer(nn.ConvTranspose2d(*pair, 4, 2, 1, bias=False)) for pair in up)
+        self.join = nn.ModuleList(
+            _layer(nn.Conv2d(2 * width, width, 3, padding=1, bias=False)) for width in widths[-2::-1]
+        )
+        self.last = nn.Conv2d(widths[0], channels, 3, padding=1)
         # Poursaeed et al. 2018, sec. 3.1: a universal perturbation is the generator's output for fixed noise.
         if universal:
             self.register_buffer("noise", torch.rand(1, channels, *self.size))
@@ -115,16 +115,22 @@ class Perturber(nn.Module):
         """The perturbation h of images (B, C, H, W), for target classes (B,) or None, before the ball; (B, C, H, W)."""
         height, width = self.size.height, self.size.width
         seen = self.noise.expand(len(x), -1, -1, -1) if self.universal else x
-        h = self.down(F.pad(seen * 2 - 1, (0, -width % 2**STAGES, 0, -height % 2**STAGES)))
+        h = self.stem(F.pad(seen * 2 - 1, (0, -width % 2**STAGES, 0, -height % 2**STAGES)))
+        skipped = []
+        for down in self.down:
+            skipped.append(h)
+            h = down(h)
         if self.embedding is not None:
             h = h + self.embedding(require_labels(labels))[:, :, None, None]
         for block in self.blocks:
             h = block(h)
-        h = self.up(h)[..., :height, :width]
+        for up, join in zip(self.up, self.join, strict=True):
+            h = join(torch.cat([up(h), skipped.pop()], 1))
+        h = self.last(h)[..., :height, :width]
         h = h.to(torch.promote_types(h.dtype, torch.float32))
         rms = h.flatten(1).square().mean(1).sqrt().clamp_min(1e-6)
-        limited: Tensor = h * batch_view((MAX_RMS / rms).clamp_max(1), h)
-        return limited
+        scaled: Tensor = h * batch_view(RMS / rms, h)
+        return scaled
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W) in [0, 1], and target classes (B,) int64 or None, to images in ball and box."""
@@ -143,6 +149,10 @@ class Perturber(nn.Module):
             exact = self.ball.project(x + h, x)
         projected: Tensor = scaled + (exact - scaled).detach()
         return projected
+
+
+def _layer(conv: nn.Conv2d | nn.ConvTranspose2d) -> nn.Sequential:
+    return nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU(inplace=True))
 
 
 class Residual(nn.Module):

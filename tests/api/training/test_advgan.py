@@ -12,7 +12,7 @@ from helpers.commands import assert_refused
 from rivals.api.common.network_io import save_network
 from rivals.nets.factory import build_classifier, build_perturber
 
-QUICK = ("--until", "30 steps", "--batch-size", "8", "--discriminator-widths", "4", "--generator-widths", "4", "8")
+QUICK = ("--until", "30 steps", "--batch-size", "8", "--discriminator-widths", "4", "--generator-widths", "4", "4", "8")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(home):
-    settings = {"batch_size": 16, "hold_out": 12, "discriminator_widths": (4,), "generator_widths": (4, 8)}
+    settings = {"batch_size": 16, "hold_out": 12, "discriminator_widths": (4,), "generator_widths": (4, 4, 8)}
     return rivals.train(
         str(home / "photos"),
         against=str(home / "plain.safetensors"),
@@ -125,7 +125,7 @@ def test_what_cannot_work_is_refused_before_a_run_begins(home, run_rivals, monke
 )
 def test_a_generator_for_other_images_or_classes_is_refused_before_a_run_begins(home, run_rivals, tmp_path, more, says):
     save_network(
-        build_perturber(**{"size": 8, "channels": 1, "widths": (4, 8), **more}), tmp_path / "g.safetensors", {}
+        build_perturber(**{"size": 8, "channels": 1, "widths": (4, 4, 8), **more}), tmp_path / "g.safetensors", {}
     )
     words = ("attack", home / "plain.safetensors", home / "photos", "--attack", f"generator:{tmp_path}/g.safetensors")
     assert_refused(run_rivals(*words, "--out", tmp_path / "refused"), says)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 RECIPE = "advgan"
 EVALUATIONS = 10  # over a run: at fixed points, as they decide on the best state
 EPS_GRAY, EPS_COLOR = 0.3, 8 / 255  # default radii in Linf, as for harden
+NARROWEST = 8  # channels of the discriminator's first stage, doubled in each: C8, C16, C32 (Xiao et al. 2018, sec. 4)
 FEW = 0.5  # fooled images; below, the generator has hardly learned
 ACCURACY = "accuracy/generator"  # of the classifier on perturbed images
 
@@ -159,6 +160,7 @@ class AdvGanJob(TrainingJob[Config]):
         from rivals.losses.adversarial import readings
         from rivals.losses.advgan import advgan
         from rivals.nets.factory import build_discriminator, build_perturber
+        from rivals.nets.padding import PaddedSize
 
         config, images, ball = self.config, self.images, self.ball
         shape: dict[str, Any] = {"size": images.size, "channels": images.channels}
@@ -174,7 +176,9 @@ class AdvGanJob(TrainingJob[Config]):
                 universal=config.universal,
                 **shape,
             )
-            discriminator = build_discriminator(config.net, widths=config.discriminator_widths, **shape, **norm)
+            stages = PaddedSize.of(images.size).stages
+            widths = config.discriminator_widths or tuple(NARROWEST << stage for stage in range(stages))
+            discriminator = build_discriminator(config.net, widths=widths, **shape, **norm)
         betas: Any = {"beta1": config.beta1, "beta2": config.beta2}
         loss = self._loss()
         fool = advgan(

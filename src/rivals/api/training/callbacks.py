@@ -107,6 +107,7 @@ class PerturbedAccuracy(Callback):
     @torch.no_grad()
     def measure(self, progress: Progress) -> Iterator[Record]:
         """The record of an evaluation: accuracy, and with targets the share of images that reach theirs."""
+        self.generator.eval()  # batch norm by its running statistics, as the attack will be
         clean, left, reached, shown = 0, 0, 0, []
         for some in torch.split(torch.arange(len(self.x), device=self.x.device), BLOCK):
             x, y = self.x[some], self.y[some]

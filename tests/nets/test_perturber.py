@@ -36,6 +36,22 @@ def test_a_perturbation_does_not_depend_on_the_rest_of_the_batch():
     assert torch.allclose(net(x)[2:3], net(x[2:3]), atol=1e-6)
 
 
+def test_its_raw_perturbation_has_a_fixed_size_and_takes_the_whole_ball_in_evaluation():
+    net, x = perturber(), 0.4 + 0.2 * torch.rand(5, 3, 13, 10)
+    assert torch.allclose(net.raw(x).square().mean((1, 2, 3)), torch.ones(5), atol=1e-5)
+    in_training = (net(x) - x).abs().mean()
+    in_evaluation = (net.eval()(x) - x).abs().mean()
+    assert in_training < 0.7 * 0.3 < 0.85 * 0.3 < in_evaluation
+
+
+def test_a_pixel_changes_the_perturbation_of_its_neighbors_at_full_resolution():
+    net, x = perturber().eval(), torch.rand(1, 3, 13, 10)
+    other = x.clone()
+    other[..., 6, 5] = 1 - other[..., 6, 5]
+    changed = (net.raw(other) - net.raw(x)).abs().sum(1)[0]
+    assert changed[5:8, 4:7].mean() > 2 * changed.mean()
+
+
 def test_a_universal_perturbation_is_the_same_for_all_images():
     net = perturber(universal=True)
     middle = torch.full((1, 3, 13, 10), 0.5)

@@ -21,17 +21,21 @@ from rivals.nets.padding import MOST_LAYERS, check_image_shape, shown, to_channe
 
 NORMS = ("linf", "l2", "l1")
 STAGES = 2  # halvings
-RMS = 1.5  # of h over an image, where tanh is neither linear nor saturated
+SHARPNESS = 10  # of tanh in evaluation: nearly the sign, so that the whole ball is used
+LONGER = 1.5  # in L2 and L1 h is as much longer than eps: where the box cuts h off, the projection takes more elsewhere
 
 
 class Perturber(nn.Module):
     """Images (B, channels, H, W) in [0, 1] to images in ball and box around them.
 
-    Two strided convolutions, residual blocks, two transposed convolutions, as AdvGAN's (Xiao et al. 2018, sec. 4), but
-    without normalization: an image's perturbation does not depend on its batch. In Linf the change is
-    ``eps tanh(h)``, clipped to the box; in L2 and L1 ``h`` is scaled to the ball and projected exactly onto ball and
-    box. The root mean square of ``h`` over an image is limited: without that, tanh saturates within a hundred steps,
-    and nothing is learned any more.
+    Two strided convolutions, residual blocks, two transposed convolutions, as AdvGAN's (Xiao et al. 2018, sec. 4), with
+    the skip connections of a U-Net from the full resolution down: what fools a classifier is as fine as its gradient.
+    Batch norm follows each convolution; in evaluation an image's perturbation does not depend on its batch. In Linf
+    the change is ``eps tanh(h)``, clipped to the box; in L2 and L1 ``h`` is scaled to the ball and projected exactly
+    onto ball and box.
+
+    The root mean square of ``h`` over an image is 1. Otherwise tanh saturates within a hundred steps, and nothing is
+    learned any more but one perturbation for all images. In evaluation tanh is sharper than it is in training.
 
     Args:
         size: Of the images, sides of 8 to 1024 pixels.
@@ -39,7 +43,7 @@ class Perturber(nn.Module):
         classes: Number of target classes it is conditioned on; 0 for none.
         norm: linf, l2 or l1.
         eps: Radius of the ball, for images in [0, 1].
-        widths: Channels at half and at a quarter of the resolution.
+        widths: Channels at the full resolution, at half and at a quarter of it.
         blocks: Residual blocks.
         target: The class that it was trained to reach, or None. For whoever uses it; the network ignores it.
         universal: Take no image: the same perturbation for all (of a target class).
@@ -112,7 +116,10 @@ class Perturber(nn.Module):
         return ball_for(self.spec["norm"], self.spec["eps"])
 
     def raw(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The perturbation h of images (B, C, H, W), for target classes (B,) or None, before the ball; (B, C, H, W)."""
+        """The perturbation h of images (B, C, H, W), for target classes (B,) or None, before the ball; (B, C, H, W).
+
+        Its root mean square over an image is 1.
+        """
         height, width = self.size.height, self.size.width
         seen = self.noise.expand(len(x), -1, -1, -1) if self.universal else x
         h = self.stem(F.pad(seen * 2 - 1, (0, -width % 2**STAGES, 0, -height % 2**STAGES)))
@@ -129,7 +136,7 @@ class Perturber(nn.Module):
         h = self.last(h)[..., :height, :width]
         h = h.to(torch.promote_types(h.dtype, torch.float32))
         rms = h.flatten(1).square().mean(1).sqrt().clamp_min(1e-6)
-        scaled: Tensor = h * batch_view(RMS / rms, h)
+        scaled: Tensor = h / batch_view(rms, h)
         return scaled
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -138,9 +145,9 @@ class Perturber(nn.Module):
         eps = float(self.ball.eps)
         low, high = self.ball.bounds
         if isinstance(self.ball, Linf):
-            bounded: Tensor = (x + eps * torch.tanh(h)).clamp(low, high)
+            bounded: Tensor = (x + eps * torch.tanh(h if self.training else SHARPNESS * h)).clamp(low, high)
             return bounded
-        h = h * eps * h[0].numel() ** (-1 / self.ball.p)  # values of 1 everywhere have the length eps
+        h = h * LONGER * eps * h[0].numel() ** (-1 / self.ball.p)  # values of 1 everywhere have the length eps
         # The gradient is that of scaling into the ball and clipping; the value that of the exact projection, which is
         # longer where the box has cut something off.
         length = image_norm(h, self.ball.p).clamp_min(1e-12)

@@ -325,7 +325,7 @@ def advgan() -> Config:
     Least squares as in the paper. The generator learns fastest by many small steps at a high lr, which decays so that
     the last perturbations settle.
     """
-    lr = Schedule.parse("3e-3 -> 1e-4 in 120k images")
+    lr = Schedule.parse("3e-3 -> 1e-4 in 200k images")
     return Config(
         net="dcgan",
         discriminator_norm="none",
@@ -335,7 +335,7 @@ def advgan() -> Config:
         generator_lr=lr,
         discriminator_lr=Schedule.parse(2e-4),
         sample_grid=64,
-        until="120k images",
+        until="200k images",
     )
 
 

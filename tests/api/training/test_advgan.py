@@ -61,6 +61,10 @@ def test_the_generator_learns_to_fool_the_classifier(run):
     assert (run.folder / "report.html").exists()
 
 
+def test_the_generator_of_a_run_is_in_evaluation_mode(run):
+    assert not run.generator.training
+
+
 def test_the_run_is_an_attack_in_a_list_of_attacks(run, home, run_rivals):
     words = ("attack", home / "plain.safetensors", home / "photos", "--eps", "0.4", "--no-alarms", "--save", "none")
     result = run_rivals(*words, "--attack", f"generator:{run.folder},pgd(steps=2)", "--out", home / "attack", "--json")

@@ -18,23 +18,20 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import rivals
 from benchmarks import sngan_speed
-from benchmarks.harness import RESULTS, record, recorded
+from benchmarks.harness import RESULTS, packed, record, recorded
 from rivals.data.batches import Batches
 from rivals.data.load import load
 from rivals.nets.factory import build_discriminator, build_generator
@@ -226,15 +223,6 @@ def train(name: str, side: str, seed: int) -> None:
     cases.setdefault(name, {"minutes": case.minutes})[f"{side} {seed}"] = facts | values
     record("gan_quality", threads=1, n=N, cases=cases)
     print(f"{name} {side} {seed}: {values}", flush=True)
-
-
-def packed(images: Tensor, path: Path) -> None:
-    """Images (n, C, H, W) as PNGs in a zip."""
-    with zipfile.ZipFile(path, "w") as archive:
-        for number, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
-            buffer = BytesIO()
-            Image.fromarray(image.squeeze()).save(buffer, "PNG", compress_level=1)
-            archive.writestr(f"{number:05}.png", buffer.getvalue())
 
 
 def classifier_of(case: Case) -> Path:

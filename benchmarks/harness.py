@@ -6,12 +6,16 @@ import json
 import re
 import statistics
 import time
+import zipfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
+from torch import Tensor
 
 from rivals.api.common import provenance
 
@@ -57,6 +61,15 @@ def images_in(minutes: float, train: Callable[[int], Any], probes: tuple[int, in
         spent.append(time.process_time() - start)
     cost = (spent[1] - spent[0]) / (probes[1] - probes[0])
     return max(probes[0], round((60 * minutes - (spent[0] - probes[0] * cost)) / cost))
+
+
+def packed(images: Tensor, path: Path) -> None:
+    """Images (n, C, H, W) as PNGs in a zip."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for number, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
+            buffer = BytesIO()
+            Image.fromarray(image.squeeze()).save(buffer, "PNG", compress_level=1)
+            archive.writestr(f"{number:05}.png", buffer.getvalue())
 
 
 def in_turn(sides: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks.harness import RESULTS
 from benchmarks.sections import (
     adversarial_training,
+    at_equal_minutes,
     attacks,
     black_box,
     certificates,
@@ -38,8 +39,8 @@ with one step size, 2.5 eps / steps, though they are stronger with others; and d
 those after a refinement of the adversarial examples, which peers do not have. Two of the nine cases of `swift` had been
 used to strengthen it. These sections are to be measured again."""
 
-# (name of the result file, section). In the order of the page.
-SECTIONS: tuple[tuple[str, Callable[[Result], Section]], ...] = (
+# (name of the result file, section, which is None if its part was not measured). In the order of the page.
+SECTIONS: tuple[tuple[str, Callable[[Result], Section | None]], ...] = (
     ("attack_strength", attacks.pgd_strength),
     ("attack_strength", attacks.minimum_norm),
     ("sparse_attacks", attacks.sparse),
@@ -66,6 +67,11 @@ SECTIONS: tuple[tuple[str, Callable[[Result], Section]], ...] = (
     ("classic_speed", gans.classic_speed),
     ("sngan_speed", gans.sngan_speed),
     ("gan_throughput", gans.throughput),
+    ("conditional", at_equal_minutes.conditional),
+    ("fine_tuning", at_equal_minutes.fine_tuning),
+    ("finite_difference_r1", at_equal_minutes.on_dirac),
+    ("finite_difference_r1", at_equal_minutes.on_cifar10),
+    ("critic_part", at_equal_minutes.critic_part),
     ("translation", translation.translation),
     ("rectangles", gans.rectangles),
     ("fidelity", metrics.fidelity),
@@ -89,7 +95,9 @@ def main() -> None:
         path = RESULTS / f"{name}.json"
         if path.exists():
             result = json.loads(path.read_text())
-            parts.append(section(result).markdown(result))
+            written = section(result)
+            if written is not None:
+                parts.append(written.markdown(result))
     PAGE.write_text("\n\n".join(parts) + "\n")
 
 

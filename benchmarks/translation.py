@@ -28,6 +28,7 @@ from PIL import Image
 import rivals
 from benchmarks.attack_cases import model_of
 from benchmarks.harness import RESULTS, record, recorded
+from benchmarks.processor_minutes import LONG, Probe, load_facts
 from rivals.api.scoring.feature_passes import find_extractor
 from rivals.api.training.job import Request
 from rivals.api.translation.image_pairs import ImagePairs, load_held_out, load_image_pairs
@@ -38,8 +39,7 @@ from rivals.data.load import load
 from rivals.recipes import DataOptions, TranslateConfig
 from rivals.reports.image_grid import make_grid, save_png
 
-N, SHOWN, BUSY = 10_000, 12, 1.5
-WARM, TIMED = 5, 60  # rounds of a probe
+N, SHOWN = 10_000, 12
 PAIRS = 20_000  # training images of the parts that are written as files
 SEED = 0
 KEPT = 500  # training images that no side trains on
@@ -102,19 +102,10 @@ def write_classes(home: Path, one: str, other: str) -> None:
 
 
 def images_in(minutes: float, data: str, **settings: Any) -> int:
-    """How many images a training sees in so many minutes of processor time, by its first rounds."""
-    settings = {**settings, "hold_out": KEPT, "until": "1M images"}
+    """How many images a training sees in so many minutes of processor time."""
+    settings = {**settings, "hold_out": KEPT, "until": LONG}
     job = TranslateJob(Request(data, None, None, False, SEED, "cpu", True, settings))
-    job.load_data()
-    job.resolve_config()
-    game, batches = job.build_game(), job.make_batches()
-    for step in range(WARM + TIMED):
-        if step == WARM:
-            start = time.process_time()
-        values = game.round(step, batches, seed=SEED)
-        float(values["loss/generator"])
-    cost = (time.process_time() - start) / (TIMED * batches.batch_size)
-    return max(batches.batch_size, round(60 * minutes / cost))
+    return Probe(job).images_in(minutes)
 
 
 def train(data: str, images: int, out: Path, **settings: Any) -> Trained:
@@ -251,13 +242,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             load_before = os.getloadavg()[0]
             result = PARTS[name](Budget(words.minutes, words.test_images), Path(folder))
-        # One thread computes here: what is above it are others, which take caches and memory bandwidth.
-        load_average = max(load_before, os.getloadavg()[1])
         cases[f"{name} {words.minutes:g}"] = {
             "part": name,
             "minutes": words.minutes,
-            "load_average": round(load_average, 1),
-            "busy": load_average > BUSY,
+            **load_facts(load_before),
             **result,
         }
         print(name, cases[f"{name} {words.minutes:g}"], flush=True)

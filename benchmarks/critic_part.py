@@ -122,7 +122,7 @@ class Loop:
 def make_critic(start: str | None, weight: float) -> rivals.Critic:
     """The critic: a small PatchGAN with lazy R1."""
     torch.manual_seed(SEED + 1)
-    net = PatchDiscriminator(widths=(32, 64))
+    net = PatchDiscriminator(widths=(16, 32))
     penalties = [rivals.r1(0.1, every=8)]
     return rivals.Critic(net, "hinge", penalties, start=start, weight=weight, seed=SEED)
 

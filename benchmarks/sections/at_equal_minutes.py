@@ -26,8 +26,8 @@ def conditional(r: Result) -> Section:
         question="After equal minutes, does `--conditional` lower FD-lite0 on CIFAR-10, and does an independent "
         f"classifier see the class that was asked for in more than {r['target']:.0%} of the images?",
         setup="`rivals train cifar10 --recipe auto`, minutes of processor time of one thread; each side has the "
-        "networks that `auto` fits at its speed. 10,000 generated images against the 10,000 test images, which are "
-        f"read when all runs are trained. The classifier is `{r['judge']}`.",
+        f"networks that `auto` fits at its speed. {_n(r['cases'])} generated images against as many test images, which "
+        f"are read when all runs are trained. The classifier is `{r['judge']}`.",
         header=["side", "seed", "generator", "images", "FD-lite0 (lower is better)", "class agreement"],
         rows=rows,
         answer=" ".join(answers),
@@ -155,13 +155,13 @@ def on_cifar10(r: Result) -> Section | None:
         question="After equal minutes, are images as good with `--fd-r1` and `--fd-r2` as with `--r1` and `--r2`, and "
         "are steps faster?",
         setup=f"Recipe `auto`, all gammas {r['gamma']}, the same networks on both sides, minutes of processor time of "
-        "one thread, nothing compiled. FD-lite0 of 10,000 generated images against the 10,000 test images, which are "
-        "read when all runs are trained.",
+        f"one thread, nothing compiled. FD-lite0 of {_n(r['cifar10'])} generated images against as many test images, "
+        "which are read when all runs are trained.",
         header=["side", "seed", "images", "images/s, lazy", "images/s, every step", "FD-lite0 (lower is better)"],
         rows=rows,
         answer=" ".join(answers),
         limits="A few minutes, small networks and no accelerator: what `--compile` gains there is not measured. "
-        "FD-lite0 is not FID. Differences of a few percent are within the noise of a seed.",
+        "FD-lite0 is not FID. How far runs of other seeds differ is seen only where there are several.",
     )
 
 
@@ -181,8 +181,8 @@ def critic_part(r: Result) -> Section:
         f"at a squared error of at most {most_mse:g} times, in the same minutes?",
         setup="CIFAR-10, an autoencoder to 256 numbers an image, trained by squared error and Adam in a plain loop, "
         "with VQGAN's adaptive weight and a PatchGAN on one side; minutes of processor time of one thread a side. "
-        "Settings are chosen by short runs on training images that no side trains on. Judged once on the 10,000 test "
-        "images, outputs against the images themselves.",
+        f"Settings are chosen by short runs on training images that no side trains on. Judged once on "
+        f"{_n(r['cases'])} test images, outputs against the images themselves.",
         header=["side", "images seen", "FD-lite0 (lower is better)", "squared error"],
         rows=rows,
         answer=" ".join(answers),
@@ -206,6 +206,11 @@ def _critic_answer(case: Result, targets: Result) -> str:
         f"best of {rates}, and a critic from {chosen['start']:.0%} of the minutes on with weight {chosen['weight']:g} "
         f"of {len(trials) - rates}, after {case['sweep']['minutes_each']:g} minutes each."
     )
+
+
+def _n(cases: Result) -> str:
+    """The numbers of images of the cases."""
+    return " or ".join(f"{n:,}" for n in sorted({case["n"] for case in cases.values()}))
 
 
 def _minutes(case: Result) -> str:

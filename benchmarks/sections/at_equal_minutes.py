@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import log
 from statistics import fmean, median
 
 from benchmarks.sections.section import Result, Row, Section
@@ -106,10 +107,11 @@ def on_dirac(r: Result) -> Section | None:
     if not found:
         return None
     rows: list[Row] = []
-    worst = 1.0
+    worst, slowest = 0.0, 1.0
     for case in found["cases"]:
         differences = sorted(case["differences"])
         worst = max(worst, differences[-1] / case["exact"])
+        slowest = min(slowest, log(differences[-1]) / log(case["exact"]))  # both from a distance of 1
         spread = f"{median(differences):.1e} ({differences[0]:.1e} to {differences[-1]:.1e})"
         setting = [f"{case['gamma']:g}", str(case["dimensions"]), str(case["batch"])]
         rows.append([*setting, f"{case['exact']:.1e}", spread])
@@ -121,7 +123,8 @@ def on_dirac(r: Result) -> Section | None:
         "batch nor the seed.",
         header=["gamma", "dimensions", "batch size", "distance, exact R1", "distance, finite difference"],
         rows=rows,
-        answer=f"After as many steps the finite difference is at most **{worst:.2g} times** as far from the "
+        answer=f"It converges in every case, and per step at least **{slowest:.2f} times** as fast as exact R1 (by the "
+        f"logarithms of the distances). After as many steps it is at most {worst:.2g} times as far from the "
         "equilibrium.",
         limits="The discriminator is linear, so only the noise of the direction is seen, and not the curvature.",
     )

@@ -73,10 +73,10 @@ def fine_tuning(r: Result) -> Section:
             f"After {case['minutes']:g} minutes, FD-lite0 of the fine-tuned generator is "
             f"**{fd['fine-tuned'] / fd['from scratch']:.2f} times** that from scratch, and "
             f"{fd['fine-tuned'] / fd['from scratch, all minutes']:.2f} times that from scratch with the "
-            f"{case['pretraining_minutes']:g} minutes of the pretraining as well. {sweep['freeze_d']} frozen blocks "
-            f"were the best of {', '.join(str(trial['freeze_d']) for trial in sweep['trials'])} after "
-            f"{sweep['minutes_each']:g} minutes each, on {sweep['kept_aside']:,} training images of the class that "
-            f"no side trains on. The {r['count']} training images themselves are at "
+            f"{case['pretraining_minutes']:g} minutes of the pretraining as well. Of "
+            f"{', '.join(str(trial['freeze_d']) for trial in sweep['trials'])} frozen blocks {sweep['freeze_d']} did "
+            f"best after {sweep['minutes_each']:g} minutes each, on {sweep['kept_aside']:,} training images of the "
+            f"class that no side trains on. The {r['count']} training images themselves are at "
             f"{case['FD-lite0_of_the_training_images']:.1f}."
         )
     case = [*r["cases"].values()][-1]

@@ -34,8 +34,8 @@ class Perturber(nn.Module):
     the change is ``eps tanh(h)``, clipped to the box; in L2 and L1 ``h`` is scaled to the ball and projected exactly
     onto ball and box.
 
-    The root mean square of ``h`` over an image is 1. Otherwise tanh saturates within a hundred steps, and nothing is
-    learned any more but one perturbation for all images. In evaluation tanh is sharper than it is in training.
+    The root mean square of ``h`` over an image is 1: without a limit tanh saturates within a hundred steps, and nothing
+    is learned any more. In evaluation tanh is sharper than it is in training.
 
     Args:
         size: Of the images, sides of 8 to 1024 pixels.

@@ -59,6 +59,7 @@ ARSENAL = (
     "square(queries=500),square_pgd(turns=2),transfer,spsa(queries=640),hopskipjump(queries=500)"
 )
 ATTACKED = 1000  # test images that are attacked whether they are certified or not
+METHODS = ("ibp", "crown", "alpha-crown", "beta-crown")  # on the properties
 ROUNDS, BATCH = 21, 16  # of the cost of IBP, and images in a batch
 
 
@@ -133,9 +134,9 @@ def _check(root: Path, network: str, wanted: str) -> dict[str, Any]:
     """
     files = str(root / "onnx" / f"{network}.gz"), str(root / "vnnlib" / f"{wanted}.gz")
     result: dict[str, Any] = {}
-    for method in ("ibp", "crown", "alpha-crown"):
-        if method == "alpha-crown" and result["crown"]:
-            result[method] = True  # it starts from CROWN's bounds
+    for method in METHODS:
+        if method in ("alpha-crown", "beta-crown") and result["crown"]:
+            result[method] = True  # they start from CROWN's bounds
             continue
         checked = load_property(*files)
         start = time.process_time()
@@ -157,13 +158,12 @@ def summary(instances: dict[str, Any]) -> dict[str, Any]:
         return sum(each[key] for each in instances.values() if each["expected"] == status)
 
     of = {status: sum(each["expected"] == status for each in instances.values()) for status in ("sat", "unsat")}
-    methods = ("ibp", "crown", "alpha-crown")
     return {
         "of": of,
         "sat_attacked": count("sat", "attacked"),
         "unsat_attacked": count("unsat", "attacked"),
-        "unsat_certified": {method: count("unsat", method) for method in methods},
-        "sat_certified": {method: count("sat", method) for method in methods},
+        "unsat_certified": {method: count("unsat", method) for method in METHODS},
+        "sat_certified": {method: count("sat", method) for method in METHODS},
         "instances": instances,
     }
 

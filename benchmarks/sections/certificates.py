@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.sections.section import Result, Row, Section
 
-METHODS = {"ibp": "IBP", "crown": "CROWN", "alpha-crown": "alpha-CROWN"}
+METHODS = {"ibp": "IBP", "crown": "CROWN", "alpha-crown": "alpha-CROWN", "beta-crown": "beta-CROWN"}
 
 
 def _share(proportion: Result) -> str:
@@ -31,9 +31,10 @@ def properties(r: Result) -> Section:
         header=["method", "`sat`: found or proven", "`unsat`: found or proven"],
         rows=rows,
         answer=f"The attack finds {v['sat_attacked']} of {sat} counterexamples; alpha-CROWN proves "
-        f"**{v['unsat_certified']['alpha-crown']} of {unsat}** (target: 30), CROWN {v['unsat_certified']['crown']}. "
+        f"**{v['unsat_certified']['alpha-crown']} of {unsat}** (target: 30), CROWN {v['unsat_certified']['crown']}, "
+        f"beta-CROWN {v['unsat_certified']['beta-crown']}. "
         "No `unsat` property fell to the attack, and no `sat` property was proven.",
-        limits="Complete verifiers, which split cases, prove more: these bounds never split.",
+        limits="Complete verifiers prove more: beta-CROWN stops after 256 cases, and the others never split.",
     )
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from helpers.bounded_networks import Residual, points, randomized, smallest_margins
 from rivals.base.norm_balls import L2, Linf
 from rivals.bounds.alpha_crown import AlphaCrown, alpha_crown_margins
+from rivals.bounds.beta_crown import beta_crown_margins
 from rivals.bounds.crown import Backward, by_crown, crown_ibp_margins, crown_intervals, crown_margins, differences
 from rivals.bounds.ibp import interval_bounds, interval_margins
 from rivals.bounds.regions import Region, region_of
@@ -125,7 +126,9 @@ def test_intermediate_bounds_are_computed_in_parts(monkeypatch):
         torch.testing.assert_close(one.lower, other.lower)
 
 
-@pytest.mark.parametrize("bound", [interval_margins, crown_ibp_margins, crown_margins, alpha_crown_margins])
+@pytest.mark.parametrize(
+    "bound", [interval_margins, crown_ibp_margins, crown_margins, alpha_crown_margins, beta_crown_margins]
+)
 def test_no_images_have_no_margins(bound):
     model = randomized(Residual(), "no images").eval()
     x = torch.rand(0, 1, 16, 16)

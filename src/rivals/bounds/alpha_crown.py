@@ -32,15 +32,16 @@ MOST_SLOPES = 2**27
 """Slopes that are optimized at once; above, those of bounds inside the network are left as CROWN's."""
 
 
-class _Adam:
+class SlopeDescent:
     """Adam (Kingma & Ba 2015) with a learning rate that decays; torch's takes seconds to import.
 
     Args:
         parameters: Changed in place.
+        rate: The first learning rate.
     """
 
-    def __init__(self, parameters: list[Tensor]) -> None:
-        self.parameters = parameters
+    def __init__(self, parameters: list[Tensor], rate: float = RATE) -> None:
+        self.parameters, self.rate = parameters, rate
         self.means = [torch.zeros_like(each) for each in parameters]
         self.squares = [torch.zeros_like(each) for each in parameters]
         self.steps = 0
@@ -49,7 +50,7 @@ class _Adam:
     def step(self, gradients: Sequence[Tensor | None]) -> None:
         """Move against the gradients."""
         self.steps += 1
-        rate = RATE * DECAY ** (self.steps - 1)
+        rate = self.rate * DECAY ** (self.steps - 1)
         for parameter, gradient, mean, square in zip(self.parameters, gradients, self.means, self.squares, strict=True):
             if gradient is not None:
                 mean.lerp_(gradient, 0.1)
@@ -98,7 +99,7 @@ class AlphaCrown:
     def _optimize(self, bounds: list[Interval], output: int, best: Tensor) -> Tensor:
         """The best bounds of all steps and those before, (specifications, B)."""
         parameters = [slope for slopes in self._slopes.values() for slope in slopes.values()]
-        adam = _Adam(parameters)
+        adam = SlopeDescent(parameters)
         for iteration in range(1, self.iterations + 1):
             with torch.enable_grad():
                 found = self._bound(bounds, output, rounded=False)

@@ -251,12 +251,18 @@ def crown_margins(
         intermediate: How values before nonlinear operations are bounded: :func:`by_crown`, or None for IBP.
         rounded: See :class:`Backward`.
     """
-    bounds = crown_intervals(network, region, intermediate, rounded=rounded)
-    classes = bounds[-1].lower.shape[1]
-    wanted = differences(y, classes, region.lower.dtype)
-    margins = Backward(network, region, bounds, rounded).lower(wanted, len(network.nodes)).T
+    return margins_by(
+        Backward(network, region, crown_intervals(network, region, intermediate, rounded=rounded), rounded), y
+    )
+
+
+def margins_by(backward: Backward, y: Tensor) -> Tensor:
+    """The margins of :func:`crown_margins` from a backward pass with the bounds of all values."""
+    network, bounds = backward.network, backward.bounds
+    wanted = differences(y, bounds[-1].lower.shape[1], bounds[-1].lower.dtype)
+    margins = backward.lower(wanted, len(network.nodes)).T
     # Where many units are unstable the intervals may be better; both hold.
-    by_intervals = margins_from(bounds, network.nodes[-1], y, rounded)
+    by_intervals = margins_from(bounds, network.nodes[-1], y, backward.rounded)
     return torch.maximum(margins, by_intervals.double()).scatter(1, y[:, None], 0.0)
 
 

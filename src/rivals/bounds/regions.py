@@ -32,7 +32,7 @@ class Region:
     center: Tensor | None = None
     radius: float = 0.0
 
-    def part(self, rows: Tensor) -> Region:
+    def part(self, rows: Tensor | slice) -> Region:
         """The sets of some of the images, by their numbers."""
         center = None if self.center is None else self.center[rows]
         return Region(self.lower[rows], self.upper[rows], center, self.radius)
@@ -41,8 +41,7 @@ class Region:
         """The sets of so many images at a time, and which they are."""
         for first in range(0, len(self.lower), size):
             rows = slice(first, first + size)
-            center = None if self.center is None else self.center[rows]
-            yield rows, Region(self.lower[rows], self.upper[rows], center, self.radius)
+            yield rows, self.part(rows)
 
 
 def region_of(x: Tensor, ball: Ball) -> Region:

@@ -12,7 +12,7 @@ from rivals.base.seeds import parse_seeds
 from rivals.base.size import Size
 from rivals.recipes.base import Settings, check_range, flag
 
-CERTIFICATES = ("smoothing", "ibp", "crown-ibp", "crown", "alpha-crown")
+CERTIFICATES = ("smoothing", "ibp", "crown-ibp", "crown", "alpha-crown", "beta-crown")
 BOUNDED_NORMS = ("linf", "l2")
 BOUNDS_ONLY = ("norm", "eps", "attack")
 SMOOTHING_ONLY = ("sigma", "samples", "guesses", "alpha", "radii", "draws", "steps")
@@ -210,8 +210,8 @@ class CertifyConfig(EvalConfig):
     """How a classifier is certified: by randomized smoothing (Cohen et al. 2019), or by bounds through the network."""
 
     method: str = "smoothing"
-    """smoothing, or bounds of the network itself: ibp, crown-ibp, crown or alpha-crown; for a property alpha-crown by
-    default."""
+    """smoothing, or bounds of the network itself: ibp, crown-ibp, crown, alpha-crown or beta-crown; for a property
+    alpha-crown by default."""
     norm: str = "linf"
     """Norm of the ball of bounds: linf or l2. Smoothing certifies l2."""
     eps: str = ""

@@ -54,7 +54,7 @@ def certify(run_rivals, place, pictures, *words):
     return run_rivals("certify", place, pictures, "--attack", "pgd(steps=10)", *words)
 
 
-@pytest.mark.parametrize("method", ["ibp", "crown-ibp", "crown", "alpha-crown"])
+@pytest.mark.parametrize("method", ["ibp", "crown-ibp", "crown", "alpha-crown", "beta-crown"])
 def test_each_image_is_certified_broken_or_open(run_rivals, empty_folder, place, pictures, method):
     words = ("--method", method, "--eps", "0.01", "--json")
     status, out, err = certify(run_rivals, place, pictures, *words)
@@ -80,11 +80,12 @@ def test_better_bounds_certify_more_and_no_certified_image_falls(place):
     x, y = images(net, 24)
     robust = rivals.evaluate(net, (x, y), Linf(0.03), attack="apgd(steps=20)", save="none", quiet=True, alarms=False)
     counts = {}
-    for method in ("ibp", "crown-ibp", "crown", "alpha-crown"):
+    for method in ("ibp", "crown-ibp", "crown", "alpha-crown", "beta-crown"):
         found = rivals.certify(net, (x, y), method=method, eps=0.03, upper=False, quiet=True)
         counts[method] = found.certified.count
         assert found.certified.count <= robust.robust.count
     assert counts["ibp"] <= counts["crown-ibp"] <= counts["crown"] <= counts["alpha-crown"]
+    assert counts["crown"] <= counts["beta-crown"]
     assert counts["ibp"] < counts["crown"]
 
 

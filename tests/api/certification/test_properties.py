@@ -70,7 +70,7 @@ def test_a_counterexample_is_found_and_shown(run_rivals, place):
     assert shown.startswith("sat\n((X_0 ")
 
 
-@pytest.mark.parametrize("method", ["ibp", "crown-ibp", "crown", "alpha-crown"])
+@pytest.mark.parametrize("method", ["ibp", "crown-ibp", "crown", "alpha-crown", "beta-crown"])
 def test_what_is_impossible_is_proven(run_rivals, place, method):
     # The intervals of |x| on [-1, 1] end at 2; y_0 <= 1 needs linear bounds.
     found = check(run_rivals, place, "unsat", "--method", method, net="net.onnx.gz")

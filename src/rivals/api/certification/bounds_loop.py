@@ -18,6 +18,7 @@ from rivals.attacks.frozen_model import FrozenModel, freeze
 from rivals.base.errors import UserError
 from rivals.base.run_folder import Record
 from rivals.bounds.alpha_crown import alpha_crown_margins
+from rivals.bounds.beta_crown import beta_crown_margins
 from rivals.bounds.crown import crown_ibp_margins, crown_margins
 from rivals.bounds.ibp import check_finite, interval_margins
 from rivals.bounds.network import Network
@@ -26,13 +27,14 @@ from rivals.bounds.tracing import trace
 from rivals.console.attack_progress import AttackProgress
 from rivals.metrics.bracket import Bracket, bracket
 
-AT_ONCE = {"ibp": 64, "crown-ibp": 64, "crown": 16, "alpha-crown": 8}
+AT_ONCE = {"ibp": 64, "crown-ibp": 64, "crown": 16, "alpha-crown": 8, "beta-crown": 1}
 """Images in a piece of work. Coefficients of CROWN are as many as units times units, and slopes are as many again."""
 BETTER: dict[str, tuple[Callable[[Network, Region, Tensor], Tensor], ...]] = {
     "ibp": (),
     "crown-ibp": (crown_ibp_margins,),
     "crown": (crown_ibp_margins, crown_margins),
     "alpha-crown": (crown_ibp_margins, crown_margins, alpha_crown_margins),
+    "beta-crown": (crown_ibp_margins, crown_margins, beta_crown_margins),
 }
 """What follows IBP on the images that are left."""
 TOLERANCE = 1e-4  # relative difference between the logits of a model and of its trace

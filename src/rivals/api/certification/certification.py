@@ -52,8 +52,8 @@ def certify(
 ) -> CertifiedRobustness | Bracket | PropertyResult:
     """Certify a classifier by randomized smoothing or by bounds, with an upper bound by an attack.
 
-    By bounds (``--method`` ibp, crown-ibp, crown or alpha-crown): each image whose logits provably keep their order in
-    the whole ball is certified, and the others are attacked. So each is certified, broken or open.
+    By bounds (``--method`` ibp, crown-ibp, crown, alpha-crown or beta-crown): each image whose logits provably keep
+    their order in the whole ball is certified, and the others are attacked. So each is certified, broken or open.
 
     By smoothing: the classifier is evaluated on many noisy copies of each image. The class that most of them get is the
     prediction of the smoothed classifier, and how often they get it gives an L2 radius within which no perturbation can
@@ -148,7 +148,7 @@ def _check_property(network: str, data: Any, out: Any, settings: Mapping[str, An
         if name not in ("method", "seed", "out") or (name == "out" and out is not None):
             raise UserError(f"{flag(name)} has no meaning for a property, which names its inputs: leave it out")
     if config.method == "smoothing":
-        raise UserError("smoothing certifies no property: take --method alpha-crown, crown, crown-ibp or ibp")
+        raise UserError("smoothing certifies no property: take --method alpha-crown or another one of the bounds")
     return check_property(network, str(data), config.method, config.seed)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from rivals.attacks.box_pgd import box_pgd
 from rivals.base.errors import UserError
 from rivals.bounds.alpha_crown import AlphaCrown
+from rivals.bounds.beta_crown import BranchAndBound
 from rivals.bounds.crown import Backward, by_crown, crown_intervals
 from rivals.bounds.ibp import check_finite, interval_bounds
 from rivals.bounds.network import Network
@@ -44,7 +45,7 @@ def check_property(network_file: str, property_file: str, method: str, seed: int
     Args:
         network_file: An ONNX file, packed by gzip or not.
         property_file: A VNN-LIB file, packed by gzip or not.
-        method: ibp, crown-ibp, crown or alpha-crown.
+        method: ibp, crown-ibp, crown, alpha-crown or beta-crown.
         seed: Of the search.
 
     Raises:
@@ -164,6 +165,13 @@ class Check:
         if method in ("crown-ibp", "crown"):
             bounds = crown_intervals(self.network, region, by_crown if method == "crown" else None)
             return Backward(self.network, region, bounds).lower(coefficients, last)[:, 0] + offset
+        if method == "beta-crown":
+            bounds = crown_intervals(self.network, region, by_crown)
+            searches = [
+                BranchAndBound(self.network, region, bounds, row, limit)
+                for row, limit in zip(single, offset.tolist(), strict=True)
+            ]
+            return torch.tensor([search.lower() for search in searches], dtype=torch.float64)
         return AlphaCrown(self.network, region, coefficients, offset[:, None], ITERATIONS).lower()[:, 0]
 
 

@@ -24,14 +24,21 @@ from rivals.reports.sections.certification import notes
 from rivals.reports.sections.common import EMPTY, Card, model_name
 
 MAX_CLASSES = 20  # with a bar of their own
-METHODS = {"ibp": "IBP", "crown-ibp": "CROWN-IBP", "crown": "CROWN", "alpha-crown": "alpha-CROWN"}
+METHODS = {
+    "ibp": "IBP",
+    "crown-ibp": "CROWN-IBP",
+    "crown": "CROWN",
+    "alpha-crown": "alpha-CROWN",
+    "beta-crown": "beta-CROWN",
+}
 
 EXPLANATION = Html("""
 <p><b>Bounds</b> of the logits over the whole ball around an image prove that no perturbation in it changes the
 prediction: the image is <b>certified</b>. IBP (Gowal et al. 2018) propagates an interval for each unit; CROWN
 (Zhang et al. 2018) bounds the logits by linear functions of the image, CROWN-IBP (Zhang et al. 2020) only for the
-last step from the intervals of IBP; alpha-CROWN (Xu et al. 2021) optimizes them. The margins account for all
-rounding, so a certificate holds for the network as it is computed.</p>
+last step from the intervals of IBP; alpha-CROWN (Xu et al. 2021) optimizes them, and beta-CROWN (Wang et al. 2021)
+splits the ball into cases besides. The margins account for all rounding, so a certificate holds for the network as it
+is computed.</p>
 <p>Images that are classified correctly and not certified are attacked. One for which a misclassified point of
 the ball is found is <b>broken</b>, as are those misclassified without an attack. The others are <b>open</b>:
 better bounds may certify them, a better attack may break them. <b>Robust accuracy lies between</b> the

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rivals.bounds.alpha_crown import SlopeDescent
-from rivals.bounds.crown import Backward, by_crown, crown_intervals, differences, margins_by
+from rivals.bounds.crown import Backward, by_crown, crown_intervals, differences, dot, margins_by
 from rivals.bounds.ibp import Interval
 from rivals.bounds.network import Network
 from rivals.bounds.operators import ReLU
@@ -83,8 +83,9 @@ class _SplitBackward(Backward):
         beta = self.multipliers.get(number)
         if beta is None:
             return through, constant
-        if self.rounded:  # of one product and one sum more
-            constant = constant - 1.01 * gamma(0, a.dtype) * (beta * self._size(number)).flatten(1).sum(1)
+        if self.rounded:  # of one sum more
+            size = through.abs() + beta
+            constant = constant - 1.01 * gamma(0, a.dtype) * dot(size, self._size(number))
         return through - beta * self.signs[number], constant
 
 
@@ -111,7 +112,7 @@ class BranchAndBound:
         """A lower bound over all inputs, above 0 if there is a proof with at most so many cases."""
         open_, closed = self._whole(), []
         count = 1
-        while len(open_.lower) and count < cases:
+        while bool((open_.lower <= 0).any()) and count < cases:
             # The lowest first: where a counterexample is near, the cases are soon used up, and nothing else is lost.
             order = open_.lower.argsort()
             taken, rest = open_.part(order[: AT_ONCE // 2]), open_.part(order[AT_ONCE // 2 :])
@@ -127,14 +128,14 @@ class BranchAndBound:
         return float(lowest.min())
 
     def _whole(self) -> Cases:
-        """The whole set as one case; none if it is proven."""
+        """The whole set as one case."""
         lines = {n: self.root.relaxed(n) for n in self.relus}
         signs = {n: torch.zeros_like(line.lower_slope, dtype=torch.int8) for n, line in lines.items()}
         slopes = {n: line.lower_slope.clone() for n, line in lines.items()}
         multipliers = {n: torch.zeros_like(line.lower_slope) for n, line in lines.items()}
         lower = self.root.lower(self.coefficients[None, None], len(self.network.nodes))[0] + self.offset
         whole = Cases(lower, signs, slopes, multipliers)
-        return whole if float(lower) > 0 else self._bounded(whole, ITERATIONS)
+        return self._bounded(whole, ITERATIONS)
 
     def _backward(self, cases: Cases, rounded: bool) -> _SplitBackward:
         """The pass for cases, with the signs in the bounds of the inputs of ReLUs."""

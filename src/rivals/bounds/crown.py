@@ -62,7 +62,7 @@ class Backward:
                 flat = a.reshape(-1, *a.shape[2:])
                 new = [operator.adjoint(flat, shape).reshape(*a.shape[:2], *shape)]
                 if operator.bias is not None:
-                    total = total + _dot(a, operator.bias)
+                    total = total + dot(a, operator.bias)
             elif isinstance(operator, Sum):
                 new = [a, a if operator.sign > 0 else -a]
             elif isinstance(operator, ReLU):
@@ -88,7 +88,7 @@ class Backward:
         line = self.relaxed(number)
         lower = line.lower_slope if slope is None else torch.where(line.unstable, slope, line.lower_slope)
         negative = a.clamp_max(0)
-        return a.clamp_min(0) * lower + negative * line.upper_slope, _dot(negative, line.upper_intercept)
+        return a.clamp_min(0) * lower + negative * line.upper_slope, dot(negative, line.upper_intercept)
 
     def _through_pool(self, a: Tensor, number: int, operator: MaxPool2d) -> tuple[Tensor, Tensor]:
         bounds = self.bounds[self.network.nodes[number - 1].inputs[0]]
@@ -97,7 +97,7 @@ class Backward:
         positive, negative = windows.clamp_min(0), windows.clamp_max(0)
         planes = a.new_zeros((*a.shape[:3], math.prod(bounds.lower.shape[2:])))
         planes = planes.scatter_add(3, pool.place.expand_as(windows), positive + negative * pool.exact)
-        constant = _dot(negative, torch.where(pool.exact, torch.zeros_like(pool.most), pool.most))
+        constant = dot(negative, torch.where(pool.exact, torch.zeros_like(pool.most), pool.most))
         return planes.view(*a.shape[:3], *bounds.lower.shape[2:]), constant
 
     def _concretize(self, a: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ class Backward:
         if isinstance(operator, Affine):
             share = gamma(operator.fan_in, a.dtype) + gamma(operator.fan_out, a.dtype)
         # The sum itself is positive, and taken in float32 off by far less than a percent.
-        return 1.01 * share * _dot(a.abs(), self._size(number))
+        return 1.01 * share * dot(a.abs(), self._size(number))
 
     def _size(self, number: int) -> Tensor:
         """``|W| |z| + |b|`` of an affine map for the largest ``|z|``; of others the largest output or input."""
@@ -145,7 +145,7 @@ class Backward:
         return self._sizes[number]
 
 
-def _dot(a: Tensor, values: Tensor) -> Tensor:
+def dot(a: Tensor, values: Tensor) -> Tensor:
     """``<a, values>`` for each specification and image; each product is rounded once, the sum is in float64."""
     return (a * values).flatten(2).sum(2, dtype=torch.float64)
 

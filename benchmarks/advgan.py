@@ -48,7 +48,7 @@ class Case:
 
 CASES = {
     "mnist": Case("mnist", "mnist-plain", 0.3, "30k images", (("mnist-hard", 100), ("mnist-linf-0.3", 1000))),
-    "cifar10": Case("cifar10", "cifar10-plain", 8 / 255, "36k images", (("cifar10-linf-8-255", 100),)),
+    "cifar10": Case("cifar10", "cifar10-plain", 8 / 255, "200k images", (("cifar10-linf-8-255", 100),)),
 }
 
 

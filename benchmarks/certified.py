@@ -26,6 +26,7 @@ import statistics
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ from rivals.base.norm_balls import Linf
 from rivals.bounds.alpha_crown import alpha_crown_margins
 from rivals.bounds.beta_crown import beta_crown_margins
 from rivals.bounds.crown import crown_ibp_margins, crown_margins
-from rivals.bounds.ibp import interval_margins
+from rivals.bounds.ibp import interval_margins, smallest_margin
 from rivals.bounds.network import Network
 from rivals.bounds.regions import region_of
 from rivals.bounds.tracing import trace
@@ -93,24 +94,19 @@ class Case:
 CIFAR10 = {"widths": (32, 64, 128), "flip": True, "eps_factor": 1.05, "until": "1.1M images"}
 ADAM = {"optimizer": "adam", "lr": 2.5e-3}
 CASES = {
-    "mnist-0.1": Case("mnist", "0.1", {"lr": 1e-2, "eps_factor": 1.25, "until": "600k images"}),
-    "mnist-0.3": Case("mnist", "0.3", {**ADAM, "eps_factor": 1.1, "until": "1.5M images"}),
+    "mnist-0.1": Case("mnist", "0.1", {"method": "ibp", "lr": 1e-2, "eps_factor": 1.25, "until": "600k images"}),
+    "mnist-0.3": Case("mnist", "0.3", {"method": "ibp", **ADAM, "eps_factor": 1.1, "until": "1.5M images"}),
     "cifar10-2-255": Case("cifar10", "2/255", CIFAR10),
 }
 
 
+known = partial(recorded, "certified")
+"""What was recorded before."""
+
+
 def note(**facts: Any) -> None:
     """Add facts to the results and save them."""
-    known = {key: recorded("certified", key) for key in ("vnncomp", "models", "cost")} if RESULT.exists() else {}
-    record("certified", **{"vnncomp": {}, "models": {}, "cost": {}} | known | facts)
-
-
-RESULT = Path(__file__).parent / "results" / "certified.json"
-
-
-def known(key: str) -> dict[str, Any]:
-    """What was recorded before."""
-    return recorded("certified", key) if RESULT.exists() else {}
+    record("certified", **{key: known(key) for key in ("vnncomp", "models", "cost")} | facts)
 
 
 def vnncomp() -> None:
@@ -215,13 +211,13 @@ def prove(name: str) -> None:
     """Certify more of the test images: all that are left by CROWN, then by beta-CROWN, the nearest to a proof first."""
     rest, ball = _rest(CASES[name]), CASES[name].ball
     regions = [(region_of(rest.x[i], ball), rest.y[i]) for i in rest.left.split(1)]
-    margins = torch.cat([_smallest(crown_margins(rest.network, region, y), y) for region, y in regions])
+    margins = torch.cat([smallest_margin(crown_margins(rest.network, region, y), y) for region, y in regions])
     count = len(rest.certified) + int((margins > 0).sum())
     add(name, {"crown": Proportion(count, len(rest.x)).as_dict()})
     left = [i for i in margins.argsort(descending=True).tolist() if margins[i] <= 0]
     for tried, i in enumerate(left, 1):
         region, y = regions[i]
-        count += int(_smallest(beta_crown_margins(rest.network, region, y), y) > 0)
+        count += int(smallest_margin(beta_crown_margins(rest.network, region, y), y) > 0)
         if tried % EVERY == 0 or tried == len(left):
             facts = {"beta_crown": Proportion(count, len(rest.x)).as_dict(), "split": tried, "left_by_crown": len(left)}
             add(name, facts)
@@ -234,7 +230,7 @@ def optimize(name: str) -> None:
     certified = len(rest.certified)
     for i in rest.left.split(1):
         margins = alpha_crown_margins(rest.network, region_of(rest.x[i], CASES[name].ball), rest.y[i])
-        certified += int(_smallest(margins, rest.y[i]) > 0)
+        certified += int(smallest_margin(margins, rest.y[i]) > 0)
     facts = {"alpha_crown": Proportion(certified, len(rest.x)).as_dict(), "optimized": len(rest.left)}
     add(name, facts)
     print(name, facts, flush=True)
@@ -273,7 +269,7 @@ def _rest(case: Case, n: int = 0) -> Rest:
     network = trace(net, x[:1]).frozen()
     certified, left = [], _correct(net, x, y)
     for bound, size in ((interval_margins, 500), (crown_ibp_margins, 50)):
-        pieces = [_smallest(bound(network, region_of(x[i], case.ball), y[i]), y[i]) for i in left.split(size)]
+        pieces = [smallest_margin(bound(network, region_of(x[i], case.ball), y[i]), y[i]) for i in left.split(size)]
         margins = torch.cat(pieces)
         certified.append(left[margins > 0])
         left, margins = left[margins <= 0], margins[margins <= 0]
@@ -292,11 +288,6 @@ def add(name: str, facts: dict[str, Any]) -> None:
     """Add facts of a classifier to the results."""
     models = known("models")
     note(models=models | {name: models[name] | facts})
-
-
-def _smallest(margins: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """The smallest margin over all classes but the image's own."""
-    return margins.scatter(1, y[:, None], torch.inf).amin(1)
 
 
 def attack(name: str) -> None:
@@ -318,7 +309,7 @@ def arsenal(name: str) -> None:
     pieces = [
         crown_margins(rest.network, region_of(rest.x[i], CASES[name].ball), rest.y[i]) for i in rest.left.split(1)
     ]
-    proven = _smallest(torch.cat(pieces), rest.y[rest.left]) > 0
+    proven = smallest_margin(torch.cat(pieces), rest.y[rest.left]) > 0
     certified = torch.cat([rest.certified, rest.left[proven]])
     net, x, y = rivals.load(CASES[name].file), rest.x[certified], rest.y[certified]
     options: dict[str, Any] = {"n": len(y), "alarms": False, "save": "none", "quiet": True}
@@ -338,7 +329,7 @@ def _ours(net: Any, test: Any, ball: Linf, first: int) -> np.ndarray[Any, Any]:
     x = torch.from_numpy(test.images[first : first + 500]).float() / 255
     y = torch.from_numpy(test.labels[first : first + 500])
     margins = interval_margins(trace(net, x).frozen(), region_of(x, ball), y)
-    return _smallest(margins, y).double().numpy()
+    return smallest_margin(margins, y).double().numpy()
 
 
 @torch.no_grad()

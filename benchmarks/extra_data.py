@@ -3,9 +3,8 @@
 ``python -m benchmarks.extra_data [--minutes N] [--generator-minutes N] [--seeds N]`` goes on where it was stopped: a
 conditional generator, the share of its images in a batch (by held-out robust accuracy of short runs), then classifiers
 with and without, each seed in turn. Minutes are processor time of one thread, and the same for both sides; those of the
-generator are told beside. Test images are read once all is chosen.
-
-    python -m benchmarks.extra_data --seeds 1
+generator are told beside. Test images are read once all is chosen. With fewer than the default minutes nothing is
+recorded.
 """
 
 from __future__ import annotations
@@ -13,111 +12,97 @@ from __future__ import annotations
 import argparse
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import rivals
-from benchmarks.harness import images_in, record, recorded
+from benchmarks.harness import record
+from benchmarks.processor_minutes import Facts, Probe, fd_lite0, gan_job, harden_job, kept
 from rivals.base.norm_balls import Linf
+from rivals.data.load import load
 
 RUNS = Path("runs/benchmark-extra-data")
-DATA, EPS, MINUTES, SEEDS = "cifar10", 8 / 255, 20.0, 3
+DATA, EPS, MINUTES, SEEDS = "cifar10", "8/255", 20.0, 3
 N, ATTACK = 1000, "autoattack-swift"
-GENERATOR = {"recipe": "quick", "conditional": True}
-CANDIDATES = (0.0, 0.1, 0.3, 0.5)  # shares of generated images; without any: what the others have to beat
-SWEEP = 0.25  # of the minutes, for each candidate
-SECONDS = 60
+GENERATOR: Facts = {"recipe": "quick", "conditional": True}
+SHARES = (0.1, 0.3, 0.5)  # of generated images in a batch
+SWEEP = 0.25  # of the minutes, for each share
 
 
-def note(**facts: Any) -> None:
-    """Add facts to the results and save them."""
-    known = {key: recorded("extra_data", key) for key in ("generator", "sweep", "sides")} if RESULT.exists() else {}
-    settings = {"data": DATA, "eps": EPS, "attack": ATTACK, "n": N}
-    record("extra_data", **settings, **{"generator": {}, "sweep": {}, "sides": {}} | known | facts)
-
-
-RESULT = Path(__file__).parent / "results" / "extra_data.json"
-
-
-def known(key: str) -> dict[str, Any]:
-    """What was recorded before."""
-    return recorded("extra_data", key) if RESULT.exists() else {}
-
-
-def generator(minutes: float) -> Path:
-    """The run of a conditional GAN."""
-    out = RUNS / "generator"
-    options: dict[str, Any] = {"device": "cpu", "quiet": True, **GENERATOR}
-
-    def train(images: int, folder: Path) -> Any:
-        shutil.rmtree(folder, ignore_errors=True)
-        return rivals.train(DATA, until=f"{images} images", out=folder, **options)
-
-    if not known("generator"):
-        images = images_in(minutes, lambda count: train(count, RUNS / "probe"))
-        start = time.process_time()
-        run = train(images, out)
-        spent = round((time.process_time() - start) / SECONDS, 1)
-        scores = rivals.score(str(out), DATA, metrics="fd", extractor="lite0", n=10_000, quiet=True, out=out / "score")
-        fd = next(iter(scores.as_dict()["values"]))["value"]
-        note(generator={"images": run.info["images"], "processor_minutes": spent, "fd_lite0": round(fd, 2)})
-    return out
-
-
-def harden(share: float, images: int, seed: int, folder: Path, extra: Path) -> tuple[Any, float]:
-    """A classifier, and the processor minutes that it took."""
-    shutil.rmtree(folder, ignore_errors=True)
-    settings: dict[str, Any] = {"extra": str(extra), "extra_share": share} if share else {}
+def train_generator(minutes: float, out: Path) -> Facts:
+    """Train a conditional GAN."""
+    images = Probe(gan_job(DATA, **GENERATOR)).images_in(minutes)
+    shutil.rmtree(out, ignore_errors=True)
     start = time.process_time()
-    until = f"{images} images"
-    run = rivals.harden(DATA, Linf(EPS), until=until, seed=seed, out=folder, device="cpu", quiet=True, **settings)
-    return run, round((time.process_time() - start) / SECONDS, 1)
+    run: Any = rivals.train(DATA, until=f"{images} images", out=out, device="cpu", quiet=True, **GENERATOR)
+    spent = round((time.process_time() - start) / 60, 1)
+    score = fd_lite0(out, load(DATA, split="test"), 10_000)
+    return {"images": run.info["images"], "processor_minutes": spent, "fd_lite0": score}
 
 
-def choose(minutes: float, extra: Path) -> float:
-    """The share of generated images with the highest held-out robust accuracy after short runs."""
-    trials: dict[str, Any] = known("sweep")
-    for share in CANDIDATES:
-        if f"{share:g}" not in trials:
-            images = in_minutes(SWEEP * minutes, share, extra)
-            run, spent = harden(share, images, 0, RUNS / "trial", extra)
-            robust = max(float(each["accuracy/pgd"]) for each in run.records() if "accuracy/pgd" in each)
-            trials[f"{share:g}"] = {"images": images, "processor_minutes": spent, "robust_held_out": robust}
-            print(f"share {share:g}: {trials[f'{share:g}']}", flush=True)
-            note(sweep=trials)
-    return max(CANDIDATES[1:], key=lambda share: float(trials[f"{share:g}"]["robust_held_out"]))
+def harden(minutes: float, extra: Path, share: float, seed: int, out: Path) -> Facts:
+    """Train a classifier for so many minutes; its highest robust accuracy on the images kept aside."""
+    settings: Facts = {"norm": "linf", "eps": EPS}
+    if share:
+        settings |= {"extra": str(extra), "extra_share": share}
+    images = Probe(harden_job(DATA, seed, **settings)).images_in(minutes)
+    shutil.rmtree(out, ignore_errors=True)
+    start = time.process_time()
+    run: Any = rivals.harden(DATA, until=f"{images} images", seed=seed, out=out, device="cpu", quiet=True, **settings)
+    return {
+        "share": share,
+        "images": run.info["images"],
+        "processor_minutes": round((time.process_time() - start) / 60, 1),
+        "robust_held_out": max(float(each["accuracy/pgd"]) for each in run.records() if "accuracy/pgd" in each),
+    }
 
 
-def in_minutes(minutes: float, share: float, extra: Path) -> int:
-    """How many images a side sees in so many processor minutes."""
-    return images_in(minutes, lambda count: harden(share, count, 0, RUNS / "probe", extra))
+def judge(out: Path) -> Facts:
+    """Attack the classifier of a run on the test images."""
+    file = out / "classifier.safetensors"
+    ball = Linf(8 / 255)
+    report = rivals.evaluate(file, DATA, ball, attack=ATTACK, n=N, alarms=False, save="none", quiet=True, device="cpu")
+    return {"clean": report.clean.value, "robust": report.robust.as_dict()}
 
 
 def main() -> None:
-    """Measure what is not in the results yet."""
+    """Train what is missing, then judge all classifiers."""
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser()
     parser.add_argument("--minutes", type=float, default=MINUTES)
     parser.add_argument("--generator-minutes", type=float, default=MINUTES)
     parser.add_argument("--seeds", type=int, default=SEEDS)
-    asked = parser.parse_args()
-    extra = generator(asked.generator_minutes)
-    chosen = choose(asked.minutes, extra)
-    sides = known("sides")
-    for seed in range(asked.seeds):
-        for name, share in {"without": 0.0, "with": chosen}.items():
-            key = f"{name} {seed}"
-            if key in sides:
-                continue
-            folder = RUNS / key.replace(" ", "-")
-            run, spent = harden(share, in_minutes(asked.minutes, share, extra), seed, folder, extra)
-            report = rivals.evaluate(folder, DATA, Linf(EPS), attack=ATTACK, n=N, alarms=False, save="none", quiet=True)
-            facts = {"share": share, "images": run.info["images"], "processor_minutes": spent}
-            sides[key] = facts | {"clean": report.clean.value, "robust": report.robust.as_dict()}
-            print(key, sides[key], flush=True)
-            note(sides=sides)
+    words = parser.parse_args()
+    minutes, home = words.minutes, RUNS / f"{words.minutes:g}-{words.generator_minutes:g}"
+    extra = home / "generator"
+    made = kept(home / "generator.json", partial(train_generator, words.generator_minutes, extra))
+    print("generator", made, flush=True)
+    sweep = []
+    for share in SHARES:
+        trial = partial(harden, SWEEP * minutes, extra, share, 0, home / f"share-{share:g}")
+        sweep.append(kept(home / f"share-{share:g}.json", trial))
+        print("on images kept aside", sweep[-1], flush=True)
+    chosen = float(max(sweep, key=lambda found: float(found["robust_held_out"]))["share"])
+    trained: dict[str, Facts] = {}
+    for seed in range(words.seeds):
+        for side, share in {"without": 0.0, "with": chosen}.items():
+            out = home / f"{side}-{seed}"
+            trained[f"{side} {seed}"] = kept(
+                out.with_suffix(".json"), partial(harden, minutes, extra, share, seed, out)
+            )
+            print(side, seed, trained[f"{side} {seed}"], flush=True)
+    sides: dict[str, Facts] = {}
+    for name, facts in trained.items():
+        out = home / name.replace(" ", "-")
+        sides[name] = facts | kept(home / f"{out.name}-judged.json", partial(judge, out))
+        print(name, sides[name], flush=True)
+    if minutes >= MINUTES:
+        about = {"data": DATA, "eps": EPS, "attack": ATTACK, "n": N, "minutes": minutes}
+        record("extra_data", **about, generator=made, sweep=sweep, sides=sides)
+        shutil.rmtree(home)
 
 
 if __name__ == "__main__":

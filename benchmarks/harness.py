@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import statistics
-import time
 import zipfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -41,26 +40,6 @@ def recorded(name: str, key: str) -> dict[str, Any]:
     path = RESULTS / f"{name}.json"
     found: dict[str, Any] = json.loads(path.read_text())[key] if path.exists() else {}
     return found
-
-
-def images_in(minutes: float, train: Callable[[int], Any], probes: tuple[int, int] = (4_000, 12_000)) -> int:
-    """How many images a training sees in so many minutes of processor time, by two short runs.
-
-    Processor time, unlike a clock, is not used up by other programs. The difference of the runs is the cost of images;
-    what is left of the first, reading the data and the last evaluation, is paid once.
-
-    Args:
-        minutes: Of processor time, all told.
-        train: Trains on so many images.
-        probes: Images of the two runs.
-    """
-    spent = []
-    for images in probes:
-        start = time.process_time()
-        train(images)
-        spent.append(time.process_time() - start)
-    cost = (spent[1] - spent[0]) / (probes[1] - probes[0])
-    return max(probes[0], round((60 * minutes - (spent[0] - probes[0] * cost)) / cost))
 
 
 def packed(images: Tensor, path: Path) -> None:

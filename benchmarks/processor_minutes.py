@@ -15,6 +15,7 @@ from typing import Any
 
 import rivals
 from benchmarks.harness import RESULTS
+from rivals.api.training.adversarial import HardenJob
 from rivals.api.training.gan import GanJob
 from rivals.api.training.job import Request, TrainingJob
 from rivals.data.imageset import ImageSet
@@ -45,7 +46,8 @@ class Probe:
     def _play(self, rounds: int) -> float:
         start = time.process_time()
         for step in range(self._step, self._step + rounds):
-            float(self.game.round(step, self.batches, seed=self.job.seed)["loss/generator"])
+            values = self.game.round(step, self.batches, seed=self.job.seed)
+            float(next(iter(values.values())))  # waits for the round
         self._step += rounds
         return time.process_time() - start
 
@@ -63,10 +65,14 @@ def images_at(speed: float, minutes: float, least: int) -> int:
     return max(least, round(60 * minutes * speed))
 
 
-def gan_job(data: str, seed: int = 0, **settings: Any) -> GanJob:
-    """A job of ``rivals train DATA --recipe auto``, to be probed."""
-    settings = {"until": LONG, **settings}
-    return GanJob(Request(data, "auto", None, False, seed, "cpu", True, settings))
+def gan_job(data: str, seed: int = 0, recipe: str = "auto", **settings: Any) -> GanJob:
+    """A job of ``rivals train``, to be probed."""
+    return GanJob(Request(data, recipe, None, False, seed, "cpu", True, {"until": LONG, **settings}))
+
+
+def harden_job(data: str, seed: int = 0, **settings: Any) -> HardenJob:
+    """A job of ``rivals harden``, to be probed."""
+    return HardenJob(Request(data, None, None, False, seed, "cpu", True, {"until": LONG, **settings}), None)
 
 
 def fit_auto(data: str, minutes: float, **settings: Any) -> Facts:

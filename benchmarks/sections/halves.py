@@ -78,13 +78,13 @@ def robgan(r: Result) -> Section:
     rows: list[Row] = []
     for side, found in r["sides"].items():
         shares = [f"{found['clean']:.1%}", _share(found["robust"])] if "robust" in found else ["-", "-"]
-        scores = ", ".join(f"{value:g}" for value in found.get("scores", {}).values()) or "-"
+        scores = f"{found['fd_lite0']:.1f}" if "fd_lite0" in found else "-"
         rows.append([SIDES[side], f"{found['processor_minutes']:g}", f"{found['images'] // 1000}k", *shares, scores])
     sides = r["sides"]
     answer = "Not all sides are measured."
     if len(sides) == len(SIDES):
         robust = sides["robgan"]["robust"]["value"] - sides["harden"]["robust"]["value"]
-        fd = next(iter(sides["robgan"]["scores"].values())) / next(iter(sides["gan"]["scores"].values()))
+        fd = sides["robgan"]["fd_lite0"] / sides["gan"]["fd_lite0"]
         answer = f"Robust accuracy {100 * robust:+.1f} points, FD-lite0 {fd:.2f} times that of the sides apart."
     return Section(
         title="Rob-GAN",
@@ -114,7 +114,7 @@ def generated(r: Result) -> Section:
     ]
     gained = ", ".join(f"{100 * value:+.1f}" for value in pairs) or "not measured"
     mean = f" (mean {100 * sum(pairs) / len(pairs):+.1f})" if pairs else ""
-    sweep = ", ".join(f"{float(share):.0%}: {trial['robust_held_out']:.1%}" for share, trial in r["sweep"].items())
+    sweep = ", ".join(f"{trial['share']:.0%}: {trial['robust_held_out']:.1%}" for trial in r["sweep"])
     made = r["generator"]
     return Section(
         title="Generators that teach",

@@ -100,3 +100,37 @@ def test_without_a_radius_the_margins_are_those_of_the_logits():
         y = logits.argmin(1)  # no margin is positive: all are searched
         margins = beta_crown_margins(trace(model, x).frozen(), region_of(x, Linf(0.0)), y, cases=10)
     torch.testing.assert_close(margins.float(), logits.gather(1, y[:, None]) - logits, atol=1e-3, rtol=1e-3)
+
+
+class DeadBranch(nn.Module):
+    """A ReLU on which no logit depends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.unused, self.head = nn.Linear(4, 6), nn.Linear(4, 5), nn.Linear(6, 3)
+
+    def forward(self, x):
+        torch.relu(self.unused(x))
+        return self.head(torch.relu(self.hidden(x)))
+
+
+class OnTheInput(nn.Module):
+    """A ReLU of the input itself, read twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(torch.relu(x - 0.5) - x + torch.relu(x - 0.5))
+
+
+@pytest.mark.parametrize("model", [nn.Sequential(nn.Linear(4, 3)), DeadBranch(), OnTheInput()])
+def test_networks_with_few_relus_or_idle_ones_are_bounded(model):
+    model, ball = randomized(model, "few"), Linf(0.3)
+    x = torch.rand(2, 4, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        y = model(x).argmin(1)
+        margins = beta_crown_margins(trace(model, x).frozen(), region_of(x, ball), y, cases=40)
+        lowest = smallest_margins(model.double(), points(x, ball, 64), y)
+    assert bool((margins <= lowest + 1e-6).all())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -106,7 +106,11 @@ class BranchAndBound:
         self.network, self.bounds = network, bounds
         self.coefficients, self.offset = coefficients, offset
         self.root = Backward(network, region, bounds)
-        self.relus = {n: node.inputs[0] for n, node in network.numbered() if isinstance(node.operator, ReLU)}
+        read = {len(network.nodes)}
+        for number, node in reversed(network.numbered()):
+            read |= set(node.inputs) if number in read else set()
+        relus = [(n, node) for n, node in network.numbered() if n in read and isinstance(node.operator, ReLU)]
+        self.relus = {n: node.inputs[0] for n, node in relus}  # those on which the output depends
 
     def lower(self, cases: int = CASES) -> float:
         """A lower bound over all inputs, above 0 if there is a proof with at most so many cases."""
@@ -137,8 +141,8 @@ class BranchAndBound:
         whole = Cases(lower, signs, slopes, multipliers)
         return self._bounded(whole, ITERATIONS)
 
-    def _backward(self, cases: Cases, rounded: bool) -> _SplitBackward:
-        """The pass for cases, with the signs in the bounds of the inputs of ReLUs."""
+    def _backward(self, cases: Cases) -> _SplitBackward:
+        """The pass for cases, with the signs in the bounds of the inputs of ReLUs, without rounding."""
         bounds = list(self.bounds)
         for n, value in self.relus.items():
             lower, upper, sign = bounds[value].lower, bounds[value].upper, cases.signs[n]
@@ -147,7 +151,7 @@ class BranchAndBound:
             )
         region = self.root.region.part(torch.zeros(len(cases.lower), dtype=torch.int64))
         return _SplitBackward(
-            *(self.network, region, bounds, rounded),
+            *(self.network, region, bounds, False),
             root=self.root,
             signs=cases.signs,
             multipliers={n: beta for n, beta in cases.multipliers.items() if bool(cases.signs[n].any())},
@@ -163,9 +167,10 @@ class BranchAndBound:
         slopes = [each.requires_grad_() for each in cases.slopes.values()]
         betas = [each.requires_grad_() for n, each in cases.multipliers.items() if bool(cases.signs[n].any())]
         descents = [SlopeDescent(slopes, RATES["slopes"]), SlopeDescent(betas, RATES["multipliers"])]
-        for _ in range(iterations):
+        backward = self._backward(cases)
+        for _ in range(iterations if slopes else 0):
             with torch.enable_grad():
-                found = self._lower(self._backward(cases, rounded=False), cases)
+                found = self._lower(backward, cases)
                 loss = -found.clamp_max(0).sum()
             if not bool((found <= 0).any()):
                 break
@@ -182,30 +187,29 @@ class BranchAndBound:
         for each in [*slopes, *betas]:
             each.requires_grad_(False)
         # The bound of a case is that of the one it is a part of, or better.
-        cases.lower = torch.maximum(cases.lower, self._lower(self._backward(cases, rounded=True), cases))
+        cases.lower = torch.maximum(cases.lower, self._lower(replace(backward, rounded=True), cases))
         return cases
 
     @torch.no_grad()
     def _split(self, cases: Cases) -> Cases | None:
         """Each case as two, by the sign of the ReLU whose relaxation costs most; None if a case has none left."""
-        backward = self._backward(cases, rounded=False)
+        if not self.relus:
+            return None
+        backward = self._backward(cases)
         self._lower(backward, cases)
-        scores = {n: self._cost(backward, n, cases.slopes[n]) for n in self.relus}
-        places = torch.cat([scores[n].flatten(1) for n in scores], 1)
-        most, chosen = places.max(1)
+        costs = [self._cost(backward, n, cases.slopes[n]).flatten(1) for n in self.relus]
+        most, chosen = torch.cat(costs, 1).max(1)
         if bool((most <= 0).any()):
             return None
-        both = []
-        for sign in (1, -1):
-            one = cases.part(torch.arange(len(cases.lower)))
-            first = 0
-            for n, score in scores.items():
-                size = score[0].numel()
-                here = ((chosen >= first) & (chosen < first + size)).nonzero()[:, 0]
-                one.signs[n].flatten(1)[here, chosen[here] - first] = sign
-                first += size
-            both.append(one)
-        return both[0].and_(both[1])
+        sizes = [each.shape[1] for each in costs]
+        marked = torch.zeros(len(chosen), sum(sizes), dtype=torch.int8, device=chosen.device)
+        marks = torch.split(marked.scatter_(1, chosen[:, None], 1), sizes, 1)
+
+        def half(sign: int) -> Cases:
+            known = zip(cases.signs.items(), marks, strict=True)
+            return replace(cases, signs={n: before + sign * mark.view_as(before) for (n, before), mark in known})
+
+        return half(1).and_(half(-1))
 
     def _cost(self, backward: _SplitBackward, number: int, slope: Tensor) -> Tensor:
         """How far the relaxation of each ReLU may be off, times its coefficient, (cases, ...); 0 where it is exact."""

@@ -168,6 +168,11 @@ def interval_margins(network: Network, region: Region, y: Tensor, *, rounded: bo
     return margins_from(interval_bounds(network, region, rounded=rounded, end=end), last, y, rounded)
 
 
+def smallest_margin(margins: Tensor, y: Tensor) -> Tensor:
+    """The smallest margin (B,) over all classes but the own: above 0 for a certificate."""
+    return margins.scatter(1, y[:, None], torch.inf).amin(1)
+
+
 def margins_from(values: list[Interval], last: Node, y: Tensor, rounded: bool) -> Tensor:
     """Margins from the bounds of all values; that of a last linear layer, which is merged with them, may be missing.
 

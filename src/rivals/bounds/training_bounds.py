@@ -40,6 +40,11 @@ class TrainingBounds:
         return logits.float(), self.network.fixed(statistics)
 
     @property
+    def _bounded(self) -> Network:
+        """The network whose values are bounded: batch norm with the statistics of this batch."""
+        return self._clean[1]
+
+    @property
     def logits(self) -> Tensor:
         """Logits of the clean images, (B, classes)."""
         return self._clean[0]
@@ -49,24 +54,23 @@ class TrainingBounds:
 
         The running statistics stay as they are.
         """
-        return self._clean[1](x).float()
+        return self._bounded(x).float()
 
     @cached_property
     def values(self) -> list[Interval]:
         """Bounds of all values, or of all but the logits where a linear layer makes them."""
-        network = self._clean[1]
-        end = len(network.nodes) - isinstance(network.nodes[-1].operator, Linear)
-        return interval_bounds(network, self.region, rounded=False, end=end)
+        end = len(self._bounded.nodes) - isinstance(self._bounded.nodes[-1].operator, Linear)
+        return interval_bounds(self._bounded, self.region, rounded=False, end=end)
 
     @cached_property
     def margins(self) -> Tensor:
         """Lower bounds of ``z_y - z_k``, (B, classes); 0 for k = y."""
-        return margins_from(self.values, self._clean[1].nodes[-1], self.y, rounded=False).float()
+        return margins_from(self.values, self._bounded.nodes[-1], self.y, rounded=False).float()
 
     @property
     def before_relus(self) -> Sequence[tuple[Tensor, Tensor]]:
         """Lower and upper bounds before each ReLU."""
-        read = [node.inputs[0] for node in self._clean[1].nodes if isinstance(node.operator, ReLU)]
+        read = [node.inputs[0] for node in self._bounded.nodes if isinstance(node.operator, ReLU)]
         return [self.values[i][:2] for i in read]
 
     @property
@@ -90,11 +94,10 @@ class CrownIbpBounds(TrainingBounds):
     @cached_property
     def margins(self) -> Tensor:
         """Lower bounds of ``z_y - z_k``, (B, classes); 0 for k = y."""
-        by_ibp = margins_from(self.values, self._clean[1].nodes[-1], self.y, rounded=False).float()
+        by_ibp = margins_from(self.values, self._bounded.nodes[-1], self.y, rounded=False).float()
         if self.crown_share <= 0:
             return by_ibp
-        network = self._clean[1]
-        backward = Backward(network, self.region, self.values, rounded=False)
+        backward = Backward(self._bounded, self.region, self.values, rounded=False)
         wanted = differences(self.y, by_ibp.shape[1], self.x.dtype)
-        by_crown = backward.lower(wanted, len(network.nodes)).T.float()
+        by_crown = backward.lower(wanted, len(self._bounded.nodes)).T.float()
         return self.crown_share * by_crown + (1 - self.crown_share) * by_ibp

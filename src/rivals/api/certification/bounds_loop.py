@@ -20,7 +20,7 @@ from rivals.base.run_folder import Record
 from rivals.bounds.alpha_crown import alpha_crown_margins
 from rivals.bounds.beta_crown import beta_crown_margins
 from rivals.bounds.crown import crown_ibp_margins, crown_margins
-from rivals.bounds.ibp import check_finite, interval_margins
+from rivals.bounds.ibp import check_finite, interval_margins, smallest_margin
 from rivals.bounds.network import Network
 from rivals.bounds.regions import Region, region_of
 from rivals.bounds.tracing import trace
@@ -121,13 +121,13 @@ class BoundsLoop(ImageLoop[Bracket]):
     def _margins(self, x: Tensor, y: Tensor, wanted: Tensor) -> Tensor:
         """The smallest lower bound of ``z_y - z_k`` of each image (B,); of those wanted, by the best method."""
         region = region_of(x, self.ball)
-        margin = _smallest(interval_margins(self.network, region, y), y)
+        margin = smallest_margin(interval_margins(self.network, region, y), y)
         if not bool(margin.isfinite().all()):
             check_finite(self.network, region)
         for bound in BETTER[self.config.method]:
             left = (wanted & (margin <= 0)).nonzero()[:, 0]
             if len(left):
-                better = _smallest(bound(self.network, region.part(left), y[left]), y[left])
+                better = smallest_margin(bound(self.network, region.part(left), y[left]), y[left])
                 margin[left] = torch.maximum(margin[left], better.to(margin.dtype))
         return margin
 
@@ -170,8 +170,3 @@ class BoundsLoop(ImageLoop[Bracket]):
             "batch_size": self.config.batch_size,
             **self.target.protocol(),
         }
-
-
-def _smallest(margins: Tensor, y: Tensor) -> Tensor:
-    """The smallest margin over all classes but the image's own."""
-    return margins.scatter(1, y[:, None], torch.inf).amin(1)

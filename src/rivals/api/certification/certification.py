@@ -17,7 +17,7 @@ from rivals.base.errors import UserError
 from rivals.base.numerics import deterministic
 from rivals.base.run_folder import Resume, Run, resumes
 from rivals.recipes.base import flag
-from rivals.recipes.options import CertifyConfig, DataOptions
+from rivals.recipes.options import CERTIFICATES, CertifyConfig, DataOptions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -148,7 +148,8 @@ def _check_property(network: str, data: Any, out: Any, settings: Mapping[str, An
         if name not in ("method", "seed", "out") or (name == "out" and out is not None):
             raise UserError(f"{flag(name)} has no meaning for a property, which names its inputs: leave it out")
     if config.method == "smoothing":
-        raise UserError("smoothing certifies no property: take --method alpha-crown or another one of the bounds")
+        bounds = ", ".join(method for method in CERTIFICATES if method != "smoothing")
+        raise UserError(f"smoothing certifies no property: take a --method of {bounds}")
     return check_property(network, str(data), config.method, config.seed)
 
 

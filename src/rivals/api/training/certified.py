@@ -16,7 +16,7 @@ from rivals.base.norm_balls import Ball, Linf
 from rivals.base.run_folder import Record
 from rivals.base.schedules import Clock
 from rivals.bounds.crown import crown_ibp_margins
-from rivals.bounds.ibp import interval_margins
+from rivals.bounds.ibp import interval_margins, smallest_margin
 from rivals.bounds.network import Network
 from rivals.bounds.regions import Region, region_of
 from rivals.bounds.tracing import trace
@@ -184,5 +184,4 @@ class CertifiedAccuracy(Callback):
 
     def _proven(self, margins_of: Margins, network: Network, x: Tensor, y: Tensor) -> Tensor:
         """Which images of labels y a bound certifies, (B,) bool."""
-        margins = margins_of(network, region_of(x, self.ball), y).scatter(1, y[:, None], torch.inf)
-        return margins.amin(1) > 0
+        return smallest_margin(margins_of(network, region_of(x, self.ball), y), y) > 0

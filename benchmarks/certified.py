@@ -91,12 +91,12 @@ class Case:
         return Linf(parse_eps(self.eps))
 
 
-CIFAR10 = {"widths": (32, 64, 128), "flip": True, "eps_factor": 1.05, "until": "1.1M images"}
 ADAM = {"optimizer": "adam", "lr": 2.5e-3}
+MTL_IBP = {"method": "mtl-ibp", "kappa": 0.9, "widths": (32, 64, 128), "flip": True}
 CASES = {
-    "mnist-0.1": Case("mnist", "0.1", {"method": "ibp", "lr": 1e-2, "eps_factor": 1.25, "until": "600k images"}),
+    "mnist-0.1": Case("mnist", "0.1", {"method": "ibp", "lr": 1e-2, "eps_factor": 1.25, "until": "1.4M images"}),
     "mnist-0.3": Case("mnist", "0.3", {"method": "ibp", **ADAM, "eps_factor": 1.1, "until": "1.5M images"}),
-    "cifar10-2-255": Case("cifar10", "2/255", CIFAR10),
+    "cifar10-2-255": Case("cifar10", "2/255", {**MTL_IBP, "until": "2.2M images"}),
 }
 
 
@@ -171,7 +171,7 @@ def train(name: str) -> None:
     case, folder = CASES[name], RUNS / name
     start = time.process_time()
     shutil.rmtree(folder, ignore_errors=True)
-    rivals.harden(case.data, case.ball, out=folder, quiet=True, method="ibp", **case.settings)
+    rivals.harden(case.data, case.ball, out=folder, quiet=True, **case.settings)
     keep(name, folder, (time.process_time() - start) / 60)
 
 
@@ -190,6 +190,9 @@ def evaluate(name: str) -> None:
     ball, net, test = case.ball, rivals.load(case.file), load(case.data, split="test")
     assert test.labels is not None
     about: Any = net.about
+    config = about["config"] | {"widths": tuple(about["config"]["widths"])}
+    if stale := [key for key, value in case.settings.items() if config[key] != value]:
+        raise ValueError(f"{case.file.name} was trained with other settings ({', '.join(stale)}): train it again")
     facts: dict[str, Any] = {"eps": case.eps, "clean": round(accuracy(net, test), 4), "n": len(test)}
     facts |= {key: about[key] for key in ("images", "cpu_minutes")} | {"data": case.data, "hash": test.hash}
     starts = range(0, len(test), 500)
@@ -260,7 +263,7 @@ def _rest(case: Case, n: int = 0) -> Rest:
 
     Args:
         case: The classifier.
-        n: That many of the test images, those that ``rivals attack`` samples; 0 for all.
+        n: That many of the test images, drawn at random; 0 for all.
     """
     net, test = rivals.load(case.file).eval(), load(case.data, split="test")
     test = hold_out(test, n, 0)[1] if n else test

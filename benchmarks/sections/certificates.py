@@ -46,8 +46,8 @@ def trained(r: Result) -> Section:
     """Classifiers that were trained with interval bounds."""
     rows: list[Row] = []
     answers = []
-    for name in (name for name in TARGETS if name in r["models"]):
-        value = r["models"][name]
+    models = {name: r["models"][name] for name in TARGETS if name in r["models"]}
+    for name, value in models.items():
         shares = [_share(value["ibp"]), f"{value['float64_certified']:,}"]
         shares += [_share(value[method]) if method in value else "-" for method in BY_CROWN]
         size = [f"{value['cpu_minutes']:.0f}", f"{value['images'] // 1000}k", f"{value['clean']:.2%}"]
@@ -58,10 +58,10 @@ def trained(r: Result) -> Section:
         best = max(value[method]["value"] for method in BY_CROWN if method in value)
         met = "met" if best >= TARGETS[name] else "missed"
         answers.append(f"{value['data']} {value['eps']}: **{best:.2%}** (target {TARGETS[name]:.1%}: {met})")
-    tried = [value["certified_attacked"] for value in r["models"].values() if "certified_attacked" in value]
+    tried = [value["certified_attacked"] for value in models.values() if "certified_attacked" in value]
     count, fallen = (sum(each[key] for each in tried) for key in ("certified", "fallen"))
     attacked = f" Of {count:,} certified images, {fallen} fell to `{tried[0]['arsenal']}`." if tried else ""
-    unconfirmed = sum(value["not_confirmed"] for value in r["models"].values())
+    unconfirmed = sum(value["not_confirmed"] for value in models.values())
     return Section(
         title="Classifiers trained for certificates",
         question="How much robust accuracy can be proven after 60 minutes of one thread at most, on CIFAR-10 120?",

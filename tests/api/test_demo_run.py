@@ -51,6 +51,7 @@ def played(tmp_path_factory):
         run = rivals.demo(resume=True, out=folder)
     assert said == [f"stopped and saved: continue with rivals demo --resume --out {folder}"] * 3
     assert all(REFRESH in page and "reloads itself" in page and "Samples" in page for page in going)
+    assert ["Part 2: " in page for page in going] == [False, False, True]  # it is followed as it hardens
     assert not any(REFRESH in page for page in stopped_pages)
     return run
 

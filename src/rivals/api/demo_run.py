@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rivals.api.common.resume import reserve_folder
-from rivals.api.training.adversarial import harden
+from rivals.api.training.adversarial import HardenJob
 from rivals.api.training.classifier import ClassifierRun, classify
 from rivals.api.training.gan import GanJob, GanRun
 from rivals.api.training.job import DEFAULT_DATA, Request
@@ -112,6 +112,16 @@ def demo(
     return run
 
 
+class DemoHardenJob(HardenJob):
+    """The hardening of a demo, which the page follows, too."""
+
+    def make_callbacks(self) -> Sequence[Callback]:
+        """As of any hardening, and the page of the demo."""
+        from rivals.api.demo_page import LivePage
+
+        return [*super().make_callbacks(), LivePage(Run(self.folder.parent))]
+
+
 class DemoGanJob(GanJob):
     """The GAN of a demo: its ``run.json`` holds from the first moment all that was asked of the demo.
 
@@ -160,6 +170,19 @@ def train_gan(
 
     say("part 1 of 2: a generator learns to draw digits")
     run_job(DemoGanJob(Request(data, None, out, resume, seed, "auto", False, settings), hardening))
+
+
+def harden(
+    data: str | None = None,
+    *,
+    recipe: str | None = None,
+    out: Path,
+    resume: bool = False,
+    seed: int | None = None,
+    **settings: Any,
+) -> None:
+    """Harden the classifier of a demo; see :func:`rivals.harden`."""
+    run_job(DemoHardenJob(Request(data, recipe, out, resume, seed, "auto", False, settings)))
 
 
 def _run_or_resume(command: Callable[..., Any], folder: Path, resume: bool, **settings: Any) -> None:

@@ -13,17 +13,19 @@ SHAPE = (3, 8, 8)
 
 
 class Known(nn.Module):
-    """Raises the logit of the target of a linear model as fast as the ball allows."""
+    """Raises the logit of the target of a linear model as fast as the ball allows, or lowers that of the label."""
 
     size, channels, target = 8, 3, None
 
-    def __init__(self, layer, eps, classes=0):
+    def __init__(self, layer, eps, classes=0, condition="target"):
         super().__init__()
         self.layer, self.eps, self.classes = layer, eps, classes
+        self.condition = condition if classes else "none"
 
     def forward(self, x, labels=None):
         assert (labels is None) == (not self.classes)
         gradient = -x if labels is None else self.layer.weight[labels].view_as(x)
+        gradient = -gradient if self.condition == "label" else gradient
         return (x + self.eps * gradient.sign()).clamp(0, 1)
 
 
@@ -36,7 +38,7 @@ def case():
     return model, layer, x, model(x).argmax(1)
 
 
-def test_a_conditional_generator_reaches_the_targets(case):
+def test_a_generator_that_is_told_targets_reaches_them(case):
     model, layer, x, y = case
     targets = (y + 1) % 4
     x_adv = advgan(model, x, y, Linf(0.3), generator=Known(layer, 0.3, 4), targets=targets)
@@ -49,6 +51,12 @@ def test_untargeted_it_is_told_the_strongest_wrong_class_and_costs_two_passes(ca
     with freeze(model, x) as frozen:
         x_adv = advgan(frozen, x, y, Linf(0.3), generator=Known(layer, 0.3, 4))
         assert (frozen.forwards, frozen.backwards) == (2 * len(x), 0)
+    assert (model(x_adv).argmax(1) != y).all()
+
+
+def test_a_generator_that_is_told_the_label_lowers_its_logit(case):
+    model, layer, x, y = case
+    x_adv = advgan(model, x, y, Linf(0.3), generator=Known(layer, 0.3, 4, "label"))
     assert (model(x_adv).argmax(1) != y).all()
 
 
@@ -71,6 +79,7 @@ def test_double_images_pass_through_a_single_generator(case):
     [
         (lambda layer: nn.Identity(), {}, "perturbs no images"),
         (lambda layer: Known(layer, 0.3), {"targets": torch.zeros(12, dtype=torch.int64)}, "cannot be given a target"),
+        (lambda layer: Known(layer, 0.3, 4, "label"), {"targets": torch.zeros(12, dtype=torch.int64)}, "--condition"),
         (lambda layer: Known(layer, 0.3, 3), {}, "3 classes and the model has 4"),
     ],
 )

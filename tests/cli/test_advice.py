@@ -58,7 +58,7 @@ OTHERS = {  # flags that the message names with another command
     "api/latent_space.py": {"--conditional"},  # "train it with"
     "base/launcher.py": {"--standalone"},  # torchrun's
     "data/tar_index.py": {"--sparse"},  # tar's
-    "attacks/advgan.py": {"--against", "--conditional"},  # "train it with"
+    "attacks/advgan.py": {"--against", "--condition"},  # "train it with"
     "extractors/efficientnet_lite0.py": {"--force-reinstall"},  # pip's
     "studio/tab_compare.py": {"--equilibrium"},
 }

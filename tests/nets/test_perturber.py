@@ -20,9 +20,10 @@ def perturber(**options):
 
 @pytest.mark.parametrize("norm", EPS)
 @pytest.mark.parametrize("universal", [False, True])
-@pytest.mark.parametrize("classes", [0, 5])
-def test_perturbed_images_lie_in_ball_and_box(norm, universal, classes):
-    net = perturber(norm=norm, eps=EPS[norm], universal=universal, classes=classes)
+@pytest.mark.parametrize("condition", ["none", "label", "target"])
+def test_perturbed_images_lie_in_ball_and_box(norm, universal, condition):
+    classes = 0 if condition == "none" else 5
+    net = perturber(norm=norm, eps=EPS[norm], universal=universal, condition=condition, classes=classes)
     x = torch.rand(6, 3, 13, 10)
     x_adv = net(x, torch.arange(6) % 5 if classes else None)
     assert net.ball.contains(x_adv, x).all()
@@ -60,7 +61,7 @@ def test_a_universal_perturbation_is_the_same_for_all_images():
 
 
 def test_the_spec_rebuilds_the_same_function():
-    net = perturber(norm="l2", eps=1.5, classes=3, universal=True)
+    net = perturber(norm="l2", eps=1.5, classes=3, condition="label", universal=True)
     other = rebuild(net.spec)
     other.load_state_dict(net.state_dict())
     x, y = torch.rand(3, 3, 13, 10), torch.tensor([0, 1, 2])

@@ -27,8 +27,8 @@ def advgan(
     """Perturb each image by a generator that was trained before, and project onto ball and box.
 
     The model is asked only whether an image was fooled: two forward passes, and no gradient. So a generator trained
-    against one model attacks any other. One that is conditional is given the targets, or, in an untargeted attack, the
-    wrong class with the largest logit.
+    against one model attacks any other. A generator is given what it is conditioned on: the labels; or the targets, which
+    in an untargeted attack are the wrong classes with the largest logit.
 
     Args:
         model: An ``nn.Module`` from images (n, ...) to logits (n, K), or a :class:`FrozenModel`.
@@ -36,9 +36,10 @@ def advgan(
         y: Labels (n,).
         ball: The threat model. It may differ from that of the generator: a smaller ball cuts its perturbations off, and
             a larger one leaves them as they are.
-        generator: Images (b, C, H, W) in [0, 1], and target classes (b,) or None, to perturbed images; in evaluation
+        generator: Images (b, C, H, W) in [0, 1], and labels or targets (b,) or None, to perturbed images; in evaluation
             mode, as :func:`rivals.load` gives a run of ``rivals train --against``. It has ``size``, ``channels``,
-            ``classes`` (0 if it is not conditional) and ``target`` (its only target class, or None).
+            ``condition`` ("none", "label" or "target"), the ``classes`` of that, and ``target`` (its only target class,
+            or None).
         clean: The model's logits for ``x``, if they are known: saves a pass.
         options: See :class:`CommonOptions`.
 
@@ -59,16 +60,18 @@ def advgan(
             if not len(indices):
                 continue
             images = state.x[indices]
-            x_adv = generator(images.to(like), _targets(facts, state, clean, indices)).to(images)
+            x_adv = generator(images.to(like), _told(facts, state, clean, indices)).to(images)
             x_adv = ball.with_eps(ball.radii(state.x)[indices]).project(x_adv, images)
             state.keep_best(indices, x_adv, state.frozen.logits(x_adv))
         return state.best
 
 
-def _targets(generator: Any, state: AttackState, clean: Tensor, indices: Tensor) -> Tensor | None:
-    """The class that a conditional generator is told, (m,)."""
-    if not generator.classes:
+def _told(generator: Any, state: AttackState, clean: Tensor, indices: Tensor) -> Tensor | None:
+    """The classes that a generator is told, (m,)."""
+    if generator.condition == "none":
         return None
+    if generator.condition == "label":
+        return state.y[indices]
     given = state.target(indices)
     return strongest_others(clean[indices], state.y[indices], 1)[:, 0] if given is None else given
 
@@ -92,7 +95,7 @@ def check_generator(generator: Any, x: Tensor) -> None:
 
 
 def check_classes(generator: Any, classes: int) -> None:
-    """Refuse a conditional generator for a model of another number of classes.
+    """Refuse a generator that is told classes for a model of another number of them.
 
     Raises:
         UserError: it is.
@@ -107,12 +110,12 @@ def check_classes(generator: Any, classes: int) -> None:
 def _check_targets(generator: Any, state: AttackState) -> None:
     if len(state.x):
         check_classes(generator, state.frozen.classes)
-    if state.targets is None or generator.classes or not len(state.x):
+    if state.targets is None or generator.condition == "target" or not len(state.x):
         return
     wanted = sorted(set(torch.unique(state.targets).tolist()))
     if generator.target is None:
         raise UserError(
-            "the generator fools into any class, and cannot be given a target: train it with --conditional or --target"
+            "the generator fools into any class, and cannot be given a target: train it with --condition target or --target"
         )
     if wanted != [generator.target]:
         raise UserError(f"the generator's only target is class {generator.target}, not {wanted[0]}: train another one")

@@ -22,8 +22,8 @@ class AdvGanStep(GanStep):
     :class:`~rivals.game.classifier_step.ClassifierStep` is. So the losses of both need not know of it.
 
     Args:
-        args: This and ``options``: see :class:`GanStep`. The generator maps images (B, C, H, W) in [0, 1] and target
-            classes (B,) or None to perturbed images.
+        args: This and ``options``: see :class:`GanStep`. The generator maps images (B, C, H, W) in [0, 1], and labels
+            or targets (B,) or None, to perturbed images.
         classifier: The classifier to fool, held constant: in evaluation mode, without gradients for its weights. None
             if it is the player ``classifier``.
         strength: The share of the perturbation that is applied at a point of the run. Ball and box are convex, so any
@@ -64,11 +64,11 @@ class AdvGanStep(GanStep):
 
     @cached_property
     def targets(self) -> Tensor | None:
-        """Classes to be predicted, (B,): the generator's only target, or a random wrong class if it is conditional."""
+        """Classes to be predicted, (B,): the generator's only target, or random wrong ones if it is told a target."""
         generator: Any = self.nets[GENERATOR]
         if generator.target is not None:
             return torch.full_like(self.y, generator.target)
-        if not generator.classes:
+        if generator.condition != "target":
             return None
         classes: int = generator.classes
         return (self.y + torch.randint_like(self.y, 1, classes)) % classes
@@ -77,7 +77,9 @@ class AdvGanStep(GanStep):
     def x_adv(self) -> Tensor:
         """The perturbed images, (B, C, H, W) in [0, 1]: constant, unless it is the generator's turn."""
         with torch.set_grad_enabled(self.mover == GENERATOR):
-            perturbed: Tensor = self.nets[GENERATOR](self.x, self.targets)
+            generator: Any = self.nets[GENERATOR]
+            told = {"none": None, "label": self.y, "target": self.targets}[generator.condition]
+            perturbed: Tensor = generator(self.x, told)
             share = self._strength(self.clock)
             return perturbed if share == 1 else self.x + share * (perturbed - self.x)
 

@@ -124,7 +124,7 @@ def build_classifier(
 def build_perturber(
     net: str = "advgan", *, size: AnySize, channels: int, classes: int = 0, widths: tuple[int, ...] = (), **options: Any
 ) -> Perturber:
-    """A new perturber, as :func:`build_generator`; ``classes`` are those of the targets, 0 for none."""
+    """A new perturber, as :func:`build_generator`; ``classes`` are those of its condition, 0 for none."""
     if net != "advgan":
         raise unknown("perturber", net, ["advgan"])
     _check_options("a perturber", Perturber, options)

@@ -20,6 +20,7 @@ from rivals.nets.conditioning import require_labels
 from rivals.nets.padding import MOST_LAYERS, check_image_shape, shown, to_channels_last, widths_fit
 
 NORMS = ("linf", "l2", "l1")
+CONDITIONS = ("none", "label", "target")
 STAGES = 2  # halvings
 SHARPNESS = 10  # of tanh in evaluation: nearly the sign, so that the whole ball is used
 LONGER = 1.5  # in L2 and L1 h is as much longer than eps: where the box cuts h off, the projection takes more elsewhere
@@ -40,13 +41,15 @@ class Perturber(nn.Module):
     Args:
         size: Of the images, sides of 8 to 1024 pixels.
         channels: 1, 3 or 4.
-        classes: Number of target classes it is conditioned on; 0 for none.
+        classes: Number of classes it is conditioned on; 0 for none.
         norm: linf, l2 or l1.
         eps: Radius of the ball, for images in [0, 1].
         widths: Channels at the full resolution, at half and at a quarter of it.
         blocks: Residual blocks.
+        condition: What it is conditioned on: ``label``, the class that the image is to leave; ``target``, the class
+            that is to be predicted; or ``none``: it sees the image alone.
         target: The class that it was trained to reach, or None. For whoever uses it; the network ignores it.
-        universal: Take no image: the same perturbation for all (of a target class).
+        universal: Take no image: the same perturbation for all (of a class).
 
     Attributes:
         spec: The arguments as JSON, for :func:`rivals.nets.factory.rebuild`.
@@ -65,6 +68,7 @@ class Perturber(nn.Module):
         eps: float = 0.3,
         widths: tuple[int, ...] = (),
         blocks: int = 1,
+        condition: str = "none",
         target: int | None = None,
         universal: bool = False,
     ) -> None:
@@ -79,10 +83,17 @@ class Perturber(nn.Module):
             raise UserError(f"a perturber of {blocks} residual blocks cannot be built: take 0 to {MOST_LAYERS}")
         if norm not in NORMS:
             raise unknown("norm of a perturber", norm, NORMS)
+        if condition not in CONDITIONS:
+            raise unknown("condition of a perturber", condition, CONDITIONS)
+        if (condition == "none") != (classes == 0):
+            raise UserError(
+                f"a perturber with the condition {condition} cannot have {classes} classes: it has classes if it is "
+                "conditioned on one"
+            )
         if not 0 < float(eps) < math.inf:
             raise UserError(f"an eps of {eps:g} leaves nothing to perturb: give one above 0, such as 8/255")
         self.size, self.channels, self.classes = Size.parse(size), channels, classes
-        self.target, self.universal = target, universal
+        self.condition, self.target, self.universal = condition, target, universal
         self.about: dict[str, Any] = {}
         self.spec: dict[str, Any] = {
             "role": "perturber",
@@ -94,6 +105,7 @@ class Perturber(nn.Module):
             "eps": float(eps),
             "widths": list(widths),
             "blocks": blocks,
+            "condition": condition,
             "target": target,
             "universal": universal,
         }
@@ -118,7 +130,7 @@ class Perturber(nn.Module):
         return ball_for(self.spec["norm"], self.spec["eps"])
 
     def raw(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The perturbation h of images (B, C, H, W), for target classes (B,) or None, before the ball; (B, C, H, W).
+        """The perturbation h of images (B, C, H, W), for classes (B,) or None, before the ball; (B, C, H, W).
 
         Its root mean square over an image is 1.
         """
@@ -142,7 +154,7 @@ class Perturber(nn.Module):
         return scaled
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Images (B, C, H, W) in [0, 1], and target classes (B,) int64 or None, to images in ball and box."""
+        """Images (B, C, H, W) in [0, 1], and labels or targets (B,) int64 or None, to images in ball and box."""
         h = self.raw(x, labels)
         eps = float(self.ball.eps)
         low, high = self.ball.bounds

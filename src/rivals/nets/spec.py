@@ -25,6 +25,7 @@ class Spec(TypedDict):
     flip_tta: NotRequired[bool]
     norm: NotRequired[str]
     eps: NotRequired[Annotated[float, Between(1e-9, 1e6)]]
+    condition: NotRequired[str]
     target: NotRequired[int | None]
     universal: NotRequired[bool]
     in_channels: NotRequired[int]

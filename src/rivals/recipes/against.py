@@ -10,6 +10,8 @@ from rivals.base.registry import unknown
 from rivals.recipes.base import Settings, check_range, flag
 from rivals.recipes.options import DENSE_NORMS
 
+CONDITIONS = ("auto", "label", "target", "none")
+
 
 @dataclass(frozen=True)
 class AgainstConfig(Settings):
@@ -24,6 +26,9 @@ class AgainstConfig(Settings):
     """Radius of the ball, for images in [0, 1], such as 8/255; by default in linf 0.3 for gray images, else 8/255."""
     target: str | None = None
     """Class, by name or number, that --against has to fool the classifier into; any wrong one by default."""
+    condition: str = "auto"
+    """What the generator of --against is told beside the image: its label, the target class, or none; auto tells the
+    label, except to a generator with --target or --universal."""
     universal: bool = False
     """One perturbation for all images, which the generator of --against makes without seeing them."""
     black_box: bool = False
@@ -52,7 +57,11 @@ class AgainstConfig(Settings):
         check_range(self, "robust_steps", 0, 1000)
         check_range(self, "class_weight", 0, 1e6)
         given = {each.name: getattr(self, each.name) != each.default for each in fields(AgainstConfig)}
-        for name in ("target", "universal", "black_box", "confidence", "gan_weight", "norm_weight", "norm_bound"):
+        if self.condition not in CONDITIONS:
+            raise unknown("condition", self.condition, CONDITIONS)
+        if self.condition == "target" and self.target is not None:
+            raise UserError("--condition target is trained for all targets: leave --target out")
+        for name in ("target", "condition", "universal", "black_box", "confidence", "gan_weight", "norm_weight", "norm_bound"):
             if given[name] and not self.against:
                 raise UserError(f"{flag(name)} has no meaning without a classifier to fool: add --against MODEL")
         if self.norm != "linf" and not self.eps:

@@ -56,7 +56,8 @@ def test_the_generator_learns_to_fool_the_classifier(run):
     result = run.result()
     assert result["accuracy/held_out"] == 1
     assert result["accuracy/generator"] < 0.5
-    assert run.info["fools"]["eps"] == 0.4
+    assert run.info["fools"]["eps"] == 0.4 and run.info["fools"]["condition"] == "label"
+    assert run.generator.condition == "label" and run.generator.classes == 2
     assert run.info["recipe"] == "advgan"
     assert (run.folder / "report.html").exists()
 
@@ -93,13 +94,21 @@ def test_a_run_resumes_to_the_same_weights(home, run_rivals):
 
 
 @pytest.mark.parametrize(
-    "more", [("--target", "dark"), ("--conditional", "--norm", "l2", "--eps", "2"), ("--universal",), ("--black-box",)]
+    "more",
+    [
+        ("--target", "dark"),
+        ("--condition", "target", "--norm", "l2", "--eps", "2"),
+        ("--condition", "none"),
+        ("--universal",),
+        ("--universal", "--condition", "label"),
+        ("--black-box",),
+    ],
 )
 def test_its_kinds_train_and_attack(home, run_rivals, more, tmp_path):
     words = ("train", home / "photos", "--against", home / "plain.safetensors", *QUICK, "--until", "2 steps")
     assert run_rivals(*words, *more, "--out", tmp_path / "run").status == 0
     attack = ("attack", home / "plain.safetensors", home / "photos", "--eps", "0.2", "--no-alarms", "--save", "none")
-    target = ("--target", "dark") if more[0] in ("--target", "--conditional") else ()
+    target = ("--target", "dark") if "target" in more or "--target" in more else ()
     result = run_rivals(*attack, *target, "--attack", f"generator:{tmp_path / 'run'}", "--out", tmp_path / "attack")
     assert result.status == 0, result.err
 
@@ -114,6 +123,10 @@ def test_its_kinds_train_and_attack(home, run_rivals, more, tmp_path):
         (("--against", "plain.safetensors", "--recipe", "quick"), ("--recipe quick", "leave it out")),
         (("--against", "plain.safetensors", "--norm", "l2"), ("--norm l2 needs a radius",)),
         (("--universal",), ("--universal", "add --against")),
+        (("--condition", "label"), ("--condition", "add --against")),
+        (("--against", "plain.safetensors", "--condition", "labels"), ("condition 'labels'", "label")),
+        (("--against", "plain.safetensors", "--condition", "target", "--target", "dark"), ("leave --target out",)),
+        (("--against", "plain.safetensors", "--conditional"), ("--condition label or target",)),
         (("--recipe", "advgan"), ("name one by --against MODEL",)),
     ],
 )
@@ -125,7 +138,7 @@ def test_what_cannot_work_is_refused_before_a_run_begins(home, run_rivals, monke
 
 @pytest.mark.parametrize(
     ("more", "says"),
-    [({"size": 16}, "for images of 1 x 16 x 16, and these are 1 x 8 x 8"), ({"classes": 5}, "is for 5 classes and")],
+    [({"size": 16}, "for images of 1 x 16 x 16, and these are 1 x 8 x 8"), ({"classes": 5, "condition": "label"}, "is for 5 classes and")],
 )
 def test_a_generator_for_other_images_or_classes_is_refused_before_a_run_begins(home, run_rivals, tmp_path, more, says):
     save_network(

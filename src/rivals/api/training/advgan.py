@@ -64,6 +64,8 @@ class AdvGanJob(TrainingJob[Config]):
             raise UserError("the recipe advgan fools a classifier: name one by --against MODEL")
         if self.config.weights or self.config.freeze_d:
             raise UserError("--weights and --freeze-d cannot be combined with --against: leave them out")
+        if self.config.conditional:
+            raise UserError("--conditional has no meaning beside --against: write --condition label or target")
         if self.config.black_box and self.config.micro_batches != 1:
             raise UserError("--black-box counts its queries for one micro-batch: leave --micro-batches out")
 
@@ -145,6 +147,13 @@ class AdvGanJob(TrainingJob[Config]):
         return ball_for(self.config.norm, parse_eps(self.config.eps) if self.config.eps else default)
 
     @property
+    def condition(self) -> str:
+        """What the generator is told beside the image: none, label or target."""
+        if self.config.condition != "auto":
+            return self.config.condition
+        return "none" if self.config.target is not None or self.config.universal else "label"
+
+    @property
     def norm_bound(self) -> float:
         """The L2 norm at which the hinge begins: a share of the largest of the ball, without the box."""
         radius, features = float(self.ball.eps), self.images.channels * self.images.size.area
@@ -168,7 +177,8 @@ class AdvGanJob(TrainingJob[Config]):
         with rng.fork(self.device):
             torch.manual_seed(rng.derive(self.seed, "weights"))
             generator = build_perturber(
-                classes=len(images.classes) if config.conditional else 0,
+                classes=0 if self.condition == "none" else len(images.classes),
+                condition=self.condition,
                 widths=config.generator_widths,
                 norm=config.norm,
                 eps=float(ball.eps),
@@ -274,7 +284,8 @@ class AdvGanJob(TrainingJob[Config]):
         config = self.config
         fooled = {"model": self.named.name, "norm": config.norm, "eps": float(self.ball.eps)}
         names = self.images.classes
-        fooled |= {"target": None if self.target is None else names[self.target], "universal": config.universal}
+        fooled |= {"target": None if self.target is None else names[self.target], "condition": self.condition}
+        fooled |= {"universal": config.universal}
         return {"fools": fooled | {"black_box": config.black_box}}
 
     def changeable_facts(self) -> Record:
@@ -288,7 +299,7 @@ class AdvGanJob(TrainingJob[Config]):
             return None
         best = min(values, key=lambda record: float(record[ACCURACY]))
         clean, left = best["accuracy/held_out"], best[ACCURACY]
-        if self.target is not None or self.config.conditional or not clean or 1 - left / clean >= FEW:
+        if self.target is not None or self.condition == "target" or not clean or 1 - left / clean >= FEW:
             return None
         return (
             f"the generator fools the classifier on {1 - left / clean:.1%} of the images that were kept aside: the "

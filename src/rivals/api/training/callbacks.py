@@ -77,7 +77,7 @@ class PerturbedAccuracy(Callback):
     Args:
         every: Time between two evaluations.
         run: Where the grids are saved.
-        generator: Images in [0, 1] and target classes or None to perturbed images.
+        generator: Images in [0, 1], and labels, targets or None, to perturbed images.
         classifier: In evaluation mode.
         held_out: Labeled images that it is not trained on.
         grid: Images in a grid.
@@ -99,7 +99,7 @@ class PerturbedAccuracy(Callback):
         self.x = torch.from_numpy(held_out.images[:]).to(device) / 255
         self.y = torch.from_numpy(held_out.labels).to(device)
         self.targets: Tensor | None = None
-        if generator.classes:
+        if generator.condition == "target":
             self.targets = (self.y + 1) % generator.classes
         elif generator.target is not None:
             self.targets = torch.full_like(self.y, generator.target)
@@ -112,7 +112,7 @@ class PerturbedAccuracy(Callback):
         for some in torch.split(torch.arange(len(self.x), device=self.x.device), BLOCK):
             x, y = self.x[some], self.y[some]
             targets = None if self.targets is None else self.targets[some]
-            x_adv = self.generator(x, targets if self.generator.classes else None)
+            x_adv = self.generator(x, {"none": None, "label": y, "target": targets}[self.generator.condition])
             shown.append(x_adv)
             clean += int((self.classifier(x).argmax(1) == y).sum())
             predicted = self.classifier(x_adv).argmax(1)

@@ -53,9 +53,9 @@ CASES = {
 
 
 @torch.no_grad()
-def in_blocks(net: nn.Module, x: Tensor) -> Tensor:
-    """What a network makes of images, a block at a time."""
-    return torch.cat([net(block) for block in x.split(BLOCK)])
+def in_blocks(net: nn.Module, *inputs: Tensor) -> Tensor:
+    """What a network makes of images, and of labels if it is told them, a block at a time."""
+    return torch.cat([net(*blocks) for blocks in zip(*(each.split(BLOCK) for each in inputs), strict=True)])
 
 
 def judged(name: str, x: Tensor, x_adv: Tensor, y: Tensor) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def speeds(generator: nn.Module, name: str, x: Tensor, y: Tensor, ball: Linf) ->
 
     some = slice(TIMED_PGD)
     sides = {
-        "generator": lambda: per_second(TIMED, lambda: in_blocks(generator, x[:TIMED])),
+        "generator": lambda: per_second(TIMED, lambda: in_blocks(generator, x[:TIMED], y[:TIMED])),
         "pgd": lambda: per_second(
             TIMED_PGD, lambda: pgd(model, x[some], y[some], ball, steps=STEPS, stop_when_fooled=False)
         ),
@@ -134,7 +134,7 @@ def judge(case: Case, run: GanRun, minutes: float) -> Iterator[dict[str, Any]]:
     generator, held_out = run.generator, run.result()
     assert test.labels is not None
     x, y = torch.from_numpy(test.images[:]) / 255, torch.from_numpy(test.labels)
-    x_adv = in_blocks(generator, x)
+    x_adv = in_blocks(generator, x, y)
     assert bool(ball.contains(x_adv, x).all())
     result: dict[str, Any] = {
         "against": case.model,

@@ -28,6 +28,7 @@ def advgan(r: Result) -> Section:
         title="AdvGAN",
         question="What does a generator fool in one forward pass, what does it cost, and does it transfer?",
         setup="`rivals train --against MODEL`, Linf, judged on all 10,000 test images; accuracy under the attack. "
+        "Like PGD, the generator is told the label. "
         "The swift AutoAttack ran on the first images only. Settings were chosen on training images.",
         header=["data, eps", "model", "clean", "under the generator", "left by AutoAttack swift"],
         rows=rows,

@@ -85,7 +85,7 @@ advgan = rivals.train(
 )
 generator = advgan.generator
 with torch.no_grad():
-    fooling = generator(x)
+    fooling = generator(x, y)
 assert ball.contains(fooling, x).all()
 
 points = [(r["images"], r["accuracy/generator"]) for r in advgan.records() if "accuracy/generator" in r]

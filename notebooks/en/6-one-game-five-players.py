@@ -71,7 +71,8 @@ print(f"accuracy {accuracy(plain, x):.1%}")
 # $$L = L_{\text{fool}} + \alpha L_{\text{GAN}} + \beta L_{\text{hinge}}$$
 #
 # The first term is the margin of the correct class over the best other one, the last keeps the perturbation small. The
-# ball holds by construction: the perturbation is $\varepsilon \tanh(h)$.
+# ball holds by construction: the perturbation is $\varepsilon \tanh(h)$. Like PGD, the generator is told the label
+# of an image, from which it has to lead away.
 
 # %%
 advgan = rivals.train(

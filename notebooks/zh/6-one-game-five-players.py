@@ -68,7 +68,7 @@ print(f"accuracy {accuracy(plain, x):.1%}")
 # $$L = L_{\text{fool}} + \alpha L_{\text{GAN}} + \beta L_{\text{hinge}}$$
 #
 # 第一项是正确类别相对于其他最佳类别的间隔，最后一项让扰动保持较小。扰动球由构造本身保证：扰动就是
-# $\varepsilon \tanh(h)$。
+# $\varepsilon \tanh(h)$。和 PGD 一样，生成器知道图像的标签，它要把图像带离这个类别。
 
 # %%
 advgan = rivals.train(

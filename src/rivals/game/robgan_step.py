@@ -21,8 +21,8 @@ class RobGanStep(GanStep):
     classify, and to tell from generated ones. Generated images are not attacked.
 
     Args:
-        args: This and ``options``: see :class:`GanStep`. The generator is conditional; the discriminator has, besides,
-            ``class_logits`` of images in [0, 1].
+        args: This and ``options``: see :class:`GanStep`. The generator is conditional; the discriminator is a
+            :class:`~rivals.nets.two_heads.TwoHeadedDiscriminator`.
         attack: Discriminator, images (B, C, H, W) in [0, 1], labels (B,), a point of the run to adversarial examples.
     """
 
@@ -50,16 +50,39 @@ class RobGanStep(GanStep):
         return labels
 
     @cached_property
-    def real_classes(self) -> Tensor:
-        """Class logits of the real images, (B, classes)."""
-        return self._class_logits(self.real_images)
+    def _real_heads(self) -> tuple[Tensor, Tensor]:
+        return self._heads(self.real_images, learns=self.mover == DISCRIMINATOR)
 
     @cached_property
+    def _fake_heads(self) -> tuple[Tensor, Tensor]:
+        return self._heads(self.fake_images, learns=False)
+
+    def _heads(self, images: Tensor, *, learns: bool) -> tuple[Tensor, Tensor]:
+        """Logits of "real" and of the classes, in one pass.
+
+        Batch norm's running statistics learn from real images under attack alone: they are what the classifier will
+        meet, and generated images are not among them.
+        """
+        net: Any = self.nets[DISCRIMINATOR]
+        source, classes = net.heads(images) if learns else net.heads_without_trace(images)
+        return source, classes
+
+    @property
+    def real(self) -> Tensor:
+        """Logits of "real" of the real images, (B,)."""
+        return self._real_heads[0]
+
+    @property
+    def fake(self) -> Tensor:
+        """Logits of "real" of the generated images, (B,)."""
+        return self._fake_heads[0]
+
+    @property
+    def real_classes(self) -> Tensor:
+        """Class logits of the real images, (B, classes)."""
+        return self._real_heads[1]
+
+    @property
     def fake_classes(self) -> Tensor:
         """Class logits of the generated images, (B, classes)."""
-        return self._class_logits(self.fake_images)
-
-    def _class_logits(self, images: Tensor) -> Tensor:
-        net: Any = self.nets[DISCRIMINATOR]
-        logits: Tensor = net.class_logits((images + 1) / 2)
-        return logits
+        return self._fake_heads[1]

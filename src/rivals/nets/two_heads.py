@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from rivals.base.size import AnySize
 from rivals.nets.classifier import Classifier
@@ -48,6 +49,17 @@ class TwoHeadedDiscriminator(nn.Module):
         """Images (B, C, H, W) in [-1, 1] to logits of "real" (B,). Labels are ignored."""
         logits: Tensor = self.net((x + 1) / 2)[:, -1]
         return logits
+
+    def heads(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, C, H, W) in [-1, 1] to logits of "real" (B,) and of the classes (B, classes)."""
+        logits: Tensor = self.net((x + 1) / 2)
+        return logits[:, -1], logits[:, :-1]
+
+    def heads_without_trace(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`heads`; batch norm's running statistics stay as they are."""
+        buffers = {name: buffer.clone() for name, buffer in self.net.named_buffers()}
+        logits: Tensor = functional_call(self.net, buffers, ((x + 1) / 2,))
+        return logits[:, -1], logits[:, :-1]
 
     def class_logits(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] to logits of the classes (B, classes)."""

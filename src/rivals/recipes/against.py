@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from rivals.base.eps import parse_eps
 from rivals.base.errors import UserError
 from rivals.base.registry import unknown
+from rivals.base.schedules import Schedule
 from rivals.recipes.base import Settings, check_range, flag
 from rivals.recipes.options import DENSE_NORMS
 
@@ -42,8 +43,9 @@ class AgainstConfig(Settings):
     norm_bound: float = 0.8
     """Where that hinge begins, as a share of the longest perturbation in the ball."""
     robust_steps: int = 0
-    """Rob-GAN: steps of PGD on the real images that the discriminator sees, whose eps grows over the first 100k images;
-    0 for a GAN without attack."""
+    """Rob-GAN: steps of PGD on the real images that the discriminator sees; 0 for a GAN without attack."""
+    eps_ramp: Schedule = Schedule(1.0, 1.0)  # noqa: RUF009 - frozen
+    """Rob-GAN: a factor of eps; by default it grows from 0 to 1 in the first 40% of the run."""
     class_weight: float = 1.0
     """Weight of the class losses of Rob-GAN."""
 
@@ -56,18 +58,36 @@ class AgainstConfig(Settings):
             check_range(self, name, 0, most)
         check_range(self, "robust_steps", 0, 1000)
         check_range(self, "class_weight", 0, 1e6)
+        if not 0 <= min(self.eps_ramp.start, self.eps_ramp.end) <= self.eps_ramp.peak <= 1:
+            raise UserError(
+                f"--eps-ramp {self.eps_ramp} leaves 0 to 1: give a factor of eps, as '0 -> 1 in 50k images'"
+            )
         given = {each.name: getattr(self, each.name) != each.default for each in fields(AgainstConfig)}
         if self.condition not in CONDITIONS:
             raise unknown("condition", self.condition, CONDITIONS)
         if self.condition == "target" and self.target is not None:
             raise UserError("--condition target is trained for all targets: leave --target out")
-        for name in ("target", "condition", "universal", "black_box", "confidence", "gan_weight", "norm_weight", "norm_bound"):
+        for name in (
+            "target",
+            "condition",
+            "universal",
+            "black_box",
+            "confidence",
+            "gan_weight",
+            "norm_weight",
+            "norm_bound",
+        ):
             if given[name] and not self.against:
                 raise UserError(f"{flag(name)} has no meaning without a classifier to fool: add --against MODEL")
         if self.norm != "linf" and not self.eps:
             raise UserError(f"--norm {self.norm} needs a radius: add --eps, in the unit of images in [0, 1]")
         if self.robust_steps and self.against:
             raise UserError("--robust-steps trains a classifier and --against fools one: leave one out")
+        for name in ("eps_ramp", "class_weight"):
+            if given[name] and not self.robust_steps:
+                raise UserError(
+                    f"{flag(name)} has no meaning without an attack on the discriminator: add --recipe robgan"
+                )
         for name in ("norm", "eps"):
             if given[name] and not (self.against or self.robust_steps):
                 raise UserError(f"{flag(name)} has no meaning in a GAN without a classifier: add --against MODEL")

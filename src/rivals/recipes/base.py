@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -33,6 +33,21 @@ class Settings:
                 raise unknown("setting", name, fields)
             settings[name] = _READ[str(fields[name].type)](name, value)
         return dataclasses.replace(self, **settings)
+
+    def refuse_changes(self, recipe: Self, names: Iterable[str], place: str) -> None:
+        """Refuse settings that differ from a recipe's where nothing reads them.
+
+        Args:
+            recipe: The settings of the recipe.
+            names: The fields that are not read.
+            place: Where they are not, such as "beside --against".
+
+        Raises:
+            UserError: there is one.
+        """
+        for name in names:
+            if getattr(self, name) != getattr(recipe, name):
+                raise UserError(f"{flag(name)} has no meaning {place}: leave it out")
 
     def differences(self) -> dict[str, Any]:
         """The settings that are not the defaults."""

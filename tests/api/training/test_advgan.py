@@ -126,6 +126,7 @@ def test_its_kinds_train_and_attack(home, run_rivals, more, tmp_path):
         (("--condition", "label"), ("--condition", "add --against")),
         (("--against", "plain.safetensors", "--condition", "labels"), ("condition 'labels'", "label")),
         (("--against", "plain.safetensors", "--condition", "target", "--target", "dark"), ("leave --target out",)),
+        (("--against", "plain.safetensors", "--r1", "1"), ("--r1 has no meaning beside --against",)),
         (("--against", "plain.safetensors", "--conditional"), ("--condition label or target",)),
         (("--recipe", "advgan"), ("name one by --against MODEL",)),
     ],
@@ -138,7 +139,10 @@ def test_what_cannot_work_is_refused_before_a_run_begins(home, run_rivals, monke
 
 @pytest.mark.parametrize(
     ("more", "says"),
-    [({"size": 16}, "for images of 1 x 16 x 16, and these are 1 x 8 x 8"), ({"classes": 5, "condition": "label"}, "is for 5 classes and")],
+    [
+        ({"size": 16}, "for images of 1 x 16 x 16, and these are 1 x 8 x 8"),
+        ({"classes": 5, "condition": "label"}, "is for 5 classes and"),
+    ],
 )
 def test_a_generator_for_other_images_or_classes_is_refused_before_a_run_begins(home, run_rivals, tmp_path, more, says):
     save_network(

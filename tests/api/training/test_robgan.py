@@ -72,12 +72,50 @@ def test_only_the_discriminators_turn_is_attacked():
     assert plain.fake_classes.shape == attacked.real_classes.shape == (4, 2)
 
 
+def test_running_statistics_learn_from_attacked_real_images_alone():
+    torch.manual_seed(0)
+    nets = {
+        "generator": build_generator("mlp", size=8, channels=3, classes=2, latent_dim=3, widths=(4,)),
+        "discriminator": TwoHeadedDiscriminator("resnet", size=8, channels=3, classes=2, widths=(4, 8)),
+    }
+    statistics = nets["discriminator"].net.stem[1]
+    batch = torch.full((4, 3, 8, 8), 51, dtype=torch.uint8), torch.tensor([0, 1, 0, 1])
+    for mover, learns in (("generator", False), ("discriminator", True)):
+        step = RobGanStep(
+            *(nets, mover, lambda: batch),
+            attack=lambda net, x, y, clock: x + 0.1,
+            batch_size=4,
+            clock=Clock(0),
+            augment=None,
+            needs_input_grad=False,
+        )
+        before = statistics.running_mean.clone()
+        for logits in (step.fake, step.fake_classes, step.real, step.real_classes):
+            assert logits.isfinite().all()
+        assert bool((statistics.running_mean != before).any()) is learns
+        if learns:  # one pass over one batch, at batch norm's momentum
+            seen = nets["discriminator"].net.stem[0](torch.full((4, 3, 8, 8), -0.4)).mean((0, 2, 3))
+            assert torch.allclose(statistics.running_mean, 0.9 * before + 0.1 * seen, atol=1e-5)
+
+
+def test_eps_grows_over_a_share_of_the_run_whatever_its_length(home, run_rivals, tmp_path):
+    for until, said in (("10 steps", "0 -> 1 in 32 images"), ("1 epochs", "0 -> 1 in 21.6 images")):
+        words = ("train", home / "photos", "--recipe", "robgan", "--eps", "0.1", "--robust-steps", "1", *TINY)
+        out = tmp_path / until.replace(" ", "-")
+        assert run_rivals(*words, "--until", until, "--sample-grid", "4", "--out", out).status == 0
+        assert rivals.Run.open(out).info["config"]["eps_ramp"] == said
+
+
 @pytest.mark.parametrize(
     ("words", "part"),
     [
         (("--robust-steps", "0"), "--robust-steps 0"),
         (("--no-conditional",), "Rob-GAN needs classes"),
-        (("--augment", "diff"), "Rob-GAN has no"),
+        (("--augment", "diff"), "--augment has no meaning in Rob-GAN"),
+        (("--r1", "0.1"), "--r1 has no meaning in Rob-GAN"),
+        (("--eps-ramp", "0 -> 2 in 5k images"), "leaves 0 to 1"),
+        (("--recipe", "quick", "--conditional", "--robust-steps", "2"), "add --recipe robgan"),
+        (("--recipe", "quick", "--class-weight", "2"), "add --recipe robgan"),
         (("--eps", "0"), "eps of 0"),
     ],
 )

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from rivals.game.game import Game
 
 EPS_GRAY, EPS_COLOR = 0.3, 8 / 255  # default radii in Linf, as for harden
-WARMUP = 100_000  # images over which eps grows from 0, or the discriminator learns nothing of gray images at first
 
 
 def ball_of(config: Config, channels: int) -> Ball:
@@ -37,7 +36,7 @@ def build_robust_game(
     """The game of Rob-GAN: a conditional generator, and a discriminator with a class head that is attacked.
 
     Raises:
-        UserError: there are no classes, or settings that need another discriminator.
+        UserError: there are no classes.
     """
     import torch
 
@@ -52,14 +51,11 @@ def build_robust_game(
 
     if not config.conditional or classes < 2:
         raise UserError("Rob-GAN needs classes: give labeled images, and leave --no-conditional out")
-    if any(schedule.peak for schedule in (config.gp, config.cr, config.lecam)) or config.augment != "none":
-        raise UserError("Rob-GAN has no --gp, --cr, --lecam and --augment: its attack is the regularization; drop them")
     shape: dict[str, Any] = {"size": size, "channels": channels, "classes": classes}
     ball, solve = ball_of(config, channels), TrainingPGD(config.robust_steps, 2.5 / config.robust_steps)
 
     def attack(net: Any, x: Tensor, y: Tensor, clock: Clock) -> Tensor:
-        share = min(1.0, (clock.images + config.batch_size) / WARMUP)
-        return solve(ClassHead(net), x, y, ball.with_eps(share * torch.as_tensor(ball.eps)))
+        return solve(ClassHead(net), x, y, ball.with_eps(config.eps_ramp.at(clock) * torch.as_tensor(ball.eps)))
 
     with rng.fork(device):
         torch.manual_seed(rng.derive(seed, "weights"))

@@ -35,6 +35,10 @@ EPS_GRAY, EPS_COLOR = 0.3, 8 / 255  # default radii in Linf, as for harden
 NARROWEST = 8  # channels of the discriminator's first stage, doubled in each: C8, C16, C32 (Xiao et al. 2018, sec. 4)
 FEW = 0.5  # fooled images; below, the generator has hardly learned
 ACCURACY = "accuracy/generator"  # of the classifier on perturbed images
+UNREAD = (
+    *("latent_dim", "groups", "dropout", "r1", "r2", "gp", "fd_r1", "fd_r2", "cr", "lecam", "penalty_every"),
+    *("instance_noise", "augment", "augment_p", "augment_color", "augment_target"),
+)
 
 
 class AdvGanJob(TrainingJob[Config]):
@@ -64,6 +68,7 @@ class AdvGanJob(TrainingJob[Config]):
             raise UserError("the recipe advgan fools a classifier: name one by --against MODEL")
         if self.config.weights or self.config.freeze_d:
             raise UserError("--weights and --freeze-d cannot be combined with --against: leave them out")
+        self.config.refuse_changes(recipes.RECIPES[RECIPE](), UNREAD, "beside --against")
         if self.config.conditional:
             raise UserError("--conditional has no meaning beside --against: write --condition label or target")
         if self.config.black_box and self.config.micro_batches != 1:

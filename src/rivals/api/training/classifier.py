@@ -236,6 +236,7 @@ class ClassifierJobBase(TrainingJob[C], Generic[C]):
         return {"total_images": self.total_images, "test": test}
 
     def _load_with_test(self, white: int | None) -> tuple[ImageSet, ImageSet]:
+        from rivals.api.training.held_out import check_same_shape
         from rivals.data.classes import match_classes
         from rivals.data.imageset import require_classes
         from rivals.data.load import evaluation_split
@@ -247,11 +248,7 @@ class ClassifierJobBase(TrainingJob[C], Generic[C]):
         if split := evaluation_split(self.source):
             test = load_images(self.source, self.data_options, quiet=quiet, split=split)
             test = match_classes(test, images.classes, "the training set", note_printer(quiet))
-            if (test.size, test.channels) != (images.size, images.channels):
-                raise UserError(
-                    f"the test images of '{images.name}' are {_describe(test)}, the training images "
-                    f"{_describe(images)}: make them alike, or set --size"
-                )
+            check_same_shape(images, test)
             return images, test
         if len(images) < TEST_FRACTION:
             raise UserError(
@@ -300,7 +297,3 @@ class ClassifierJob(ClassifierJobBase[ClassifierConfig]):
     def make_callbacks(self) -> Sequence[Callback]:
         """Test accuracy."""
         return [self.test_accuracy()]
-
-
-def _describe(images: ImageSet) -> str:
-    return " x ".join(map(str, (images.channels, *images.size)))

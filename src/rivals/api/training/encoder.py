@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from rivals.base.duration import Duration
 from rivals.base.errors import UserError
 from rivals.base.run_folder import Record, Run
 from rivals.recipes import Config, GanRunOptions
+from rivals.recipes.inverting import InvertConfig
 
 if TYPE_CHECKING:
     from rivals.data.imageset import ImageSet
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 
 RECIPE = "encoder"
 EVALUATIONS = 10  # over a run: at fixed points, as they decide on the best state
+READ = {each.name for each in fields(InvertConfig)} | {
+    *("flip", "batch_size", "micro_batches", "beta1", "beta2", "ema", "ema_rampup", "precision", "compile"),
+    *("hold_out", "sample_grid", "until", "against", "weights", "robust_steps"),  # the last three are refused by Config
+}
 
 
 class EncoderJob(TrainingJob[Config]):
@@ -48,6 +54,8 @@ class EncoderJob(TrainingJob[Config]):
             raise UserError(f"--recipe {request.recipe} has no generator to invert: leave it out beside --invert")
         self.recipe = RECIPE
         self.config = recipes.RECIPES[RECIPE]().changed(**self.config_settings)
+        names = [each.name for each in fields(Config) if each.name not in READ]
+        self.config.refuse_changes(recipes.RECIPES[RECIPE](), names, "beside --invert")
         if not self.config.invert:
             raise UserError("the recipe encoder inverts a generator: name its run by --invert RUN")
 

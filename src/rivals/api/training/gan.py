@@ -108,6 +108,11 @@ class GanJob(TrainingJob[Config]):
         from rivals.api.training.start_weights import load_gan
         from rivals.data.imageset import require_classes
 
+        if self.config.robust_steps and self.recipe != "robgan":
+            raise UserError(
+                f"--robust-steps {self.config.robust_steps} trains a classifier too, which takes the recipe robgan: add "
+                "--recipe robgan"
+            )
         quiet = self.request.quiet
         self.start = load_gan(self.config.weights) if self.config.weights else None
         self.loaded = self.read_images(None if self.start is None else self.start.white)

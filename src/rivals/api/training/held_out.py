@@ -27,3 +27,16 @@ def keep_some_aside(images: ImageSet, count: int, seed: int) -> tuple[ImageSet, 
             "smaller --hold-out"
         )
     return hold_out(images, count, seed)
+
+
+def check_same_shape(images: ImageSet, test: ImageSet) -> None:
+    """Refuse test images of another shape.
+
+    Raises:
+        UserError: they are.
+    """
+    ours, theirs = (" x ".join(map(str, (each.channels, *each.size))) for each in (images, test))
+    if ours != theirs:
+        raise UserError(
+            f"the test images of '{images.name}' are {theirs}, the training images {ours}: make them alike, or set --size"
+        )

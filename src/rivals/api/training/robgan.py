@@ -12,6 +12,9 @@ from rivals.api.training.gan import GanJob
 from rivals.base.duration import Duration
 from rivals.base.errors import UserError
 from rivals.base.run_folder import Record, Run
+from rivals.base.schedules import Schedule
+from rivals.recipes.auto_rules import budget
+from rivals.recipes.gan import robgan
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,6 +24,11 @@ if TYPE_CHECKING:
 
 EVALUATIONS = 10  # of robust accuracy over a run
 HELD_OUT = 1000  # training images kept aside where there are no test images
+RAMP = 0.4  # of the run, in which eps grows: under the full attack the discriminator learns nothing of gray images at first
+UNREAD = (
+    *("r1", "r2", "gp", "fd_r1", "fd_r2", "cr", "lecam", "penalty_every", "instance_noise"),
+    *("augment", "augment_p", "augment_color", "augment_target", "groups", "dropout", "discriminator_norm", "compile"),
+)
 
 
 class RobGanJob(GanJob):
@@ -30,6 +38,7 @@ class RobGanJob(GanJob):
 
     def load_data(self) -> None:
         """Load the images, and labeled ones to evaluate the classifier on."""
+        from rivals.api.training.held_out import check_same_shape
         from rivals.data.classes import match_classes
         from rivals.data.load import evaluation_split
         from rivals.data.splits import hold_out
@@ -38,16 +47,28 @@ class RobGanJob(GanJob):
             raise UserError("--robust-steps 0 leaves the recipe robgan without its attack: take 1 or more")
         if self.config.weights:
             raise UserError("--weights cannot be combined with the recipe robgan: leave it out")
+        self.config.refuse_changes(robgan(), UNREAD, "in Rob-GAN, whose regularization is its attack")
         super().load_data()
         if split := evaluation_split(self.source):
             quiet = self.request.quiet
             test = load_images(self.source, self.data_options, quiet=quiet, split=split)
             self.test = match_classes(test, self.images.classes, "the training set", note_printer(quiet))
+            check_same_shape(self.images, self.test)
         elif self.held_out is not None:
             self.test = self.held_out
         else:
             count = max(1, min(HELD_OUT, len(self.images) // 10))
             self.images, self.test = hold_out(self.images, count, self.seed)
+
+    def resolve_config(self) -> None:
+        """As of any GAN; eps grows over a share of the run."""
+        super().resolve_config()
+        if not self.resuming and "eps_ramp" not in self.config_settings:
+            images = budget(self.config, len(self.images))
+            ramp = (
+                Duration(RAMP * self.until.amount, "minutes") if images is None else Duration(RAMP * images, "images")
+            )
+            self.config = self.config.changed(eps_ramp=Schedule(0.0, 1.0, ramp.amount, ramp.unit))
 
     def make_callbacks(self) -> Sequence[Callback]:
         """As of any GAN, and the accuracy of the class head: clean, under FGSM and under PGD."""

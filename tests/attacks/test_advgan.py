@@ -54,6 +54,18 @@ def test_untargeted_it_is_told_the_strongest_wrong_class_and_costs_two_passes(ca
     assert (model(x_adv).argmax(1) != y).all()
 
 
+def test_images_in_another_range_reach_the_generator_in_its_own(case):
+    model, layer, x, y = case
+    wide = nn.Sequential(_Halved(), *model)
+    x_adv = advgan(wide, x * 2 - 1, y, Linf(0.6, bounds=(-1, 1)), generator=Known(layer, 0.3, 4), seed=0)
+    assert torch.allclose(x_adv, advgan(model, x, y, Linf(0.3), generator=Known(layer, 0.3, 4)) * 2 - 1, atol=1e-5)
+
+
+class _Halved(nn.Module):
+    def forward(self, x):
+        return (x + 1) / 2
+
+
 def test_a_generator_that_is_told_the_label_lowers_its_logit(case):
     model, layer, x, y = case
     x_adv = advgan(model, x, y, Linf(0.3), generator=Known(layer, 0.3, 4, "label"))

@@ -8,11 +8,13 @@ from helpers.models import conv_model, linear_model, uniform
 from helpers.refusals import named
 from rivals import L1, L2, Linf, evaluate
 from rivals.api.common.network_io import save_network
-from rivals.attacks import LogitsMean, mifgsm, transfer
+from rivals.api.robustness.attack_spec import _OnDevice
+from rivals.api.robustness.surrogates import without_early_stop
+from rivals.attacks import LogitsMean, advgan, mifgsm, pgd, transfer
 from rivals.attacks.input_transforms import Draw, admix, diverse_inputs, scaled_inputs, translation_invariant
 from rivals.base.norm_balls import Ball
 from rivals.base.rng import generator
-from rivals.nets.factory import build_classifier
+from rivals.nets.factory import build_classifier, build_perturber
 
 
 def drawn(n, others=None, y=None):
@@ -172,6 +174,20 @@ def test_an_evaluation_through_surrogates_never_asks_the_target_for_gradients(sa
     assert any("transfer" in note for note in report.notes)
     itself = evaluate(net, data, Linf(0.2), attack="pgd", alarms=False, quiet=True)
     assert report.robust.count >= itself.robust.count
+
+
+def test_examples_for_another_model_take_all_steps_also_those_of_a_generator():
+    perturber = build_perturber(size=8, channels=1, widths=(4, 4, 8))
+    for attack in (pgd, _OnDevice(advgan, perturber)):
+        assert without_early_stop(attack).keywords == {"stop_when_fooled": False}
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    x = torch.rand(4, 1, 8, 8)
+    wrong = (model(x).argmax(1) + 1) % 3  # misclassified from the start
+    assert torch.equal(_OnDevice(advgan, perturber)(model, x, wrong, Linf(0.1)), x)
+    changed = without_early_stop(_OnDevice(advgan, perturber))(model, x, wrong, Linf(0.1))
+    assert (changed != x).any()  # where its loss is higher than that of the image itself
+    own = lambda model, x, y, ball, **options: x  # noqa: E731
+    assert without_early_stop(own) is own
 
 
 def test_bad_surrogates_and_options_are_refused_in_one_line(saved, tmp_path):

@@ -83,6 +83,12 @@ def test_the_surrogate_of_jpeg_is_near_it_and_has_a_gradient():
     assert (x.grad != 0).float().mean() > 0.9
 
 
+def test_the_surrogate_of_jpeg_has_a_gradient_at_the_pixels_of_an_8_bit_image():
+    x = (torch.arange(3 * 16 * 16).view(1, 3, 16, 16) * 7 % 256 / 255).requires_grad_()
+    JPEG(50).surrogate(x).square().sum().backward()
+    assert (x.grad != 0).float().mean() > 0.9
+
+
 def test_bit_depth_keeps_so_many_levels():
     reduced = BitDepth(2)(torch.linspace(0, 1, 101))
     assert torch.allclose(reduced.unique(), torch.tensor([0, 1, 2, 3]) / 3)

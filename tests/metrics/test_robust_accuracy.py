@@ -51,6 +51,18 @@ def test_images_that_are_not_done_do_not_count():
     assert (report.n, report.clean.count) == (3, 2)
 
 
+def test_an_interrupted_chunk_counts_neither_in_the_naive_figure_nor_in_the_curve_of_queries():
+    state = EvalState(np.zeros(8, np.int64), [0.1])
+    state.update(step(CLEAN, 0, [0]))
+    state.update(step("naive", 1, [1], n_attacked=3, queries=[5]))
+    state.update(step("pgd", 1, [2], n_attacked=2))
+    state.done = 4
+    state.update(step("naive", 1, [4, 5, 6, 7], n_attacked=4, queries=[1, 2, 3, 4]))
+    report = report_of(state, naive="naive")
+    assert (report.clean.count, report.naive.count, report.robust.count) == (3, 2, 1)
+    assert [(made, each.count) for made, each in report.queries["naive"]][-1] == (5, 2)
+
+
 def test_the_verdict_distinguishes_masking_from_a_weak_attack_and_from_no_check():
     state = EvalState(np.zeros(2, np.int64), [0.1])
     state.done = 2

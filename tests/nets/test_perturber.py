@@ -45,6 +45,11 @@ def test_its_raw_perturbation_has_a_fixed_size_and_takes_the_whole_ball_in_evalu
     assert in_training < 0.7 * 0.3 < 0.85 * 0.3 < in_evaluation
 
 
+def test_in_l1_its_raw_perturbation_is_as_long_however_sparse_it_is():
+    net, x = perturber(norm="l1", eps=10.0), torch.full((2, 3, 13, 10), 0.5)
+    assert torch.allclose(net.raw(x).abs().mean((1, 2, 3)), torch.ones(2), atol=1e-5)
+
+
 def test_a_pixel_changes_the_perturbation_of_its_neighbors_at_full_resolution():
     net, x = perturber().eval(), torch.rand(1, 3, 13, 10)
     other = x.clone()

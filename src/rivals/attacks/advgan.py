@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rivals.attacks.attack_losses import strongest_others
-from rivals.attacks.attack_state import AttackState, CommonOptions, Model, prepare
+from rivals.attacks.attack_state import AttackState, CommonOptions, Model, image_range, prepare
 from rivals.base.errors import UserError
 from rivals.base.norm_balls import Ball
 from rivals.base.size import Size
@@ -27,12 +27,12 @@ def advgan(
     """Perturb each image by a generator that was trained before, and project onto ball and box.
 
     The model is asked only whether an image was fooled: two forward passes, and no gradient. So a generator trained
-    against one model attacks any other. A generator is given what it is conditioned on: the labels; or the targets, which
-    in an untargeted attack are the wrong classes with the largest logit.
+    against one model attacks any other. A generator is given what it is conditioned on: the labels; or the targets,
+    which in an untargeted attack are the wrong classes with the largest logit.
 
     Args:
         model: An ``nn.Module`` from images (n, ...) to logits (n, K), or a :class:`FrozenModel`.
-        x: Images (n, C, H, W) in [0, 1].
+        x: Images (n, C, H, W) in the bounds of the ball.
         y: Labels (n,).
         ball: The threat model. It may differ from that of the generator: a smaller ball cuts its perturbations off, and
             a larger one leaves them as they are.
@@ -52,6 +52,7 @@ def advgan(
     facts: Any = generator
     check_generator(facts, x)
     like = next(generator.parameters())
+    low, high = image_range(ball)
     with prepare(model, x, y, ball, **options) as state:
         _check_targets(facts, state)
         clean = state.clean_logits(clean)
@@ -60,7 +61,8 @@ def advgan(
             if not len(indices):
                 continue
             images = state.x[indices]
-            x_adv = generator(images.to(like), _told(facts, state, clean, indices)).to(images)
+            told = _told(facts, state, clean, indices)
+            x_adv = generator((images.to(like) - low) / (high - low), told).to(images) * (high - low) + low
             x_adv = ball.with_eps(ball.radii(state.x)[indices]).project(x_adv, images)
             state.keep_best(indices, x_adv, state.frozen.logits(x_adv))
         return state.best
@@ -115,7 +117,8 @@ def _check_targets(generator: Any, state: AttackState) -> None:
     wanted = sorted(set(torch.unique(state.targets).tolist()))
     if generator.target is None:
         raise UserError(
-            "the generator fools into any class, and cannot be given a target: train it with --condition target or --target"
+            "the generator fools into any class, and cannot be given a target: train it with --condition target or "
+            "--target"
         )
     if wanted != [generator.target]:
         raise UserError(f"the generator's only target is class {generator.target}, not {wanted[0]}: train another one")

@@ -183,6 +183,12 @@ class AttackState:
         return None if self.targets is None else self.targets[indices]
 
 
+def image_range(ball: Ball) -> tuple[float, float]:
+    """The bounds of the model's images, to which those of a generator are stretched; (0, 1) if they are per feature."""
+    low, high = ball.bounds
+    return (0.0, 1.0) if isinstance(low, Tensor) or isinstance(high, Tensor) else (low, high)
+
+
 class CommonOptions(TypedDict, total=False):
     """The keyword options that every attack has.
 

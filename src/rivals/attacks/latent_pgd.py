@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rivals.attacks.attack_losses import margin
-from rivals.attacks.attack_state import AttackState, CommonOptions, Model, check_at_least, prepare
+from rivals.attacks.attack_state import AttackState, CommonOptions, Model, check_at_least, image_range, prepare
 from rivals.base.errors import UserError
 from rivals.base.norm_balls import Ball
 from rivals.base.rng import draw_per_image
@@ -87,7 +87,7 @@ def _search(
     steps, lr, weight = numbers
     x, y, targets = state.x[indices], state.y[indices], state.target(indices)
     own = ball.with_eps(ball.radii(state.x)[indices])
-    like = next(generator.parameters())
+    like, (low, high) = next(generator.parameters()), image_range(ball)
     streams = state.generators(indices, torch.full_like(indices, trial), "latent")
     z = draw_per_image(torch.randn, x, streams, size=(generator.latent_dim,)).to(like)
     labels = None
@@ -97,7 +97,7 @@ def _search(
     for step in range(steps + 1):
         z = z.detach().requires_grad_()
         with torch.enable_grad():
-            images = generator(z, labels).add(1).div(2).to(x)
+            images = generator(z, labels).add(1).div(2).to(x) * (high - low) + low
             inside = own.project(images.detach(), x)
             outside = (images - inside).flatten(1).square().mean(1)
             logits = state.frozen.run(images) if classifier is None else classifier(images)

@@ -61,18 +61,24 @@ class JPEG(Purifier):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (n, C, H, W) in [0, 1], C 1 or 3, to what a JPEG file of them holds."""
-        return self._compressed(x, torch.round)
+        return self._compressed(x, torch.round, torch.round)
 
     def surrogate(self, x: Tensor) -> Tensor:
-        """The same with a differentiable rounding."""
-        return self._compressed(x, _soft_round)
+        """The same with a differentiable rounding of the coefficients (Shin & Song 2017).
 
-    def _compressed(self, x: Tensor, rounded: Callable[[Tensor], Tensor]) -> Tensor:
+        That to bytes has the gradient of the identity: the derivative of the soft rounding is 0 at whole numbers, and
+        so at every pixel of an 8-bit image.
+        """
+        return self._compressed(x, _round_as_identity, _soft_round)
+
+    def _compressed(
+        self, x: Tensor, to_bytes: Callable[[Tensor], Tensor], rounded: Callable[[Tensor], Tensor]
+    ) -> Tensor:
         channels, height, width = x.shape[1:]
         if channels not in (1, 3):
             raise UserError(f"JPEG stores 1 or 3 channels, not {channels}: leave the alpha channel out")
         dct, tables = self.dct.to(x), self.tables[:channels, None, None].to(x)
-        levels = rounded(x * 255)  # a file is made of bytes
+        levels = to_bytes(x * 255)  # a file is made of bytes
         values = levels - 128
         if channels == 3:  # the shift cancels in the chroma
             values = torch.einsum("kc,nchw->nkhw", self.to_ycc.to(x), values)
@@ -83,7 +89,11 @@ class JPEG(Purifier):
         values = blocks.permute(0, 1, 2, 4, 3, 5).reshape(padded.shape)[..., :height, :width]
         if channels == 3:
             values = torch.einsum("ck,nkhw->nchw", torch.linalg.inv(self.to_ycc).to(x), values)
-        return rounded((values + 128).clamp(0, 255)) / 255
+        return to_bytes((values + 128).clamp(0, 255)) / 255
+
+
+def _round_as_identity(v: Tensor) -> Tensor:
+    return v + (v.round() - v).detach()
 
 
 def _soft_round(v: Tensor) -> Tensor:

@@ -75,11 +75,15 @@ class AdvGanStep(GanStep):
 
     @cached_property
     def x_adv(self) -> Tensor:
-        """The perturbed images, (B, C, H, W) in [0, 1]: constant, unless it is the generator's turn."""
+        """The perturbed images, (B, C, H, W) in [0, 1]: constant, unless it is the generator's turn.
+
+        A classifier learns from them as the attack makes them, in evaluation mode.
+        """
         with torch.set_grad_enabled(self.mover == GENERATOR):
-            generator: Any = self.nets[GENERATOR]
+            generator: Any = self.nets[GENERATOR].train(self.mover != CLASSIFIER)
             told = {"none": None, "label": self.y, "target": self.targets}[generator.condition]
             perturbed: Tensor = generator(self.x, told)
+            generator.train()
             share = self._strength(self.clock)
             return perturbed if share == 1 else self.x + share * (perturbed - self.x)
 

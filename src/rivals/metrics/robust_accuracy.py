@@ -6,7 +6,6 @@ resumed evaluation reports the same as an uninterrupted one.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,8 +58,9 @@ class EvalState:
         fooled_at: The smallest radius at which each image was fooled (n,), by number: 0 if it is misclassified without
             an attack, k for ``radii[k - 1]``, -1 if it is still robust.
         fooled_8bit: Whether its adversarial example is still misclassified when rounded to 8 bits (n,).
+        fooled_by: The stage that fooled each image (n,), or "".
         stages: What each stage did so far.
-        queries: Of stages that count them: how many each image that it fooled took.
+        queries: Of stages that count them: how many each image that it fooled took, by its number.
         done: How many images, from the first on, all steps are done for.
     """
 
@@ -68,13 +68,15 @@ class EvalState:
     radii: Sequence[float]
     fooled_at: npt.NDArray[np.int16] = field(init=False)
     fooled_8bit: npt.NDArray[np.bool_] = field(init=False)
+    fooled_by: npt.NDArray[np.object_] = field(init=False)
     stages: dict[str, StageCount] = field(default_factory=dict)
-    queries: dict[str, list[int]] = field(default_factory=dict)
+    queries: dict[str, dict[int, int]] = field(default_factory=dict)
     done: int = 0
 
     def __post_init__(self) -> None:
         self.fooled_at = np.full(len(self.labels), -1, np.int16)
         self.fooled_8bit = np.zeros(len(self.labels), np.bool_)
+        self.fooled_by = np.full(len(self.labels), "", np.object_)
 
     def update(self, record: Record) -> None:
         """Add the record of a step: the images fooled, the radius (``eps_index``), the stage and its cost."""
@@ -83,9 +85,10 @@ class EvalState:
         self.fooled_8bit[np.asarray(record["fooled_8bit"], np.int64)] = True
         if record["stage"] == CLEAN:
             return
+        self.fooled_by[fooled] = record["stage"]
         count = self.stages.setdefault(record["stage"], StageCount())
         if "queries" in record:
-            self.queries.setdefault(record["stage"], []).extend(record["queries"])
+            self.queries.setdefault(record["stage"], {}).update(zip(fooled.tolist(), record["queries"], strict=True))
         count.fooled += len(fooled)
         count.attacked += record["n_attacked"]
         count.unverified += record["n_unverified"]
@@ -113,8 +116,9 @@ class EvalState:
         notes: Sequence[str],
         protocol: Mapping[str, Any],
         seconds: float,
+        naive: str | None = None,
     ) -> Robustness:
-        """The report on the first ``done`` images."""
+        """The report on the first ``done`` images; ``naive`` is the stage that does not see a defense."""
         fooled_at, labels = self.fooled_at[: self.done], self.labels[: self.done]
         fooled_8bit = self.fooled_8bit[: self.done]
         top, n = len(self.radii), len(fooled_at)
@@ -136,22 +140,28 @@ class EvalState:
             classes=tuple(rows),
             stages=dict(self.stages),
             queries=self._query_curves(n - int(np.sum(fooled_at == 0)), n),
+            naive=None if naive is None else Proportion(int(np.sum((fooled_at != 0) & ~self._by(naive))), n),
             alarms=tuple(dict(alarm) for alarm in alarms),
             notes=tuple(notes),
             protocol=dict(protocol),
             seconds=seconds,
         )
 
+    def _by(self, stage: str) -> npt.NDArray[np.bool_]:
+        """Which of the first ``done`` images the stage has fooled."""
+        fooled: npt.NDArray[np.bool_] = self.fooled_by[: self.done] == stage
+        return fooled
+
     def _query_curves(self, correct: int, n: int) -> dict[str, tuple[tuple[int, Proportion], ...]]:
         """Robust accuracy after so many queries of a stage, with all that the stages before it fooled."""
         curves = {}
-        for name, count in self.stages.items():
-            if needed := self.queries.get(name):
+        for name in self.stages:
+            if needed := [made for image, made in self.queries.get(name, {}).items() if image < self.done]:
                 budgets = [made for made in QUERY_BUDGETS if made < max(needed)] + [max(needed)]
                 curves[name] = tuple(
                     (made, Proportion(correct - sum(each <= made for each in needed), n)) for made in budgets
                 )
-            correct -= count.fooled
+            correct -= int(np.sum(self._by(name)))
         return curves
 
 
@@ -199,11 +209,6 @@ class Robustness:
     queries: dict[str, tuple[tuple[int, Proportion], ...]] = field(default_factory=dict)
     run: str | None = None
     naive: Proportion | None = None
-
-    def with_naive(self, stage: str) -> Robustness:
-        """With the accuracy that the first stage of this name, which does not see a defense, has left."""
-        fooled = self.stages[stage].fooled if stage in self.stages else 0
-        return dataclasses.replace(self, naive=Proportion(self.clean.count - fooled, self.n))
 
     @property
     def n(self) -> int:

@@ -35,8 +35,8 @@ class Perturber(nn.Module):
     the change is ``eps tanh(h)``, clipped to the box; in L2 and L1 ``h`` is scaled to the ball and projected exactly
     onto ball and box.
 
-    The root mean square of ``h`` over an image is 1: without a limit tanh saturates within a hundred steps, and nothing
-    is learned any more. In evaluation tanh is sharper than it is in training.
+    The root mean square of ``h`` over an image is 1, in L1 its mean magnitude: without a limit tanh saturates within a
+    hundred steps, and nothing is learned any more. In evaluation tanh is sharper than it is in training.
 
     Args:
         size: Of the images, sides of 8 to 1024 pixels.
@@ -132,7 +132,7 @@ class Perturber(nn.Module):
     def raw(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """The perturbation h of images (B, C, H, W), for classes (B,) or None, before the ball; (B, C, H, W).
 
-        Its root mean square over an image is 1.
+        Its root mean square over an image is 1, in L1 its mean magnitude.
         """
         height, width = self.size.height, self.size.width
         seen = self.noise.expand(len(x), -1, -1, -1) if self.universal else x
@@ -149,8 +149,8 @@ class Perturber(nn.Module):
             h = join(torch.cat([up(h), skipped.pop()], 1))
         h = self.last(h)[..., :height, :width]
         h = h.to(torch.promote_types(h.dtype, torch.float32))
-        rms = h.flatten(1).square().mean(1).sqrt().clamp_min(1e-6)
-        scaled: Tensor = h / batch_view(rms, h)
+        size = h.flatten(1).abs().mean(1) if self.ball.p == 1 else h.flatten(1).square().mean(1).sqrt()
+        scaled: Tensor = h / batch_view(size.clamp_min(1e-6), h)
         return scaled
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -153,6 +153,25 @@ def test_a_generator_for_other_images_or_classes_is_refused_before_a_run_begins(
     assert not (tmp_path / "refused").exists()
 
 
+def test_a_generator_whose_classes_are_in_another_order_is_refused(home, run_rivals, tmp_path):
+    net = build_perturber(size=8, channels=1, widths=(4, 4, 8), classes=2, condition="label")
+    save_network(net, tmp_path / "g.safetensors", {"classes": ["dark", "bright"]})
+    words = ("attack", home / "plain.safetensors", home / "photos", "--attack", f"generator:{tmp_path}/g.safetensors")
+    assert_refused(run_rivals(*words, "--out", tmp_path / "refused"), "dark, bright", "in this order")
+
+
+def test_a_targeted_generator_is_kept_where_it_reaches_most_targets(home, tmp_path):
+    run = rivals.train(
+        *(str(home / "photos"),),
+        **{"against": str(home / "plain.safetensors"), "eps": "0.4", "target": "dark", "hold_out": 12, "quiet": True},
+        **{"discriminator_widths": (4,), "generator_widths": (4, 4, 8), "until": "40 steps", "batch_size": 8},
+        out=tmp_path / "run",
+    )
+    reached = [(r["targets_reached"], r["images"]) for r in run.records() if "targets_reached" in r]
+    assert max(reached)[0] > 0.5
+    assert run.generator.about["images"] in {images for share, images in reached if share == max(reached)[0]}
+
+
 def test_a_network_that_perturbs_nothing_is_no_attack(home, run_rivals, monkeypatch):
     monkeypatch.chdir(home)
     words = ("attack", "plain.safetensors", "photos", "--out", "refused", "--attack")

@@ -7,7 +7,7 @@ import inspect
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from rivals.base.eps import parse_eps
 from rivals.base.errors import UserError
@@ -16,6 +16,7 @@ from rivals.base.registry import unknown
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from rivals.attacks.attack_state import CommonOptions
     from rivals.attacks.ensemble import Stage
     from rivals.base.norm_balls import Ball
 
@@ -127,7 +128,14 @@ class _OnDevice:
         self.attack, self.net = attack, net
 
     def __call__(
-        self, model: Any, x: Tensor, y: Tensor, ball: Ball, *, clean: Tensor | None = None, **options: Any
+        self,
+        model: Any,
+        x: Tensor,
+        y: Tensor,
+        ball: Ball,
+        *,
+        clean: Tensor | None = None,
+        **options: Unpack[CommonOptions],
     ) -> Tensor:
         """The attack, with the network where the images are."""
         return self.attack(model, x, y, ball, generator=self.net.to(x.device), clean=clean, **options)
@@ -161,6 +169,21 @@ def check_stages(
             check_generator(stage.attack.net, torch.empty(1, *shape))
             if classes:
                 check_classes(stage.attack.net, len(classes))
+                _check_names(stage.attack.net, classes)
+
+
+def _check_names(generator: Any, classes: Sequence[str]) -> None:
+    """Refuse a generator that is told classes, or has a target, by other names or in another order.
+
+    Raises:
+        UserError: it is.
+    """
+    theirs = tuple(generator.about.get("classes") or classes)
+    if (generator.classes or generator.target is not None) and theirs != tuple(classes):
+        raise UserError(
+            f"the generator has the classes {', '.join(theirs[:3])}, ... and the model {', '.join(classes[:3])}, ..., "
+            "in this order: give one that was trained on the same"
+        )
 
 
 def rehearse(attack: Callable[..., Any], ball: Ball, shape: tuple[int, ...] = (2, 1, 1)) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rivals.api.common.network_io import generator_of, load
 from rivals.api.robustness.attack_spec import read_options
+from rivals.api.robustness.surrogates import without_early_stop
 from rivals.api.robustness.target import Target
 from rivals.base.errors import UserError
 from rivals.base.registry import unknown
@@ -95,7 +96,7 @@ def defend(
 
     if not isinstance(ball, Linf | L2 | L1):
         raise UserError(
-            f"attacks through a defense follow gradients, which {config.norm} has none for: take linf or l2"
+            f"attacks through a defense follow gradients, which {config.norm} has none for: take linf, l2 or l1"
         )
     if any(isinstance(bound, Tensor) for bound in ball.bounds):
         raise UserError("a defense takes images of one range, and these have bounds per feature: give two numbers")
@@ -108,7 +109,9 @@ def defend(
     def averaged(model: nn.Module) -> nn.Module:
         return EOTModel(model, config.eot) if config.eot > 1 else model
 
-    found = [Stage(NAIVE, _Naive(bare, stages)), Stage("bpda-pgd", through)]
+    # An example that has only just crossed the classifier's boundary is the easiest to purify: take all steps.
+    whole = [Stage(stage.name, without_early_stop(stage.attack)) for stage in stages]
+    found = [Stage(NAIVE, _Naive(bare, whole)), Stage("bpda-pgd", through)]
     if purifier.has_surrogate:
         found.append(Stage("surrogate-pgd", _Attacked(averaged(honest.with_gradient("surrogate")), through)))
     if purifier.differentiable:

@@ -239,9 +239,8 @@ class Evaluator:
             notes=list(dict.fromkeys(self.notes.texts)),
             protocol=self._protocol(loop, probe),
             seconds=seconds,
+            naive=NAIVE if self.config.defense else None,
         )
-        if self.config.defense:
-            report = report.with_naive(NAIVE)
         if folder is None:
             return report
         from rivals.reports.report import write_report

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 from rivals.api.common.model_zoo import find_model
 from rivals.base.errors import UserError
@@ -61,14 +62,19 @@ def through_surrogates(stages: Sequence[Stage], names: str, target: Target) -> t
 
 def _on(surrogate: nn.Module, attack: Attack) -> Attack:
     """An attack that ignores the model it is given, and never stops early where it can."""
-    parameters = inspect.signature(attack).parameters
-    common = "options" in parameters and "Common" in str(parameters["options"].annotation)
-    always: dict[str, Any] = {"stop_when_fooled": False} if common else {}
+    whole = without_early_stop(attack)
 
     def run(
         model: object, x: Tensor, y: Tensor, ball: object, *, targets: Tensor | None, seed: int, batch_size: int
     ) -> Tensor:
-        x_adv: Tensor = attack(surrogate, x, y, ball, targets=targets, seed=seed, batch_size=batch_size, **always)
+        x_adv: Tensor = whole(surrogate, x, y, ball, targets=targets, seed=seed, batch_size=batch_size)
         return x_adv
 
     return run
+
+
+def without_early_stop(attack: Attack) -> Attack:
+    """An attack that takes all its steps where it can: its examples are for another model than the one it follows."""
+    parameters = inspect.signature(attack).parameters
+    common = "options" in parameters and "Common" in str(parameters["options"].annotation)
+    return partial(attack, stop_when_fooled=False) if common else attack

@@ -121,7 +121,7 @@ class AdvGanJob(TrainingJob[Config]):
             with torch.no_grad():
                 try:
                     logits = model(torch.zeros(2, *shape, dtype=like.dtype, device=like.device))
-                except RuntimeError:  # of a layer that was given another size
+                except (RuntimeError, AssertionError, ValueError):  # of a layer that was given another size
                     wrong = True
         if wrong:
             told = " x ".join("?" if each is None else str(each) for each in theirs)
@@ -268,6 +268,8 @@ class AdvGanJob(TrainingJob[Config]):
         accuracy = PerturbedAccuracy(
             every, Run(self.folder), generator, self.named.model, self.held_out, self.config.sample_grid
         )
+        if self.target is not None or self.condition == "target":
+            return [accuracy, BestCheckpoint(self.game, self.best, "targets_reached", above=0.0)]
         return [accuracy, BestCheckpoint(self.game, self.best, ACCURACY)]
 
     def _loss(self) -> GanLoss:

@@ -110,7 +110,7 @@ class GanJob(TrainingJob[Config]):
 
         if self.config.robust_steps and self.recipe != "robgan":
             raise UserError(
-                f"--robust-steps {self.config.robust_steps} trains a classifier too, which takes the recipe robgan: add "
+                f"--robust-steps {self.config.robust_steps} trains a classifier too, as the recipe robgan does: add "
                 "--recipe robgan"
             )
         quiet = self.request.quiet

@@ -38,5 +38,6 @@ def check_same_shape(images: ImageSet, test: ImageSet) -> None:
     ours, theirs = (" x ".join(map(str, (each.channels, *each.size))) for each in (images, test))
     if ours != theirs:
         raise UserError(
-            f"the test images of '{images.name}' are {theirs}, the training images {ours}: make them alike, or set --size"
+            f"the test images of '{images.name}' are {theirs}, the training images {ours}: make them alike, or set "
+            "--size"
         )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 EVALUATIONS = 10  # of robust accuracy over a run
 HELD_OUT = 1000  # training images kept aside where there are no test images
-RAMP = 0.4  # of the run, in which eps grows: under the full attack the discriminator learns nothing of gray images at first
+RAMP = 0.4  # of the run, in which eps grows: under all of it the discriminator learns nothing of gray images at first
 UNREAD = (
     *("r1", "r2", "gp", "fd_r1", "fd_r2", "cr", "lecam", "penalty_every", "instance_noise"),
     *("augment", "augment_p", "augment_color", "augment_target", "groups", "dropout", "discriminator_norm", "compile"),
@@ -65,10 +65,8 @@ class RobGanJob(GanJob):
         super().resolve_config()
         if not self.resuming and "eps_ramp" not in self.config_settings:
             images = budget(self.config, len(self.images))
-            ramp = (
-                Duration(RAMP * self.until.amount, "minutes") if images is None else Duration(RAMP * images, "images")
-            )
-            self.config = self.config.changed(eps_ramp=Schedule(0.0, 1.0, ramp.amount, ramp.unit))
+            length, unit = (self.until.amount, "minutes") if images is None else (images, "images")
+            self.config = self.config.changed(eps_ramp=Schedule(0.0, 1.0, RAMP * length, unit))
 
     def make_callbacks(self) -> Sequence[Callback]:
         """As of any GAN, and the accuracy of the class head: clean, under FGSM and under PGD."""

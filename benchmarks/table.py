@@ -33,11 +33,9 @@ with every round, the settings, versions and machine, to `benchmarks/results/`. 
 Speeds are ratios of two sides run in turn in one benchmark, because absolute times drift with the machine. "Processor
 time" is CPU seconds of one thread; other programs on the machine disturb it less than wall-clock time.
 
-Results on CIFAR-10 from before 2026-11-29 are of a JPEG copy of its images, and so are the models `cifar10-plain` and
-`cifar10-linf-8-255`: they do not compare with published numbers. In the sections on attacks, PGD-20 of the peers ran
-with one step size, 2.5 eps / steps, though they are stronger with others; and distances of minimum-norm attacks are
-those after a refinement of the adversarial examples, which peers do not have. Two of the nine cases of `swift` had been
-used to strengthen it. These sections are to be measured again."""
+On CIFAR-10, the sections on AdvGAN, Rob-GAN, certificates and finite differences are of the original pixels, and so is
+`cifar10-plain` in the first two. All others are of a JPEG copy, or of images whose hash was not recorded, and their
+models were trained on the copy: they do not compare with published numbers, and are to be measured again."""
 
 # (name of the result file, section, which is None if its part was not measured). In the order of the page.
 SECTIONS: tuple[tuple[str, Callable[[Result], Section | None]], ...] = (

@@ -25,7 +25,9 @@ def robustness(r: Result) -> Section:
     return Section(
         title="Adversarial training for a fixed time",
         question="How much robust accuracy do some minutes of one CPU thread buy, with Rivals and with plain loops?",
-        setup="Linf. Trainers get the same processor time, network and data. `fgsm-rs` and `pgd-10` are plain PyTorch "
+        setup="Linf. Trainers get the same processor time, network and data, but not the same means: Rivals uses bf16, Muon "
+        "and an EMA, the others float32, one learning rate that was not tuned, and no EMA; `pgd-10` sees less than one "
+        "epoch of CIFAR-10. `fgsm-rs` and `pgd-10` are plain PyTorch "
         "loops (Wong et al. 2020, Madry et al. 2018); `art` is ART's Madry trainer. Clean accuracy is on 10,000 test "
         f"images, robust accuracy on {r['n']:,} of them, pyautoattack on the first {r['reference_n']}.",
         header=["data, eps", "trainer", "seed", "min", "images", "clean", *ATTACKS.values()],
@@ -35,8 +37,8 @@ def robustness(r: Result) -> Section:
         "eps 0.32). The 92-minute CIFAR-10 model is wider and averages over horizontal flips. The models with an "
         "AutoAttack result are in `benchmarks/models/`.",
         limits="Small networks and minutes of one CPU thread: published models, larger and trained for longer, are "
-        "more robust. The settings of Rivals were chosen in [trials on the same "
-        "data](decisions/0008-hardening-in-minutes.md). The peers ran with one seed. "
+        "more robust. The settings of Rivals were chosen by PGD-40 on the test images that are [reported "
+        "here](decisions/0008-hardening-in-minutes.md). CIFAR-10 was a JPEG copy. The peers ran with one seed. "
         "The 95% interval of 1,000 images is up to 3 points either way.",
     )
 

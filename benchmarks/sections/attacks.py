@@ -24,9 +24,10 @@ def pgd_strength(r: Result) -> Section:
         header=["model, eps", "clean", "Rivals", *PEERS],
         rows=rows,
         answer="Images still classified correctly; lower means a stronger attack. "
-        + (f"Weaker than the best peer on: {', '.join(worse)}." if worse else "Never weaker than the best peer."),
-        limits="One seed, and small networks: nothing about ImageNet or large models. The peers run with a fixed step "
-        "size of 2.5 eps / steps; other settings of theirs may do better.",
+        + (f"Weaker than the best peer on: {', '.join(worse)}." if worse else "Never weaker than a peer with this step."),
+        limits="One seed, and small networks: nothing about ImageNet or large models. The step of the peers, 2.5 eps / "
+        "steps, was not tuned: on `mnist-hard` 0.35 torchattacks leaves 25 of 200 with steps of 0.5 eps, and Rivals, "
+        "whose steps shrink, 143 with that of the peers.",
     )
 
 
@@ -55,7 +56,8 @@ def minimum_norm(r: Result) -> Section:
         rows=rows,
         answer="Median distance; lower is better. A dash: not measured.",
         limits="The attacks here end with a refinement along the decision boundary that the papers do not have, so "
-        "this compares implementations, not algorithms. One seed, small networks.",
+        "this compares implementations, not algorithms: without it DeepFool on `mnist-hard` is at 8.49, and foolbox's "
+        "at 4.70. foolbox's C&W ran with its defaults. One seed, small networks.",
     )
 
 
@@ -92,7 +94,8 @@ def sparse(r: Result) -> Section:
         + (f"Larger on: {', '.join(worse)}." if worse else "Never larger."),
         limits="Both of ours end with a refinement that the papers do not have. sigma-zero pays it from the same "
         "number of gradients, but its bisections are extra forward passes; PDPGD saves a quarter of its steps for it. "
-        "One seed, small networks.",
+        "The primal rate of ours, 0.5, was chosen on training images; adv-lib's ran with its default, 0.1, which is "
+        "small for a hardened model. One seed, small networks.",
     )
 
 
@@ -107,14 +110,11 @@ def autoattack(r: Result) -> Section:
         faster = f" ({case['times'][side]:.1f}x)" if side != "reference" else ""
         return f"{case[side]['robust']}{faster}"
 
-    totals = []
+    speeds = []
     for side in sides[1:]:
-        both = [case for case in cases.values() if side in case and "reference" in case]
-        cost = [sum(case[each]["cpu_seconds"] for case in both) for each in ("reference", side)]
-        target = r["target"][side]
-        ratio = cost[0] / cost[1]
-        met = "met" if ratio >= target else "missed"
-        totals.append(f"`{side}` is **{ratio:.1f} times** as fast over {len(both)} cases (target {target}: {met})")
+        times = [case["times"][side] for case in cases.values() if side in case and "reference" in case]
+        target = f"target {r['target'][side]}: {'met' if min(times) >= r['target'][side] else 'missed'}"
+        speeds.append(f"`{side}` is **{min(times):.1f} to {max(times):.1f} times** as fast by case ({target})")
     return Section(
         title="AutoAttack",
         question=f"Is AutoAttack as published (`standard`) as strong as {r['peer']}, and what does `swift`, a cheaper "
@@ -123,10 +123,9 @@ def autoattack(r: Result) -> Section:
         "processor time on one thread.",
         header=["model, eps", r["peer"], "standard", "swift"],
         rows=[[name, *(cell(case, side) for side in sides)] for name, case in cases.items()],
-        answer="Images still classified correctly, with the speedup in parentheses. In total, "
-        + "; ".join(totals)
-        + ".",
-        limits="`swift` is not AutoAttack: do not publish its numbers under that name. One seed, small networks. For a "
+        answer=f"Images still classified correctly, with the speedup in parentheses. {'; '.join(speeds)}.",
+        limits="`swift` is not AutoAttack: do not publish its numbers under that name. Five of the nine cases were "
+        "looked at while it was developed, two of them to strengthen it. One seed, small networks. For a "
         "model that hides its gradients see "
         "[record 7](decisions/0007-autoattack-versions.md#what-swift-gives-up).",
     )
@@ -154,7 +153,8 @@ def attack_speed(r: Result) -> Section:
         rows=rows,
         answer=f"The gain depends on how many images are fooled early. Where none is, what remains is the model's own "
         f"passes. Targets missed: {missed} of {len(rows)}.",
-        limits="Nothing about GPUs, and nothing about networks much larger than these.",
+        limits="Nothing about GPUs, and nothing about networks much larger than these. A plain loop that drops fooled "
+        "images was not run; it would save the same passes.",
     )
 
 
@@ -189,6 +189,7 @@ def alarms(r: Result) -> Section:
         f"ones {len(wrong)} are reported off by more than {share} of the images, without an alarm **{len(missed)}**"
         + (f" ({', '.join(missed)})" if missed else "")
         + ".",
-        limits=f"A report that is off by less than {share} may raise no alarm. One seed, small networks. The masks are "
+        limits=f"A report that is off by less than {share} may raise no alarm. Probes and thresholds were chosen on masks "
+        "and networks of this kind, so the counts are no estimate for new ones. One seed, small networks. The masks are "
         "those that were thought of: an adaptive attack may find what none of the probes does.",
     )

@@ -43,7 +43,7 @@ def labels_only(r: Result) -> Section:
         rows=rows,
         answer=f"Median L2 distance; lower is better. The target was {'met' if not far else 'missed'}"
         + (f" on: {', '.join(far)}." if far else " on every model that is listed."),
-        limits="One seed, small networks, untargeted attacks. Without a starting point foolbox fails where it finds no "
+        limits="One seed, small networks, untargeted attacks. foolbox ran with its defaults. Without a starting point foolbox fails where it finds no "
         "adversarial white noise.",
     )
 
@@ -70,7 +70,7 @@ def transferred(r: Result) -> Section:
         header=["surrogate to target, eps", "attack", "seeds", "images", "Rivals", "torchattack", "p"],
         rows=rows,
         answer="Images that fool the target, the mean over seeds; higher is better. "
-        + (f"Fewer: {'; '.join(fewer)}." if fewer else "Never fewer."),
+        + (f"Fewer: {'; '.join(fewer)}." if fewer else "Never fewer, but with so few images little would be seen."),
         limits="Small networks on one data set, and few images. torchattack draws one resize for a whole batch, Rivals "
         "one for each image.",
     )

@@ -34,7 +34,8 @@ def advgan(r: Result) -> Section:
         rows=rows,
         answer=f"Minutes of processor time of training: {minutes}. Speed in processor time, medians of rounds in turn: "
         f"{ratios}.",
-        limits="One seed, small classifiers. The speed is that of the generator alone, which does not ask the model "
+        limits="One seed, small classifiers. Without the label a generator fools less ([record 28](decisions/"
+        "0028-one-game-five-players.md)). The speed is that of the generator alone, which does not ask the model "
         "whether it was fooled. A dash: AutoAttack was not run. A generator is no evaluation of a robust model.",
     )
 

@@ -31,7 +31,7 @@ NAMES = (
         "hardening",
         "hardening_cost",
     ),
-    *("kills", "loop_overhead", "masking"),
+    *("kills", "learned_attack", "loop_overhead", "masking"),
     *(
         "memory",
         "mlp_mnist",

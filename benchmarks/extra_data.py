@@ -65,7 +65,7 @@ def judge(out: Path) -> Facts:
     file = out / "classifier.safetensors"
     ball = Linf(8 / 255)
     report = rivals.evaluate(file, DATA, ball, attack=ATTACK, n=N, alarms=False, save="none", quiet=True, device="cpu")
-    return {"clean": report.clean.value, "robust": report.robust.as_dict()}
+    return {"clean": report.clean.value, "robust": report.robust.as_dict(), "test_hash": report.protocol["hash"]}
 
 
 def main() -> None:

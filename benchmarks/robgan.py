@@ -59,7 +59,12 @@ def _train(side: str, minutes: float, out: Path) -> Facts:
 def _attack(classifier: Path, n: int) -> Facts:
     options: Facts = {"attack": ATTACK, "n": n, "device": "cpu", "quiet": True}
     report = rivals.evaluate(classifier, DATA, Linf(8 / 255), **options)
-    return {"clean": report.clean.value, "robust": report.robust.as_dict(), "n": report.n}
+    return {
+        "clean": report.clean.value,
+        "robust": report.robust.as_dict(),
+        "n": report.n,
+        "test_hash": report.protocol["hash"],
+    }
 
 
 def main() -> None:

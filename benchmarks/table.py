@@ -53,6 +53,7 @@ SECTIONS: tuple[tuple[str, Callable[[Result], Section | None]], ...] = (
     ("advgan", halves.advgan),
     ("purification", halves.purification),
     ("robgan", halves.robgan),
+    ("learned_attack", halves.learned_attack),
     ("extra_data", halves.generated),
     ("certified", certificates.properties),
     ("certified", certificates.trained),

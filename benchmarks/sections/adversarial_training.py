@@ -25,7 +25,8 @@ def robustness(r: Result) -> Section:
     return Section(
         title="Adversarial training for a fixed time",
         question="How much robust accuracy do some minutes of one CPU thread buy, with Rivals and with plain loops?",
-        setup="Linf. Trainers get the same processor time, network and data, but not the same means: Rivals uses bf16, Muon "
+        setup="Linf. Trainers get the same processor time, network and data, but not the same means: Rivals uses "
+        "bf16, Muon "
         "and an EMA, the others float32, one learning rate that was not tuned, and no EMA; `pgd-10` sees less than one "
         "epoch of CIFAR-10. `fgsm-rs` and `pgd-10` are plain PyTorch "
         "loops (Wong et al. 2020, Madry et al. 2018); `art` is ART's Madry trainer. Clean accuracy is on 10,000 test "

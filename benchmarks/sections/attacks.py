@@ -24,7 +24,11 @@ def pgd_strength(r: Result) -> Section:
         header=["model, eps", "clean", "Rivals", *PEERS],
         rows=rows,
         answer="Images still classified correctly; lower means a stronger attack. "
-        + (f"Weaker than the best peer on: {', '.join(worse)}." if worse else "Never weaker than a peer with this step."),
+        + (
+            f"Weaker than the best peer on: {', '.join(worse)}."
+            if worse
+            else "Never weaker than a peer with this step."
+        ),
         limits="One seed, and small networks: nothing about ImageNet or large models. The step of the peers, 2.5 eps / "
         "steps, was not tuned: on `mnist-hard` 0.35 torchattacks leaves 25 of 200 with steps of 0.5 eps, and Rivals, "
         "whose steps shrink, 143 with that of the peers.",
@@ -189,7 +193,9 @@ def alarms(r: Result) -> Section:
         f"ones {len(wrong)} are reported off by more than {share} of the images, without an alarm **{len(missed)}**"
         + (f" ({', '.join(missed)})" if missed else "")
         + ".",
-        limits=f"A report that is off by less than {share} may raise no alarm. Probes and thresholds were chosen on masks "
-        "and networks of this kind, so the counts are no estimate for new ones. One seed, small networks. The masks are "
+        limits=f"A report that is off by less than {share} may raise no alarm. Probes and thresholds were chosen "
+        "on masks "
+        "and networks of this kind, so the counts are no estimate for new ones. One seed, small networks. The "
+        "masks are "
         "those that were thought of: an adaptive attack may find what none of the probes does.",
     )

@@ -43,7 +43,8 @@ def labels_only(r: Result) -> Section:
         rows=rows,
         answer=f"Median L2 distance; lower is better. The target was {'met' if not far else 'missed'}"
         + (f" on: {', '.join(far)}." if far else " on every model that is listed."),
-        limits="One seed, small networks, untargeted attacks. foolbox ran with its defaults. Without a starting point foolbox fails where it finds no "
+        limits="One seed, small networks, untargeted attacks. foolbox ran with its defaults. Without a starting "
+        "point foolbox fails where it finds no "
         "adversarial white noise.",
     )
 

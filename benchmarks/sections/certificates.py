@@ -27,7 +27,8 @@ def properties(r: Result) -> Section:
         question="Do attacks find what violates a property, and bounds prove what nothing violates?",
         setup=f"The {len(v['instances'])} properties of mnist_fc: three networks of two, four and six hidden layers of "
         "256 units, Linf 0.03 and 0.05. A property is `sat` if the competition has a checked counterexample, `unsat` "
-        "if its verifiers proved it. What CROWN proves counts for alpha- and beta-CROWN, too, and was attacked with less "
+        "if its verifiers proved it. What CROWN proves counts for alpha- and beta-CROWN, too, and was attacked "
+        "with less "
         "effort.",
         header=["method", "`sat`: found or proven", "`unsat`: found or proven"],
         rows=rows,
@@ -35,7 +36,8 @@ def properties(r: Result) -> Section:
         f"**{v['unsat_certified']['alpha-crown']} of {unsat}** (target: 30), CROWN {v['unsat_certified']['crown']}, "
         f"beta-CROWN {v['unsat_certified']['beta-crown']}. "
         "No `unsat` property fell to the attack, and no `sat` property was proven.",
-        limits="The other properties have no verdict of the competition. Complete verifiers prove more: beta-CROWN stops after 256 cases, and the others never split.",
+        limits="The other properties have no verdict of the competition. Complete verifiers prove more: "
+        "beta-CROWN stops after 256 cases, and the others never split.",
     )
 
 
@@ -79,7 +81,8 @@ def trained(r: Result) -> Section:
         ],
         rows=rows,
         answer=f"{'; '.join(answers)}. Certified by IBP and not confirmed in float64: {unconfirmed} images." + attacked,
-        limits="One seed. The float64 check covers proofs by intervals; those by CROWN and beyond are checked by attacks "
+        limits="One seed. The float64 check covers proofs by intervals; those by CROWN and beyond are checked by "
+        "attacks "
         "alone, and those that alpha- and beta-CROWN add were not among the images of the long list of attacks. "
         "beta-CROWN was stopped once the target was passed, after 583 of 987 images. Settings were chosen on training "
         "images kept aside, and the test images had been looked at "

@@ -88,7 +88,8 @@ def small_data(r: Result) -> Section:
         header=["setting", "alarms", "r_v", "diversity", "FD-lite0", "precision", "recall", "authenticity"],
         rows=rows,
         answer="With it no alarm; without it the discriminator overfits and the samples lose diversity.",
-        limits="One seed and one data set. FD-lite0 of so few images is biased. The samples are poor either way: 500 images and 40 minutes are little. "
+        limits="One seed and one data set. FD-lite0 of so few images is biased. The samples are poor either way: "
+        "500 images and 40 minutes are little. "
         "Authenticity near 100% does not prove that nothing was memorized. Measured when `diff` filled shifts with "
         "black; it is mid-gray now, as published.",
         images=[
@@ -138,9 +139,11 @@ def stacked_mnist(r: Result) -> Section:
         "KL: divergence of the mode shares from the data's; the next column is what a perfect generator has by chance.",
         header=["recipe", "modes", "KL", "KL of a perfect generator", "images seen"],
         rows=rows,
-        answer="Both generate all modes, so the count does not tell them apart; `dcgan` has the smaller KL, and neither "
+        answer="Both generate all modes, so the count does not tell them apart; `dcgan` has the smaller KL, and "
+        "neither "
         "the right shares.",
-        limits="One seed. Only the settings of `r3` were changed from the recipe's. The 99 modes often quoted for DCGAN come from other networks and training lengths and do not "
+        limits="One seed. Only the settings of `r3` were changed from the recipe's. The 99 modes often quoted "
+        "for DCGAN come from other networks and training lengths and do not "
         f"compare. The classifier adds little: on 10,000 real images KL is {r['real_test_images']['kl']:.3f}, by "
         f"chance {r['real_test_images']['floor']:.3f}.",
         images=[("samples of r3", "stacked_mnist_r3.png"), ("samples of dcgan", "stacked_mnist_dcgan.png")],

@@ -101,6 +101,29 @@ def robgan(r: Result) -> Section:
     )
 
 
+def learned_attack(r: Result) -> Section:
+    """Adversarial training against a generator, and against PGD."""
+    rows: list[Row] = []
+    for found in r["sides"].values():
+        size = [f"{found['processor_minutes']:g}", f"{found['images'] // 1000}k"]
+        shares = [f"{found['clean']:.1%}", _share(found["under_generator"]), _share(found["robust"])]
+        rows.append([f"`--method {found['method']}`", *size, *shares])
+    gan, pgd = (r["sides"][side]["robust"]["value"] for side in ("gan", "pgd"))
+    return Section(
+        title="A generator as the attack of adversarial training",
+        question="Does a classifier that trains against a generator, which learns as well, become as robust as "
+        "one that "
+        "trains against PGD for equal minutes?",
+        setup=f"MNIST, Linf {r['eps']:g}, {r['minutes']:g} minutes of processor time of one thread each, both with "
+        f"their recipes. {r['n']:,} test images, with 95% intervals: under a generator that is then trained against "
+        f"each classifier, and under `{r['attack']}`.",
+        header=["training", "min", "images", "clean", "under a new generator", f"under {r['attack']}"],
+        rows=rows,
+        answer=f"{100 * (gan - pgd):+.1f} points of robust accuracy against training by PGD.",
+        limits="One seed, one data set, a few minutes.",
+    )
+
+
 def generated(r: Result) -> Section:
     """Hardening with and without images of our own generator."""
     rows: list[Row] = []

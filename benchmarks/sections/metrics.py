@@ -30,7 +30,8 @@ def fidelity(r: Result) -> Section:
         answer=f"Largest difference **{r['worst']:.0e}**. Fréchet distance at {step['dimensions']:,} dimensions: "
         f"**{step['ratio']:.1f} times** as fast in processor time, differing by {step['relative']:.0e}. Peak memory of "
         f"precision and recall: {memory}.",
-        limits="torch-fidelity takes eigenvalues instead of `sqrtm`; that side was not run. Agreement on equal features only. Resizing and the feature network, where published values most often "
+        limits="torch-fidelity takes eigenvalues instead of `sqrtm`; that side was not run. Agreement on equal "
+        "features only. Resizing and the feature network, where published values most often "
         "differ, are not part of it.",
     )
 

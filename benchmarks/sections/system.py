@@ -230,6 +230,7 @@ def shards(r: Result) -> Section:
             ["batch of 256 images of 256 px, without and with flips", f"{flip['without']:g} / {flip['with']:g} ms", ""],
         ],
         answer="`ImageFolder` decodes every image anew, so the difference is that of a cache.",
-        limits="The very first start, which decodes; disks slower than the memory; JPEGs; a quiet machine: on so busy a "
+        limits="The very first start, which decodes; disks slower than the memory; JPEGs; a quiet machine: on so "
+        "busy a "
         "one the rounds differ tenfold.",
     )

@@ -145,7 +145,7 @@ def bars(groups, colors):
 bars(under, ["#999999", ORANGE, RED, BLUE])
 
 # %% [markdown]
-# The generator fools most images of the model that it was trained on, at a fraction of PGD's cost. On the robust one it
+# The generator fools all images of the model that it was trained on, at a fraction of PGD's cost. On the robust one it
 # does next to nothing, while PGD still finds examples. So a generator is a fast attack on *one* model, and never a
 # measure of robustness: report AutoAttack for that.
 #
@@ -213,7 +213,7 @@ bars(defended, ["#999999", GREEN, RED])
 print("verdict on the last:", result.verdict)
 
 # %% [markdown]
-# By the naive figure the defense saves a good part of the digits. Next to nothing of it is left once the attack goes
+# By the naive figure the defense saves about a third of the digits. Next to nothing of it is left once the attack goes
 # through it. And the clean accuracy has fallen: a digit that the generator cannot make is replaced by another one.
 #
 # ## A generator that teaches

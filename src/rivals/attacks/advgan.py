@@ -54,7 +54,9 @@ def advgan(
     like = next(generator.parameters())
     low, high = image_range(ball)
     with prepare(model, x, y, ball, **options) as state:
-        _check_targets(facts, state)
+        if len(state.x):
+            check_classes(facts, state.frozen.classes)
+            check_targets(facts, state.targets)
         clean = state.clean_logits(clean)
         for some in state.batches():
             indices = some[~state.finished(some)] if state.stop else some
@@ -109,16 +111,20 @@ def check_classes(generator: Any, classes: int) -> None:
         )
 
 
-def _check_targets(generator: Any, state: AttackState) -> None:
-    if len(state.x):
-        check_classes(generator, state.frozen.classes)
-    if state.targets is None or generator.condition == "target" or not len(state.x):
+def check_targets(generator: Any, targets: Tensor | None) -> None:
+    """Refuse a generator that cannot reach the targets (n,) of an attack, if there are some.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if targets is None or not len(targets) or generator.condition == "target":
         return
-    wanted = sorted(set(torch.unique(state.targets).tolist()))
+    wanted = sorted(set(torch.unique(targets).tolist()))
     if generator.target is None:
         raise UserError(
             "the generator fools into any class, and cannot be given a target: train it with --condition target or "
             "--target"
         )
     if wanted != [generator.target]:
-        raise UserError(f"the generator's only target is class {generator.target}, not {wanted[0]}: train another one")
+        other = next(target for target in wanted if target != generator.target)
+        raise UserError(f"the generator's only target is class {generator.target}, not {other}: train another one")

@@ -101,12 +101,15 @@ def _search(
             inside = own.project(images.detach(), x)
             outside = (images - inside).flatten(1).square().mean(1)
             logits = state.frozen.run(images) if classifier is None else classifier(images)
+            if classifier is not None:  # FrozenModel counts its own passes
+                state.frozen.forwards += len(indices)
             gain = margin(logits, y, targets) - weight * outside
         if step == steps or (step and step % max(1, steps // CHECKS) == 0):
             state.keep_best(indices, inside, state.frozen.logits(inside))
         if step == steps:
             return
         (gradient,) = torch.autograd.grad(gain, z, torch.ones_like(gain))
+        state.frozen.backwards += len(indices)
         first = BETA1 * first + (1 - BETA1) * gradient
         second = BETA2 * second + (1 - BETA2) * gradient.square()
         size = (second / (1 - BETA2 ** (step + 1))).sqrt() + TINY

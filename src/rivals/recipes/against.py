@@ -65,6 +65,12 @@ class AgainstConfig(Settings):
         given = {each.name: getattr(self, each.name) != each.default for each in fields(AgainstConfig)}
         if self.condition not in CONDITIONS:
             raise unknown("condition", self.condition, CONDITIONS)
+        if self.universal and self.condition in ("label", "target"):
+            raise UserError(
+                f"--universal makes one perturbation for all images, and --condition {self.condition} one for "
+                "each class: "
+                "leave one out"
+            )
         if self.condition == "target" and self.target is not None:
             raise UserError("--condition target is trained for all targets: leave --target out")
         for name in (

@@ -152,7 +152,8 @@ class AttackConfig(EvalConfig):
     mask: str = ""
     """Image file of the images' size, white where they may change; everywhere by default."""
     attack: str = "autoattack"
-    """One attack or several in order, as fgsm, pgd(steps=100,restarts=5) or apgd,square; the standard is autoattack."""
+    """One attack or several in order, as fgsm, pgd(steps=100,restarts=5), apgd,square or generator:RUN; the standard is
+    autoattack."""
     surrogate: str = ""
     """Run the attack on another model, or on the mean of several as A,B, and transfer the results to this one."""
     target: str | None = None
@@ -201,6 +202,8 @@ class AttackConfig(EvalConfig):
         check_range(self, "adaptive_steps", 1, 10**5)
         if self.adaptive_steps != AttackConfig.adaptive_steps and not self.defense:
             raise UserError("--adaptive-steps attacks through a defense, and there is none: add --defense")
+        if self.defense and self.surrogate:
+            raise UserError("--defense is attacked through its own gradient, and --surrogate needs none: leave one out")
         if self.defense and len({parse_eps(word) for word in self.eps.split(",")} - {0.0}) > 1:
             raise UserError(f"--eps {self.eps}: a naive figure beside the honest one needs one radius: give one")
 

@@ -87,6 +87,7 @@ def test_a_run_attacks_the_classifier_then_the_defense(home, run_rivals, monkeyp
         (("--defense", "gan-inversion:run(steps=3)"), ("gan-inversion has no options",)),
         (("--defense", "jpeg", "--eps", "0.1,0.2"), ("needs one radius",)),
         (("--adaptive-steps", "5"), ("add --defense",)),
+        (("--defense", "jpeg", "--surrogate", "plain.safetensors"), ("--surrogate", "leave one out")),
         (("--defense", "defense-gan:large.safetensors"), ("makes images of 1 x 16 x 16, and these are 1 x 8 x 8",)),
         (("--defense", "jpeg", "--attack", "corruptions"), ("which corruptions is not", "leave one out")),
         (("--defense", "jpeg", "--attack", "patch"), ("which patch is not", "leave one out")),

@@ -76,6 +76,38 @@ def test_the_run_is_an_attack_in_a_list_of_attacks(run, home, run_rivals):
     assert stages[f"generator:{run.folder}"]["backwards"] == 0
 
 
+@pytest.mark.parametrize("first", ["generator", "square(queries=50)"])
+def test_what_a_stage_without_gradients_fools_before_pgd_is_no_sign_of_masking(run, home, run_rivals, tmp_path, first):
+    first = f"generator:{run.folder}" if first == "generator" else first
+    words = ("attack", home / "plain.safetensors", home / "photos", "--eps", "0.4", "--save", "none", "--json")
+    result = run_rivals(*words, "--attack", f"{first},pgd(steps=5)", "--out", tmp_path / "attack")
+    assert result.status == 0, result.err
+    report = json.loads(result.out)
+    assert report["stages"][0]["fooled"] > 5
+    assert "black-box-beats-gradient" not in {alarm["alarm"] for alarm in report["alarms"]}
+
+
+@pytest.mark.parametrize("attack", ["generator:{run}", "noise,generator:{run},pgd(steps=1)"])
+def test_a_target_that_it_cannot_reach_is_refused_before_a_run_begins(run, home, run_rivals, tmp_path, attack):
+    words = ("attack", home / "plain.safetensors", home / "photos", "--eps", "0.4", "--target", "dark")
+    refused = run_rivals(*words, "--attack", attack.format(run=run.folder), "--out", tmp_path / "refused")
+    assert refused.status == 2 and "clean accuracy" not in refused.err, refused.err
+    assert "cannot be given a target: train it with --condition target" in refused.err.splitlines()[-1]
+    assert not (tmp_path / "refused").exists()
+
+
+def test_options_of_a_generator_are_refused(run, home, run_rivals, tmp_path):
+    words = ("attack", home / "plain.safetensors", home / "photos", "--eps", "0.4", "--out", tmp_path / "refused")
+    assert_refused(run_rivals(*words, "--attack", f"generator:{run.folder}(steps=3)"), "has no options")
+    assert_refused(run_rivals(*words, "--attack", "generator"), "generator:RUN")
+
+
+def test_a_target_that_is_hardly_reached_is_told(home, run_rivals, tmp_path):
+    words = ("train", home / "photos", "--against", home / "plain.safetensors", *QUICK, "--until", "2 steps")
+    result = run_rivals(*words, "--target", "dark", "--eps", "0.01", "--out", tmp_path / "run")
+    assert result.status == 0 and "reaches the target on 0.0%" in result.err
+
+
 def test_the_loaded_generator_is_an_attack_in_python(run, home):
     model = rivals.load(home / "plain.safetensors")
     x = torch.rand(6, 1, 8, 8) * 0.3
@@ -100,7 +132,6 @@ def test_a_run_resumes_to_the_same_weights(home, run_rivals):
         ("--condition", "target", "--norm", "l2", "--eps", "2"),
         ("--condition", "none"),
         ("--universal",),
-        ("--universal", "--condition", "label"),
         ("--black-box",),
     ],
 )
@@ -127,6 +158,7 @@ def test_its_kinds_train_and_attack(home, run_rivals, more, tmp_path):
         (("--against", "plain.safetensors", "--condition", "labels"), ("condition 'labels'", "label")),
         (("--against", "plain.safetensors", "--condition", "target", "--target", "dark"), ("leave --target out",)),
         (("--against", "plain.safetensors", "--r1", "1"), ("--r1 has no meaning beside --against",)),
+        (("--against", "plain.safetensors", "--universal", "--condition", "label"), ("one for each class",)),
         (("--against", "plain.safetensors", "--conditional"), ("--condition label or target",)),
         (("--recipe", "advgan"), ("name one by --against MODEL",)),
     ],

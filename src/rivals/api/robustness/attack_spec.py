@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from rivals.base.eps import parse_eps
 from rivals.base.errors import UserError
-from rivals.base.registry import unknown
+from rivals.base.registry import first_names, unknown
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from rivals.api.robustness.target import Target
     from rivals.attacks.attack_state import CommonOptions
     from rivals.attacks.ensemble import Stage
     from rivals.base.norm_balls import Ball
@@ -88,7 +89,7 @@ def read_attack(text: str, ball: Ball) -> tuple[Stage, ...]:
             stages += autoattack_stages(version or "standard", ball)
             continue
         if name not in ATTACKS:
-            raise unknown("attack", name, ATTACKS)
+            raise unknown("attack", name, [*ATTACKS, f"{GENERATOR}RUN"])
         attack = ATTACKS[name]
         part = Stage(word.strip(), partial(attack, **read_options(name, attack, options)) if options else attack)
         rehearse(part.attack, ball)
@@ -111,8 +112,9 @@ def _by_generator(word: str) -> Stage:
     from rivals.attacks.ensemble import Stage
 
     run = word.removeprefix(GENERATOR)
-    if not run:
-        raise UserError("generator: names no run: write generator:RUN, with a run of rivals train --against")
+    if not run or run.endswith(")"):
+        wrong = "has no options to set" if run else "names no run"
+        raise UserError(f"{word} {wrong}: write generator:RUN, with a run of rivals train --against")
     net = load(run)
     if net.spec["role"] != "perturber":
         raise UserError(
@@ -141,15 +143,12 @@ class _OnDevice:
         return self.attack(model, x, y, ball, generator=self.net.to(x.device), clean=clean, **options)
 
 
-def check_stages(
-    stages: Sequence[Stage], shape: tuple[int, ...], classes: Sequence[str], ball: Ball, radii: Sequence[float]
-) -> None:
-    """Refuse attacks that cannot work on such images, and generators for other images or classes, before a run begins.
+def check_stages(stages: Sequence[Stage], target: Target, ball: Ball, radii: Sequence[float]) -> None:
+    """Refuse attacks that cannot work on such images, and generators for others, before a run begins.
 
     Args:
         stages: The attacks.
-        shape: Of an image.
-        classes: Names of the model's classes, if they are known.
+        target: The model, and the images.
         ball: The threat model.
         radii: Each eps of the evaluation, rising.
 
@@ -158,9 +157,10 @@ def check_stages(
     """
     import torch
 
-    from rivals.attacks.advgan import check_classes, check_generator
+    from rivals.attacks.advgan import check_classes, check_generator, check_targets
     from rivals.attacks.autoattack import ATTACKS
 
+    shape, classes, targets = target.data.shape, target.named.classes, target.data.targets
     for stage in stages:
         plain = stage.attack.func if isinstance(stage.attack, partial) else stage.attack
         if plain in ATTACKS.values():  # a function of the user's may not expect to be called without images
@@ -170,6 +170,7 @@ def check_stages(
             if classes:
                 check_classes(stage.attack.net, len(classes))
                 _check_names(stage.attack.net, classes)
+            check_targets(stage.attack.net, None if targets is None else torch.from_numpy(targets))
 
 
 def _check_names(generator: Any, classes: Sequence[str]) -> None:
@@ -181,8 +182,8 @@ def _check_names(generator: Any, classes: Sequence[str]) -> None:
     theirs = tuple(generator.about.get("classes") or classes)
     if (generator.classes or generator.target is not None) and theirs != tuple(classes):
         raise UserError(
-            f"the generator has the classes {', '.join(theirs[:3])}, ... and the model {', '.join(classes[:3])}, ..., "
-            "in this order: give one that was trained on the same"
+            f"the generator has the classes {first_names(theirs)} and the model {first_names(classes)}, in this order: "
+            "give one that was trained on the same"
         )
 
 

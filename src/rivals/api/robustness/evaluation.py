@@ -93,7 +93,7 @@ def attack(
         target = Target.load(model, data, ball.bounds, config, options, device=device, notes=notes)
         ball = _masked(ball, config, target)
         _check_fit(config, ball, target)
-        check_stages(stages, target.data.shape, target.named.classes, ball, radii)
+        check_stages(stages, target, ball, radii)
         stages = _transferred(stages, config, target, notes)
         if config.defense:
             target, stages = defend(target, stages, ball, config)
@@ -217,7 +217,7 @@ def evaluate(
         target = Target.load(model, data, ball.bounds, config, options, device=device, notes=notes)
         ball = _masked(ball, config, target)
         _check_fit(config, ball, target)
-        check_stages(stages, target.data.shape, target.named.classes, ball, radii)
+        check_stages(stages, target, ball, radii)
         stages = _transferred(stages, config, target, notes)
         if config.defense:
             target, stages = defend(target, stages, ball, config)

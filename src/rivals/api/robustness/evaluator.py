@@ -211,11 +211,14 @@ class Evaluator:
 
     def _finish(self, loop: AttackLoop, state: EvalState, probe: Record, outcome: str) -> Robustness:
         """The report; in a run folder also as a page, with the adversarial examples in one file."""
-        alarms = list(probe["alarms"])
+        alarms, followed = list(probe["alarms"]), False
         fooled = {True: 0, False: 0}
         for stage in loop.stages:
-            if stage.name in state.stages:
-                fooled[is_gradient_free(stage)] += state.stages[stage.name].fooled
+            free = is_gradient_free(stage)
+            # What a gradient-free stage fools before any gradient-based one has seen it says nothing of gradients.
+            if stage.name in state.stages and (not free or followed):
+                fooled[free] += state.stages[stage.name].fooled
+            followed = followed or not free
         if self.config.alarms and not all(is_gradient_free(stage) for stage in loop.stages):
             late = gradient_masking.gradient_free_alarm(fooled[True], fooled[False], state.done)
             names = {alarm["alarm"] for alarm in alarms}

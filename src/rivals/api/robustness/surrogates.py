@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rivals.api.common.model_zoo import find_model
 from rivals.base.errors import UserError
+from rivals.base.registry import first_names
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -50,8 +51,8 @@ def through_surrogates(stages: Sequence[Stage], names: str, target: Target) -> t
             )
         if found.classes and target.named.classes and found.classes != target.named.classes:
             raise UserError(
-                f"the surrogate '{name.strip()}' has the classes {', '.join(found.classes[:3])}, ... and the model "
-                f"{', '.join(target.named.classes[:3])}, ..., in this order: give one that was trained on the same"
+                f"the surrogate '{name.strip()}' has the classes {first_names(found.classes)} and the model "
+                f"{first_names(target.named.classes)}, in this order: give one that was trained on the same"
             )
         models.append(net)
     surrogate = models[0] if len(models) == 1 else LogitsMean(models)

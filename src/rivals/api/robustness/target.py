@@ -20,6 +20,7 @@ from rivals.base import devices
 from rivals.base.errors import UserError, printable
 from rivals.base.hashing import weights_hash
 from rivals.base.numerics import numerics
+from rivals.base.registry import first_names
 from rivals.base.run_folder import Record, Run
 from rivals.recipes.options import AttackConfig, DataOptions, EvalConfig
 
@@ -144,7 +145,7 @@ class Target:
         if self.data.targets is not None:
             check_classes(torch.from_numpy(self.data.targets), classes, "targets")
         if not named and data != tuple(map(str, range(len(data)))):
-            first = f"{', '.join(data[:3])}{', ...' if len(data) > 3 else ''}"
+            first = first_names(data)
             note(f"the model does not tell the names of its classes: its logits are taken to be {first}, in this order")
 
     def protocol(self) -> Record:

@@ -33,7 +33,7 @@ RECIPE = "advgan"
 EVALUATIONS = 10  # over a run: at fixed points, as they decide on the best state
 EPS_GRAY, EPS_COLOR = 0.3, 8 / 255  # default radii in Linf, as for harden
 NARROWEST = 8  # channels of the discriminator's first stage, doubled in each: C8, C16, C32 (Xiao et al. 2018, sec. 4)
-FEW = 0.5  # fooled images; below, the generator has hardly learned
+FEW, FEW_TARGETS = 0.5, 0.2  # images fooled, and targets reached; below, the generator has hardly learned
 ACCURACY = "accuracy/generator"  # of the classifier on perturbed images
 UNREAD = (
     *("latent_dim", "groups", "dropout", "r1", "r2", "gp", "fd_r1", "fd_r2", "cr", "lecam", "penalty_every"),
@@ -300,13 +300,22 @@ class AdvGanJob(TrainingJob[Config]):
         return {}
 
     def shortfall(self, end: Progress) -> str | None:
-        """What to say of a generator that fools few images."""
+        """What to say of a generator that fools few images, or reaches few targets."""
         values = [record for record in Run(self.folder).records() if conforms(record.get(ACCURACY), float)]
         if not values:
             return None
         best = min(values, key=lambda record: float(record[ACCURACY]))
         clean, left = best["accuracy/held_out"], best[ACCURACY]
-        if self.target is not None or self.condition == "target" or not clean or 1 - left / clean >= FEW:
+        if self.target is not None or self.condition == "target":
+            share = max(float(record["targets_reached"]) for record in values)
+            if share >= FEW_TARGETS:
+                return None
+            return (
+                f"the generator reaches the target on {share:.1%} of the images that were kept aside: a target is "
+                "harder "
+                "than any wrong class: try a longer --until or a larger --eps"
+            )
+        if not clean or 1 - left / clean >= FEW:
             return None
         return (
             f"the generator fools the classifier on {1 - left / clean:.1%} of the images that were kept aside: the "

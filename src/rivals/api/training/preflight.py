@@ -68,8 +68,8 @@ def warnings_for(config: Config, images: ImageSet) -> list[str]:
             lines.append(f"only one image in class {names}, which will be memorized: add images, or remove the class")
     unregularized = not any(weight.peak for weight in (config.r1, config.r2, config.gp, config.fd_r1, config.fd_r2))
     if unregularized and config.loss in ("relativistic", "wasserstein"):
-        lines.append(
-            f"the loss {config.loss} diverges without a gradient penalty (Mescheder et al. 2018): give --r1 and --r2, "
-            "or --gp, above 0"
-        )
+        fix = "give --r1 and --r2, or --gp, above 0"
+        if config.robust_steps:  # Rob-GAN has no penalties
+            fix = "take another --loss, such as hinge"
+        lines.append(f"the loss {config.loss} diverges without a gradient penalty (Mescheder et al. 2018): {fix}")
     return lines

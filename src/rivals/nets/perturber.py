@@ -77,9 +77,8 @@ class Perturber(nn.Module):
         widths = tuple(widths) or ((4, 16, 32) if channels == 1 else (16, 32, 64))
         if len(widths) != STAGES + 1 or not widths_fit(widths):
             raise UserError(
-                f"widths {shown(widths)} do not fit a generator of perturbations: give {STAGES + 1} positive "
-                "numbers, as "
-                "16,32,64"
+                f"widths {shown(widths)} do not fit a generator of perturbations: give {STAGES + 1} positive numbers, "
+                "as 16,32,64"
             )
         if not 0 <= blocks <= MOST_LAYERS:
             raise UserError(f"a perturber of {blocks} residual blocks cannot be built: take 0 to {MOST_LAYERS}")

@@ -67,9 +67,8 @@ class AgainstConfig(Settings):
             raise unknown("condition", self.condition, CONDITIONS)
         if self.universal and self.condition in ("label", "target"):
             raise UserError(
-                f"--universal makes one perturbation for all images, and --condition {self.condition} one for "
-                "each class: "
-                "leave one out"
+                "--universal makes one perturbation for all images, and --condition "
+                f"{self.condition} one for each class: leave one out"
             )
         if self.condition == "target" and self.target is not None:
             raise UserError("--condition target is trained for all targets: leave --target out")

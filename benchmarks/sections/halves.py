@@ -111,9 +111,8 @@ def learned_attack(r: Result) -> Section:
     gan, pgd = (r["sides"][side]["robust"]["value"] for side in ("gan", "pgd"))
     return Section(
         title="A generator as the attack of adversarial training",
-        question="Does a classifier that trains against a generator, which learns as well, become as robust as "
-        "one that "
-        "trains against PGD for equal minutes?",
+        question="Does a classifier that trains against a generator, which learns as well, become as robust as one "
+        "that trains against PGD for equal minutes?",
         setup=f"MNIST, Linf {r['eps']:g}, {r['minutes']:g} minutes of processor time of one thread each, both with "
         f"their recipes. {r['n']:,} test images, with 95% intervals: under a generator that is then trained against "
         f"each classifier, and under `{r['attack']}`.",

@@ -312,8 +312,7 @@ class AdvGanJob(TrainingJob[Config]):
                 return None
             return (
                 f"the generator reaches the target on {share:.1%} of the images that were kept aside: a target is "
-                "harder "
-                "than any wrong class: try a longer --until or a larger --eps"
+                "harder than any wrong class: try a longer --until or a larger --eps"
             )
         if not clean or 1 - left / clean >= FEW:
             return None

@@ -102,6 +102,7 @@ def settings_for_length(images: float, until: Duration, facts: DataFacts) -> tup
     half_life = min(max(_round(images / 20), 1_000), 500_000)
     repeats = images / facts.n
     augment = repeats > MAX_REPEATS
+    seen = "less than once" if repeats < 1 else f"{repeats:,.0f} times"
     settings: dict[str, Any] = {
         "ema": Schedule.parse(half_life),
         "augment": "diff" if augment else "none",
@@ -110,7 +111,7 @@ def settings_for_length(images: float, until: Duration, facts: DataFacts) -> tup
     }
     reasons = {
         "ema": "a twentieth of the run",
-        "augment": f"each image is seen {repeats:,.0f} times, {'more' if augment else 'no more'} than {MAX_REPEATS}",
+        "augment": f"each image is seen {seen}, {'more' if augment else 'no more'} than {MAX_REPEATS}",
         "generator_lr": "cosine decay from 1e-3 to 2e-4",
         "discriminator_lr": "the same",
     }

@@ -68,7 +68,7 @@ class EvalState:
     radii: Sequence[float]
     fooled_at: npt.NDArray[np.int16] = field(init=False)
     fooled_8bit: npt.NDArray[np.bool_] = field(init=False)
-    fooled_by: npt.NDArray[np.object_] = field(init=False)
+    fooled_by: npt.NDArray[Any] = field(init=False)
     stages: dict[str, StageCount] = field(default_factory=dict)
     queries: dict[str, dict[int, int]] = field(default_factory=dict)
     done: int = 0

@@ -14,6 +14,7 @@ NAMES = (
         "attack_strength",
         "autoattack",
         "certified",
+        "checkerboard",
         "classic_speed",
         "conditional",
         "critic_part",

@@ -21,6 +21,8 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -37,10 +39,9 @@ COUNT, TEST, SIZE, MINUTES = 500, 100, 64, 40
 SIDES: dict[str, dict[str, Any]] = {"as it chooses": {}, "without augmentation": {"augment": "none"}}
 
 
-def drawings(folder: Path) -> Path:
-    """The folder of drawings, made once."""
-    if folder.exists():
-        return folder
+@contextmanager
+def package() -> Iterator[Callable[[str], bytes]]:
+    """npm's package of emoji: what reads a file of it by name. It is fetched anew."""
     if shutil.which("npm") is None:
         sys.exit("npm is needed to fetch the drawings: install Node.js")
     with tempfile.TemporaryDirectory() as place:
@@ -53,16 +54,24 @@ def drawings(folder: Path) -> Path:
                 assert member is not None
                 return member.read()
 
-            emoji = [each for each in json.loads(read("emoji.json")) if each["category"] in GROUPS]
-            emoji.sort(key=lambda each: (GROUPS.index(each["category"]), each["sort_order"]))
-            for split in ("train", "test"):
-                (folder / split).mkdir(parents=True)
-            for number, each in enumerate(emoji[: COUNT + TEST]):
-                split = "train" if number % ((COUNT + TEST) // TEST) else "test"
-                image = Image.open(io.BytesIO(read(f"img/google/64/{each['image']}"))).convert("RGBA")
-                white = Image.new("RGBA", image.size, "white")
-                white.alpha_composite(image)
-                white.convert("RGB").resize((SIZE, SIZE)).save(folder / split / f"{number:03}.png")
+            yield read
+
+
+def drawings(folder: Path) -> Path:
+    """The folder of drawings, made once."""
+    if folder.exists():
+        return folder
+    with package() as read:
+        emoji = [each for each in json.loads(read("emoji.json")) if each["category"] in GROUPS]
+        emoji.sort(key=lambda each: (GROUPS.index(each["category"]), each["sort_order"]))
+        for split in ("train", "test"):
+            (folder / split).mkdir(parents=True)
+        for number, each in enumerate(emoji[: COUNT + TEST]):
+            split = "train" if number % ((COUNT + TEST) // TEST) else "test"
+            image = Image.open(io.BytesIO(read(f"img/google/64/{each['image']}"))).convert("RGBA")
+            white = Image.new("RGBA", image.size, "white")
+            white.alpha_composite(image)
+            white.convert("RGB").resize((SIZE, SIZE)).save(folder / split / f"{number:03}.png")
     return folder
 
 

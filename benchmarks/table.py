@@ -62,6 +62,7 @@ SECTIONS: tuple[tuple[str, Callable[[Result], Section | None]], ...] = (
     ("gan_quality", gans.image_quality),
     ("demo_recipes", gans.default_recipe),
     ("small_data", gans.small_data),
+    ("checkerboard", gans.checkerboard),
     ("mlp_mnist", gans.mlp_mnist),
     ("stacked_mnist", gans.stacked_mnist),
     ("classic_speed", gans.classic_speed),

@@ -163,6 +163,18 @@ COMMON = {"size": 32, "channels": 3}
             "images of 32 px take 2 to 4 widths, one per halving, not 1",
         ),
         (build_discriminator, "dcgan", {**COMMON, "norm": "bacth"}, "unknown norm 'bacth': did you mean batch"),
+        (
+            build_generator,
+            "dcgan",
+            {**COMMON, "upsample": "nearst"},
+            "unknown upsampling 'nearst': did you mean nearest",
+        ),
+        (
+            build_generator,
+            "sngan",
+            {**COMMON, "upsample": "nearest"},
+            "unknown option 'upsample': sngan's generator has none",
+        ),
         (build_discriminator, "sngan", {**COMMON, "widths": (64, -1, 64, 64)}, "give 4 positive numbers"),
         (build_generator, "r3", {**COMMON, "widths": (8,) * 3}, "as in 128,96,64,32"),
         (build_generator, "r3", {**COMMON, "groups": 7}, "groups 7,7,7,7 do not divide"),

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rivals.nets.conditioning import ConditionalBatchNorm2d, ProjectionHead
+from rivals.nets.dcgan import UpLayer
 from rivals.nets.factory import build_discriminator, build_generator
 from rivals.nets.resampling import DownConv2d, UpConv2d, downsample, upsample
 
@@ -46,6 +47,14 @@ def test_down_convolution_is_convolution_then_average_pooling(height, width):
         torch.randn(2, 3, height, width),
         lambda x, w, b: F.avg_pool2d(F.conv2d(x, w, b, padding=1), 2),
     )
+
+
+@pytest.mark.parametrize(("upsample", "checkered"), [("transposed", True), ("nearest", False)])
+def test_only_transposed_convolutions_draw_a_checkerboard_on_a_flat_map(upsample, checkered):
+    layer = UpLayer(3, 2, 0, upsample).eval()
+    flat = torch.rand(1, 3, 1, 1).expand(1, 3, 6, 5)
+    inside = layer(flat, None)[..., 2:-2, 2:-2]
+    assert bool((inside - inside[..., :1, :1]).abs().max() > 1e-3) == checkered
 
 
 def filtered(x):

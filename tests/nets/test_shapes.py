@@ -20,11 +20,14 @@ def narrow(net, size, width=8):
     return (width,) * {"mlp": 2, "dcgan": PaddedSize.of(size).stages}.get(net, PaddedSize.of(size).stages + 1)
 
 
-def players(net, size, channels=3, classes=0, *, width=8, norm=None):
+def players(net, size, channels=3, classes=0, *, width=8, norm=None, upsample=None):
     """A small generator and discriminator away from their start, where some of r3's weights are 0."""
     torch.manual_seed(0)
     shape = {"size": size, "channels": channels, "classes": classes, "widths": narrow(net, size, width)}
-    pair = build_generator(net, latent_dim=5, **shape), build_discriminator(net, **shape, **(norm or {}))
+    pair = (
+        build_generator(net, latent_dim=5, **shape, **(upsample or {})),
+        build_discriminator(net, **shape, **(norm or {})),
+    )
     with torch.no_grad():
         for parameter in (*pair[0].parameters(), *pair[1].parameters()):
             parameter.add_(torch.randn_like(parameter) * 0.1)
@@ -34,9 +37,9 @@ def players(net, size, channels=3, classes=0, *, width=8, norm=None):
 @pytest.mark.parametrize("classes", [0, 3])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("net", GAN_NETS)
-def test_shapes_and_gradients(net, size, channels, classes):
-    generator, discriminator = players(net, size, channels, classes)
+@pytest.mark.parametrize(("net", "upsample"), [*((net, {}) for net in GAN_NETS), ("dcgan", {"upsample": "nearest"})])
+def test_shapes_and_gradients(net, upsample, size, channels, classes):
+    generator, discriminator = players(net, size, channels, classes, upsample=upsample)
     labels = LABELS if classes else None
     x = generator(torch.randn(4, 5), labels)
     assert x.shape == (4, channels, *Size.parse(size))
@@ -108,9 +111,11 @@ def test_uses_batch_stats_tells_whether_images_influence_each_other(net, norm):
 @pytest.mark.parametrize("classes", [0, 3])
 @pytest.mark.parametrize("net", GAN_NETS)
 def test_a_spec_rebuilds_the_same_network(net, classes):
-    options = {"mlp": {"dropout": 0.1}, "dcgan": {"norm": "none"}, "r3": {"groups": 2, "blocks": 1, "expansion": 3}}
+    deep = {"groups": 2, "blocks": 1, "expansion": 3}
+    of_generator = {"dcgan": {"upsample": "nearest"}, "r3": deep}
+    options = {"mlp": {"dropout": 0.1}, "dcgan": {"norm": "none"}, "r3": deep}
     shape = {"size": 17, "channels": 4, "classes": classes, "widths": narrow(net, 17, 4)}
-    generator = build_generator(net, latent_dim=7, **shape, **(options.get(net, {}) if net == "r3" else {}))
+    generator = build_generator(net, latent_dim=7, **shape, **of_generator.get(net, {}))
     discriminator = build_discriminator(net, **shape, **options.get(net, {}))
     z, x, labels = torch.randn(4, 7), torch.rand(4, 4, 17, 17), LABELS if classes else None
     for module, given in ((generator, z), (discriminator, x)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +15,10 @@ from rivals.nets.conditioning import ConditionalBatchNorm2d, ProjectionHead
 from rivals.nets.discriminator import Discriminator, blocks_of
 from rivals.nets.generator import Generator
 from rivals.nets.padding import PaddedSize, check_widths, to_channels_last
+from rivals.nets.resampling import UpConv2d
 
 NORMS = ("batch", "none")
+UPSAMPLES = ("transposed", "nearest")
 
 
 class DCGANGenerator(Generator):
@@ -23,22 +26,36 @@ class DCGANGenerator(Generator):
 
     Batch norm and ReLU precede each of them; tanh is last. Labels enter the batch norms. ``widths`` has one number per
     doubling, the lowest resolution first, and so sets their number.
+
+    The phases of a transposed convolution learn apart, and a short training leaves a checkerboard (Odena et al. 2016).
+    ``upsample="nearest"`` has none: a 3x3 convolution of the image enlarged by its nearest pixels, which is computed as
+    a 4x4 transposed convolution whose weights are tied.
     """
 
     def __init__(
-        self, *, size: AnySize, channels: int, classes: int = 0, latent_dim: int = 100, widths: tuple[int, ...] = ()
+        self,
+        *,
+        size: AnySize,
+        channels: int,
+        classes: int = 0,
+        latent_dim: int = 100,
+        widths: tuple[int, ...] = (),
+        upsample: str = "transposed",
     ) -> None:
         padded = PaddedSize.of(size, len(widths))
         widths = check_widths(f"dcgan's generator at {size} px", widths, _widths(padded.stages)[::-1])
-        super().__init__("dcgan", size=size, channels=channels, classes=classes, latent_dim=latent_dim, widths=widths)
+        if upsample not in UPSAMPLES:
+            raise unknown("upsampling", upsample, UPSAMPLES)
+        shape: dict[str, Any] = {"size": size, "channels": channels, "classes": classes, "latent_dim": latent_dim}
+        super().__init__("dcgan", **shape, widths=widths, upsample=upsample)
         self.padded = padded
         # The label does not enter here: batch norm fixes the variance after this layer, and a label could supply all of
         # it in place of the latent, which would collapse each class to one image.
         self.linear = nn.Linear(latent_dim, widths[0] * padded.base.area, bias=False)
         self.layers = nn.ModuleList(
-            UpLayer(in_channels, out_channels, classes) for in_channels, out_channels in pairwise(widths)
+            UpLayer(in_channels, out_channels, classes, upsample) for in_channels, out_channels in pairwise(widths)
         )
-        self.layers.append(UpLayer(widths[-1], channels, classes, bias=True))
+        self.layers.append(UpLayer(widths[-1], channels, classes, upsample, bias=True))
         _init_weights(self)
         to_channels_last(self)
 
@@ -51,12 +68,15 @@ class DCGANGenerator(Generator):
 
 
 class UpLayer(nn.Module):
-    """Batch norm, ReLU, and a transposed convolution to twice the size."""
+    """Batch norm, ReLU, and a convolution to twice the size."""
 
-    def __init__(self, in_channels: int, out_channels: int, classes: int, *, bias: bool = False) -> None:
+    def __init__(self, in_channels: int, out_channels: int, classes: int, upsample: str, *, bias: bool = False) -> None:
         super().__init__()
         self.norm = ConditionalBatchNorm2d(in_channels, classes)
-        self.conv = nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 1, bias=bias)
+        if upsample == "nearest":
+            self.conv: nn.Module = UpConv2d(in_channels, out_channels, bias=bias)
+        else:
+            self.conv = nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 1, bias=bias)
 
     def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
         """Feature maps (B, C, H, W) and labels (B,) or None to (B, C', 2 H, 2 W)."""

@@ -24,8 +24,8 @@ class UpConv2d(nn.Conv2d):
     It takes 4 instead of 9 multiplications per output and weight, and no enlarged input.
     """
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, 3, padding=1)
+    def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         kernel = _compose(self.weight, _UP).transpose(0, 1)

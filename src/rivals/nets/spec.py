@@ -24,6 +24,7 @@ class Spec(TypedDict):
     std: NotRequired[list[Annotated[float, Between(1e-6, 1e6)]]]
     flip_tta: NotRequired[bool]
     norm: NotRequired[str]
+    upsample: NotRequired[str]
     eps: NotRequired[Annotated[float, Between(1e-9, 1e6)]]
     condition: NotRequired[str]
     target: NotRequired[int | None]

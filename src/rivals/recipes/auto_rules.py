@@ -19,6 +19,8 @@ MIN_CHANNELS = 16
 """Fewest channels of a stage: the float32 values in a vector register of AVX-512."""
 GAMMA = 0.3
 """Gamma of R1 and R2 at 32 px and batch size 64."""
+CHECKERED_STAGES = 4
+"""Doublings of the resolution, as at 64 px, from which on transposed convolutions leave a checkerboard for long."""
 MAX_REPEATS = 100
 """How often an image may be seen before the discriminator memorizes it, and augmentation is needed."""
 
@@ -87,6 +89,9 @@ def settings_for_data(facts: DataFacts) -> tuple[Config, dict[str, str]]:
         "r2": gamma_reason,
         "flip": "color images are rarely text" if facts.channels > 1 else "gray images may be text",
     }
+    if facts.stages >= CHECKERED_STAGES:
+        settings["generator_upsample"] = "nearest"
+        reasons["generator_upsample"] = f"no checkerboard, which {facts.stages} transposed convolutions leave"
     return auto().changed(**settings), reasons
 
 

@@ -36,6 +36,8 @@ class Config(AgainstConfig, InvertConfig):
     """Dropout in the discriminator (mlp only)."""
     discriminator_norm: str | None = None
     """Normalization in the discriminator, batch or none (dcgan only)."""
+    generator_upsample: str | None = None
+    """Upsampling in the generator, transposed or nearest (dcgan only); nearest leaves no checkerboard."""
     conditional: bool = False
     """Condition both players on the class of each image."""
     loss: str = "relativistic"
@@ -158,6 +160,7 @@ class Config(AgainstConfig, InvertConfig):
                 "groups": None,
                 "dropout": None,
                 "discriminator_norm": None,
+                "generator_upsample": None,
                 "generator_widths": (),
                 "discriminator_widths": (),
             }

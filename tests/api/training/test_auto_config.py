@@ -48,6 +48,23 @@ def test_widths_halve_with_every_doubling_and_stop_at_a_vector():
     assert deep["generator_widths"] == (64, 32, 16, 16, 16, 16)
 
 
+@pytest.mark.parametrize(("size", "upsample"), [(28, None), (40, None), (64, "nearest"), ("200x48", "nearest")])
+def test_high_resolutions_are_upsampled_without_a_checkerboard(fast, size, upsample):
+    config, why = rules.settings_for_data(facts(size=size))
+    assert config.generator_upsample == upsample
+    assert ("generator_upsample" in why) == (upsample is not None)
+
+
+def test_another_net_and_the_user_have_the_last_word_on_upsampling(fast):
+    given = {"until": "1000 images"}
+    large = images(size=64)
+    assert fitting.fit_config(large, given, CPU, 0).config.generator_upsample == "nearest"
+    for settings in ({"generator_upsample": "transposed"}, {"net": "r3", "generator_widths": (8,) * 5}):
+        fitted = fitting.fit_config(large, given | settings, CPU, 0)
+        assert fitted.config.generator_upsample == settings.get("generator_upsample")
+        assert "generator_upsample" not in fitted.reasons
+
+
 @pytest.mark.parametrize(
     ("size", "stages"), [(8, 1), (28, 3), (32, 3), (48, 4), (50, 4), (100, 5), (1024, 8), ("96x64", 4)]
 )

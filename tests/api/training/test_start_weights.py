@@ -125,6 +125,16 @@ def test_a_classifier_starts_from_another_and_takes_its_architecture(data):
     assert json.loads((run.folder / "run.json").read_text())["contents"]["weights"]
 
 
+@pytest.mark.parametrize("source", ["first", "first/generator.safetensors"])
+@pytest.mark.parametrize(("upsample", "other"), [("nearest", "transposed"), (None, "nearest")])
+def test_the_upsampling_comes_with_the_weights(data, source, upsample, other):
+    rivals.train(data, **GAN, generator_upsample=upsample, until="1 steps", out="first")
+    second = rivals.train(data, **GAN, weights=source, until="1 steps", out="second")
+    assert second.info["config"]["generator_upsample"] in {upsample, upsample or "transposed"}
+    with pytest.raises(UserError, match="has generator_upsample"):
+        rivals.train(data, **GAN, weights=source, generator_upsample=other, until="1 steps", out="no")
+
+
 def test_what_does_not_fit_is_named_in_one_line(data, tmp_path):
     rivals.train(data, **GAN, conditional=True, until="1 steps", out="gan")
     rivals.classify(data, **CLASSIFIER, until="1 steps", out="plain")

@@ -46,13 +46,18 @@ def build_game(config: Config, *, size: AnySize, channels: int, classes: int, de
     from rivals.nets.factory import build_discriminator, build_generator
 
     shape: dict[str, Any] = {"size": size, "channels": channels, "classes": classes if config.conditional else 0}
-    groups = {} if config.groups is None else {"groups": config.groups}
-    options: dict[str, Any] = {"dropout": config.dropout, "norm": config.discriminator_norm}
-    only_discriminator = {name: value for name, value in options.items() if value is not None}
+    groups = _given(groups=config.groups)
+    only_generator = _given(upsample=config.generator_upsample)
+    only_discriminator = _given(dropout=config.dropout, norm=config.discriminator_norm)
     with rng.fork(device):
         torch.manual_seed(rng.derive(seed, "weights"))
         generator = build_generator(
-            config.net, latent_dim=config.latent_dim, widths=config.generator_widths, **shape, **groups
+            config.net,
+            latent_dim=config.latent_dim,
+            widths=config.generator_widths,
+            **shape,
+            **groups,
+            **only_generator,
         )
         discriminator = build_discriminator(
             config.net, widths=config.discriminator_widths, **shape, **groups, **only_discriminator
@@ -92,6 +97,11 @@ def build_game(config: Config, *, size: AnySize, channels: int, classes: int, de
         precision=config.precision,
         compile=config.compile,
     )
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that are set; the networks have defaults for the others."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _check_differences(config: Config, discriminator: nn.Module) -> None:

@@ -59,7 +59,10 @@ def build_robust_game(
 
     with rng.fork(device):
         torch.manual_seed(rng.derive(seed, "weights"))
-        generator = build_generator(config.net, latent_dim=config.latent_dim, widths=config.generator_widths, **shape)
+        options = {} if config.generator_upsample is None else {"upsample": config.generator_upsample}
+        generator = build_generator(
+            config.net, latent_dim=config.latent_dim, widths=config.generator_widths, **shape, **options
+        )
         kind = "cnn" if channels == 1 else "resnet"
         discriminator = TwoHeadedDiscriminator(kind, widths=config.discriminator_widths, **shape)
     loss, weight = make_loss(config.loss, config.label_smoothing), config.class_weight

@@ -37,7 +37,7 @@ FEW, FEW_TARGETS = 0.5, 0.2  # images fooled, and targets reached; below, the ge
 ACCURACY = "accuracy/generator"  # of the classifier on perturbed images
 UNREAD = (
     *("latent_dim", "groups", "dropout", "r1", "r2", "gp", "fd_r1", "fd_r2", "cr", "lecam", "penalty_every"),
-    *("instance_noise", "augment", "augment_p", "augment_color", "augment_target"),
+    *("instance_noise", "augment", "augment_p", "augment_color", "augment_target", "generator_upsample"),
 )
 
 

@@ -84,7 +84,8 @@ def fit_config(
     """
     facts = auto_rules.DataFacts(len(images), images.size, images.channels)
     config, reasons = auto_rules.settings_for_data(facts)
-    config = config.changed(**given)
+    config = config.changed(**given)  # another net has no use for some of the rules' settings
+    reasons = {name: reason for name, reason in reasons.items() if getattr(config, name) is not None}
     if config.precision == "auto":
         config = config.changed(precision=devices.fastest_precision(device))
     budget = auto_rules.budget(config, facts.n)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 GAN_ARCHITECTURE = (
     *("net", "latent_dim", "generator_widths", "discriminator_widths"),
-    *("groups", "dropout", "discriminator_norm", "conditional"),
+    *("groups", "dropout", "discriminator_norm", "generator_upsample", "conditional"),
 )
 
 
@@ -167,7 +167,7 @@ def load_gan(source: str, option: str = "weights") -> GanWeights:
     generator: Any = generator_of(str(path))
     spec, about = generator.spec, generator.about
     architecture = {"net": spec["net"], "latent_dim": spec["latent_dim"], "conditional": bool(spec["classes"])}
-    architecture |= {"generator_widths": list(spec["widths"])}
+    architecture |= {"generator_widths": list(spec["widths"]), "generator_upsample": spec.get("upsample")}
     classes = tuple(about.get("classes") or ())
     return GanWeights(source, architecture, generator, generator, None, classes, about.get("white"))
 

@@ -59,7 +59,7 @@ def build_robust_game(
 
     with rng.fork(device):
         torch.manual_seed(rng.derive(seed, "weights"))
-        options = {} if config.generator_upsample is None else {"upsample": config.generator_upsample}
+        options: dict[str, Any] = {} if config.generator_upsample is None else {"upsample": config.generator_upsample}
         generator = build_generator(
             config.net, latent_dim=config.latent_dim, widths=config.generator_widths, **shape, **options
         )

@@ -1,5 +1,8 @@
 """The transfer attack: what momentum, transforms and variance tuning do; and evaluations through surrogates."""
 
+import shutil
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +10,7 @@ from torch import nn
 from helpers.models import conv_model, linear_model, uniform
 from helpers.refusals import named
 from rivals import L1, L2, Linf, evaluate
+from rivals.api.common.network_io import load as load_network
 from rivals.api.common.network_io import save_network
 from rivals.api.robustness.attack_spec import _OnDevice
 from rivals.api.robustness.surrogates import without_early_stop
@@ -181,13 +185,29 @@ def test_examples_for_another_model_take_all_steps_also_those_of_a_generator():
     for attack in (pgd, _OnDevice(advgan, perturber)):
         assert without_early_stop(attack).keywords == {"stop_when_fooled": False}
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
-    x = torch.rand(4, 1, 8, 8)
+    x = torch.rand(64, 1, 8, 8)
     wrong = (model(x).argmax(1) + 1) % 3  # misclassified from the start
     assert torch.equal(_OnDevice(advgan, perturber)(model, x, wrong, Linf(0.1)), x)
     changed = without_early_stop(_OnDevice(advgan, perturber))(model, x, wrong, Linf(0.1))
     assert (changed != x).any()  # where its loss is higher than that of the image itself
     own = lambda model, x, y, ball, **options: x  # noqa: E731
     assert without_early_stop(own) is own
+
+
+def test_a_run_is_not_resumed_with_a_surrogate_that_was_trained_again(saved, tmp_path):
+    def train_again(name):
+        for kind in ("safetensors", "json"):
+            shutil.copy(saved / f"{name}.{kind}", tmp_path / f"surrogate.{kind}")
+
+    net, x = load_network(str(saved / "b.safetensors")), torch.rand(10, 1, 8, 8)
+    options = {"attack": "fgsm", "surrogate": str(tmp_path / "surrogate.safetensors"), "quiet": True}
+    again = partial(evaluate, net, (x, net(x).argmax(1)), Linf(0.2), out=tmp_path / "run", **options)
+    train_again("a")
+    first = again()
+    assert again(resume=True).robust == first.robust
+    train_again("b")
+    with named("the networks of the attack 'fgsm' are not what the run began with"):
+        again(resume=True)
 
 
 def test_bad_surrogates_and_options_are_refused_in_one_line(saved, tmp_path):

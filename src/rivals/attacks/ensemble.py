@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypedDict, Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rivals.attacks.attack_losses import margin
 from rivals.attacks.attack_state import prepare
@@ -33,10 +33,12 @@ class Stage:
         attack: Called as ``attack(frozen, x, y, ball, targets=, seed=, batch_size=)``; if it has these parameters, also
             with ``clean=``, the logits of ``x``, and ``best=``, for each image the iterate with the largest margin of
             all stages before. Other options are bound beforehand, by ``functools.partial``.
+        nets: Networks that it uses beside the one it attacks: with others it is another attack.
     """
 
     name: str
     attack: Attack
+    nets: tuple[nn.Module, ...] = ()
 
     def takes(self, name: str) -> bool:
         """Whether the attack has a parameter of this name."""

@@ -192,6 +192,22 @@ def test_a_generator_whose_classes_are_in_another_order_is_refused(home, run_riv
     assert_refused(run_rivals(*words, "--out", tmp_path / "refused"), "dark, bright", "in this order")
 
 
+@pytest.mark.parametrize("extra", [(), ("--defense", "jpeg")])
+def test_a_run_is_not_resumed_with_a_generator_that_was_trained_again(home, run_rivals, tmp_path, extra):
+    file = tmp_path / "g.safetensors"
+
+    def train_again(seed):
+        torch.manual_seed(seed)
+        save_network(build_perturber(size=8, channels=1, widths=(4, 4, 8)), file, {})
+
+    words = ("attack", home / "plain.safetensors", home / "photos", "--attack", f"generator:{file}", *extra)
+    train_again(0)
+    assert run_rivals(*words, "--out", tmp_path / "run").status == 0
+    assert run_rivals(*words, "--out", tmp_path / "run", "--resume").status == 0
+    train_again(1)
+    assert_refused(run_rivals(*words, "--out", tmp_path / "run", "--resume"), "not what the run began with")
+
+
 def test_a_targeted_generator_is_kept_where_it_reaches_most_targets(home, tmp_path):
     run = rivals.train(
         *(str(home / "photos"),),

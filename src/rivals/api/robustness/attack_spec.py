@@ -120,7 +120,7 @@ def _by_generator(word: str) -> Stage:
         raise UserError(
             f"'{run}' holds a {net.spec['role']} that perturbs no images: name a run of rivals train --against MODEL"
         )
-    return Stage(word, _OnDevice(advgan, net))
+    return Stage(word, _OnDevice(advgan, net), (net,))
 
 
 class _OnDevice:

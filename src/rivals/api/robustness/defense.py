@@ -111,7 +111,8 @@ def defend(
 
     # An example that has only just crossed the classifier's boundary is the easiest to purify: take all steps.
     whole = [Stage(stage.name, without_early_stop(stage.attack)) for stage in stages]
-    found = [Stage(NAIVE, _Naive(bare, whole)), Stage("bpda-pgd", through)]
+    nets = tuple(net for stage in stages for net in stage.nets)
+    found = [Stage(NAIVE, _Naive(bare, whole), nets), Stage("bpda-pgd", through)]
     if purifier.has_surrogate:
         found.append(Stage("surrogate-pgd", _Attacked(averaged(honest.with_gradient("surrogate")), through)))
     if purifier.differentiable:

@@ -97,7 +97,7 @@ def attack(
         stages = _transferred(stages, config, target, notes)
         if config.defense:
             target, stages = defend(target, stages, ball, config)
-    target.check_alike(processes, config)
+    target.check_alike(processes, config, stages)
     with contextlib.ExitStack() as stack:
         stack.enter_context(deterministic(config.deterministic))
         run = None
@@ -106,7 +106,7 @@ def attack(
                 from rivals.data.load import source_name
 
                 folder = stack.enter_context(reserve_folder(out, f"{source_name(data)}-attack"))
-                run = target.open_run("attack", folder, resume, config, options, notes)
+                run = target.open_run("attack", folder, resume, config, options, notes, stages)
         run = Run.shared(run, processes)
         with processes.outlast_first(patient=False):
             return Evaluator(target, ball, radii, stages, config, notes, run, processes).run()
@@ -221,10 +221,10 @@ def evaluate(
         stages = _transferred(stages, config, target, notes)
         if config.defense:
             target, stages = defend(target, stages, ball, config)
-    target.check_alike(processes, config)
+    target.check_alike(processes, config, stages)
     with deterministic(config.deterministic):
         with processes.together():
-            run = target.open_run("attack", out, resume, config, options, notes) if processes.first else None
+            run = target.open_run("attack", out, resume, config, options, notes, stages) if processes.first else None
         run = Run.shared(run, processes)
         with processes.outlast_first(patient=False):
             return Evaluator(target, ball, radii, stages, config, notes, run, processes).run()

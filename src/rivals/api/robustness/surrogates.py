@@ -58,7 +58,7 @@ def through_surrogates(stages: Sequence[Stage], names: str, target: Target) -> t
     surrogate = models[0] if len(models) == 1 else LogitsMean(models)
     surrogate.requires_grad_(False)
     with torch.no_grad():
-        return tuple(Stage(stage.name, _on(surrogate, stage.attack)) for stage in stages)
+        return tuple(Stage(stage.name, _on(surrogate, stage.attack), (surrogate, *stage.nets)) for stage in stages)
 
 
 def _on(surrogate: nn.Module, attack: Attack) -> Attack:

@@ -6,7 +6,7 @@ import copy
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from rivals.api.common.resume import resolve_source
 from rivals.api.robustness.eval_data import EvalData, load_eval_data
 from rivals.base import devices
 from rivals.base.errors import UserError, printable
-from rivals.base.hashing import weights_hash
+from rivals.base.hashing import key_hash, weights_hash
 from rivals.base.numerics import numerics
 from rivals.base.registry import first_names
 from rivals.base.run_folder import Record, Run
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from rivals.attacks.ensemble import Stage
     from rivals.base.process_group import ProcessGroup
 
 
@@ -163,7 +164,7 @@ class Target:
             "versions": provenance.versions(),
         }
 
-    def check_alike(self, processes: ProcessGroup, config: EvalConfig) -> None:
+    def check_alike(self, processes: ProcessGroup, config: EvalConfig, stages: Sequence[Stage] = ()) -> None:
         """Check that all processes evaluate the same model on the same images in the same way.
 
         Raises:
@@ -171,15 +172,23 @@ class Target:
         """
         if processes.size > 1:
             facts = {"model": weights_hash(self.model), "images": self.data.about["hash"], "settings": str(config)}
+            facts |= _hashes(stages)
             check_alike(processes, facts)
 
     def open_run(
-        self, command: str, out: str | Path | None, resume: bool, config: EvalConfig, options: DataOptions, notes: Notes
+        self,
+        command: str,
+        out: str | Path | None,
+        resume: bool,
+        config: EvalConfig,
+        options: DataOptions,
+        notes: Notes,
+        stages: Sequence[Stage] = (),
     ) -> Run | None:
         """The run folder of an evaluation: a new one, the one to resume, or None without ``out``.
 
         Raises:
-            UserError: the images or the weights are not those of the run to resume.
+            UserError: the images, the weights or the networks of an attack are not those of the run to resume.
         """
         if out is None:
             return None
@@ -190,6 +199,12 @@ class Target:
                     raise UserError(
                         f"the {what} '{self.source[what]}' is not what the run began with: restore it, or name its "
                         "place now, to resume"
+                    )
+            nets = run.info.get("attack_nets", {})
+            for name, hash in _hashes(stages).items():
+                if nets.get(name) != hash:
+                    raise UserError(
+                        f"the networks of the attack '{name}' are not what the run began with: restore them, to resume"
                     )
             if changed := provenance.changes_since(run.info, self.device):
                 notes(changed)
@@ -203,6 +218,7 @@ class Target:
                 "data_options": options.written(),
                 "source": self.source,
                 "data": self.data.about,
+                "attack_nets": _hashes(stages),
                 "model": {
                     "name": self.named.name,
                     "architecture": self.named.architecture,
@@ -213,3 +229,8 @@ class Target:
                 },
             },
         )
+
+
+def _hashes(stages: Sequence[Stage]) -> dict[str, str]:
+    """By attack, the hash of the networks that it uses beside the model."""
+    return {stage.name: key_hash(*map(weights_hash, stage.nets)) for stage in stages if stage.nets}

@@ -192,6 +192,15 @@ def test_what_is_no_description_at_all_is_refused(content: bytes, tmp_path: Path
         read_description(file)
 
 
+@pytest.mark.parametrize(("name", "instead"), [("net.pt", "a .safetensors file"), ("net.onnx", "onnx:")])
+def test_a_file_of_another_kind_is_refused_with_what_to_name(
+    name: str, instead: str, tmp_path: Path, run_rivals: RunRivals
+) -> None:
+    (tmp_path / name).write_bytes(b"\x80\x02}q\x00.")
+    for words in (("sample", tmp_path / name), ("train", "mnist5k", "--against", tmp_path / name)):
+        assert_refused(run_rivals(*words), f"{name}' is no network of rivals", instead)
+
+
 def test_every_command_refuses_a_damaged_network_in_one_line(tmp_path: Path, run_rivals: RunRivals) -> None:
     home = tmp_path / "damaged"
     home.mkdir()

@@ -100,6 +100,9 @@ def load(path: str | Path, *, device: str = "cpu") -> Any:
             f"no network at '{path}': name a .safetensors file or a run that has ended (a killed one ends by "
             "'--resume --out RUN')"
         )
+    if file.suffix != ".safetensors":
+        instead = f"onnx:{path}" if file.suffix == ".onnx" else "a .safetensors file or a run folder"
+        raise UserError(f"'{path}' is no network of rivals: name {instead}")
     about = read_description(file)
     try:
         shapes = shapes_of(about["spec"])

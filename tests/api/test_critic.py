@@ -8,10 +8,13 @@ import torch
 from torch import nn
 
 import rivals
-from rivals.api.critic import CriticWarning
+from rivals.api.critic import ADVICE, CriticWarning
 from rivals.base.errors import UserError
+from rivals.base.schedules import Schedule
+from rivals.game import health_monitor
 from rivals.game.metric_buffer import TrainingFailure
 from rivals.losses.gan import LOSSES
+from rivals.losses.penalties import Penalty
 
 
 def patches():
@@ -197,3 +200,68 @@ def test_wrong_use_is_one_line(act, says):
     with pytest.raises(UserError, match=says) as raised:
         act()
     assert "\n" not in str(raised.value)
+
+
+def test_its_clock_counts_images_also_of_smaller_batches():
+    """The last batch of an epoch is often smaller: schedules must not fall back."""
+    seen = []
+    spy = Penalty("spy", Schedule(1.0, 1.0), lambda s: seen.append(s.clock.images) or s.real.sum() * 0)
+    critic = rivals.Critic(patches(), penalties=[spy])
+    for n in (6, 6, 2, 6):
+        critic.learn(images(n), images(n, seed=1))
+    assert seen == [0, 6, 12, 14]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"weight": "0 -> 1 in 10 minutes"},
+        {"optimizer": rivals.adam("1e-3 -> 1e-4 in 2 hours")},
+        {"penalties": [rivals.r1("1 -> 0.1 in 5 minutes")]},
+    ],
+)
+def test_schedules_by_the_clock_are_refused(options):
+    with pytest.raises(UserError, match="counts minutes, and a critic counts images"):
+        rivals.Critic(patches(), **options)
+
+
+def test_a_network_that_says_so_sees_real_and_generated_images_apart():
+    class Stats(nn.Module):
+        uses_batch_stats = True
+
+        def __init__(self):
+            super().__init__()
+            self.linear, self.sizes = nn.Linear(192, 1), []
+
+        def forward(self, x):
+            self.sizes.append(len(x))
+            return self.linear(x.flatten(1))[:, 0] + x.std()
+
+    net = Stats()
+    rivals.Critic(net).learn(images(), images(seed=1))
+    assert net.sizes == [6, 6]
+
+
+@pytest.mark.parametrize("dropout", [nn.Dropout(0.3), nn.Dropout2d(0.3), nn.AlphaDropout(0.3)])
+@pytest.mark.parametrize("penalty", [rivals.fd_r1, rivals.fd_r2])
+def test_finite_differences_of_a_network_with_dropout_are_refused(penalty, dropout):
+    with pytest.raises(UserError, match=r"drops 30% of its values at random in each: take r[12]"):
+        rivals.Critic(nn.Sequential(patches(), dropout), penalties=[penalty(0.1)])
+    rivals.Critic(nn.Sequential(patches(), nn.Dropout(0.0)), penalties=[penalty(0.1)])
+
+
+def test_in_validation_the_adaptive_weight_is_0_and_a_frozen_layer_is_refused():
+    critic, model, x = rivals.Critic(patches()), Autoencoder(), images()
+    with torch.no_grad():
+        y = model(x)
+        assert critic.loss(y, reconstruction=(y - x).abs().mean(), last_layer=model.last.weight) == 0
+        assert critic.loss(y) != 0
+    model.last.weight.requires_grad_(False)
+    y = model(x)
+    with pytest.raises(UserError, match="last_layer, which is frozen"):
+        critic.loss(y, reconstruction=(y - x).abs().mean(), last_layer=model.last.weight)
+
+
+def test_its_alarms_speak_python():
+    assert {*ADVICE} <= {*health_monitor.ADVICE}
+    assert not any("--" in remedy for _, remedy in ADVICE.values())

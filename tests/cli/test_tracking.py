@@ -125,6 +125,49 @@ def test_scalars_of_records():
     assert scalars(record) == {"images": 8.0, "d_real": 0.5}
 
 
+class FakeMLflow(SimpleNamespace):
+    """What of MLflow is told of its place: setting it sets the variable, too."""
+
+    def __init__(self):
+        self.places = []
+        super().__init__(**{name: lambda *a, **k: None for name in ("set_experiment", "start_run", "end_run")})
+        self.log_params = self.get_experiment_by_name = self.create_experiment = lambda *a, **k: None
+
+    def set_tracking_uri(self, uri):
+        if uri:
+            self.places.append(uri)
+            os.environ["MLFLOW_TRACKING_URI"] = uri
+
+
+@pytest.mark.parametrize("mine", [None, "sqlite:///mine.db"])
+def test_two_runs_of_a_process_have_a_place_of_mlflow_each_unless_the_user_has_one(tmp_path, monkeypatch, mine):
+    monkeypatch.setitem(sys.modules, "mlflow", fake := FakeMLflow())
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    if mine:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", mine)
+    for name in ("one", "two"):
+        tracking.TRACKERS["mlflow"](started(tmp_path / name)).close()
+    assert os.environ.get("MLFLOW_TRACKING_URI") == mine
+    wanted = [f"sqlite:///{tmp_path}/{name}/mlflow/mlflow.db" for name in ("one", "two")]
+    assert fake.places == ([] if mine else wanted)
+
+
+def test_runs_of_one_name_are_apart_for_trackio(tmp_path, monkeypatch):
+    named = []
+    fake = SimpleNamespace(init=lambda **given: named.append(given["name"]))
+    monkeypatch.setitem(sys.modules, "trackio", fake)
+    for place, created in (("a", "1"), ("b", "2"), ("a", "1")):
+        tracking.TRACKERS["trackio"](started(tmp_path / place / "test", created))
+    assert named == ["test-1", "test-2", "test-1"]  # the third is the first one, resumed
+
+
+def started(folder, created="2026-01-01"):
+    """A run as a tracker sees it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    info = {"config": {}, "command": "train", "recipe": "auto", "seed": 0, "created": created}
+    return SimpleNamespace(folder=folder, info=info)
+
+
 READ = {
     "wandb": """
 import glob, json, struct

@@ -67,3 +67,21 @@ def test_a_network_without_maps_is_refused():
 
     with pytest.raises(UserError, match="flat has no feature maps"):
         FeatureMaps(Extractor("flat", Flat(), lambda x: x / 255, size=8, resize="no"))
+
+
+def test_what_a_pooling_puts_out_at_the_end_is_no_map():
+    """As in VGG16, whose fifth pooling no convolution follows."""
+    net = Two()
+    net.layers.append(nn.MaxPool2d(2))
+    pooled = FeatureMaps(Extractor("two", net, lambda x: x / 255, size=8, resize="no"))
+    assert [each.shape[-1] for each in pooled(torch.rand(1, 3, 8, 8))] == [8, 4]
+
+
+def test_alpha_counts_and_color_behind_it_does_not(maps):
+    rgba = torch.rand(1, 4, 8, 8)
+    rgba[:, 3] = 0
+    white = torch.ones(1, 3, 8, 8)
+    assert torch.allclose(maps(rgba)[0], maps(white)[0])
+    opaque = torch.cat([rgba[:, :3], torch.ones(1, 1, 8, 8)], 1)
+    assert torch.allclose(maps(opaque)[0], maps(rgba[:, :3])[0])
+    assert maps.distance(rgba, opaque) > 0.01

@@ -20,12 +20,23 @@ from rivals.game.callbacks import Progress
 from rivals.game.critic_step import CriticStep
 from rivals.game.game import Game, Turn, Values
 from rivals.game.gan_step import DISCRIMINATOR, GENERATOR
+from rivals.game.health_monitor import ADVICE as GAN_ADVICE
 from rivals.game.health_monitor import HealthMonitor
 from rivals.game.metric_buffer import MetricBuffer
 from rivals.game.player import Adam, Player, adam
 from rivals.losses.gan import make_loss
-from rivals.losses.penalties import Penalty
+from rivals.losses.penalties import Penalty, dropout_of
 
+ADVICE: dict[str, tuple[str, str]] = {
+    name: (GAN_ADVICE[name][0], remedy)
+    for name, remedy in {
+        "discriminator-wins": "Balance the game: add penalties=[rivals.r1(0.1), rivals.r2(0.1)], or lower the learning "
+        "rate of optimizer=.",
+        "generator-wins": "Strengthen the critic: raise the learning rate of optimizer=, widen the network, or weaken "
+        "its penalties.",
+        "oscillation": "Damp it: add penalties=[rivals.r1(0.1)], or lower both learning rates.",
+    }.items()
+}
 MAX_BALANCE = 1e4  # of the adaptive weight, as in VQGAN's code
 TINY = 1e-4  # added to its denominator, likewise
 
@@ -78,13 +89,16 @@ class Critic:
         self.loss_name = loss
         self.start = None if start is None else Duration.parse(start, "the start of the critic", ("images", "steps"))
         self.weight = Schedule.parse(weight)
+        optimizer = optimizer or adam(2e-4, beta1=0.5, beta2=0.9)
+        _check_schedules({"weight": self.weight, **_schedules(optimizer), **{p.name: p.weight for p in penalties}})
+        _check_differences(penalties, net)
         self.seed = seed
         self.waited = 0  # images or steps before the start
         self.turns = self.images = 0  # since then
-        player = Player(_WithLabels(net), optimizer or adam(2e-4, beta1=0.5, beta2=0.9))
+        player = Player(_WithLabels(net), optimizer)
         turn = Turn(DISCRIMINATOR, self.gan_loss.discriminator, penalties, readings=self.gan_loss.readings)
         self._game = Game({DISCRIMINATOR: player}, [turn], augment=augment)
-        self._monitor = HealthMonitor(self.gan_loss.equilibrium)
+        self._monitor = HealthMonitor(self.gan_loss.equilibrium, ADVICE)
         self._buffer = MetricBuffer()
         self._generator_loss: Tensor | None = None
 
@@ -125,10 +139,12 @@ class Critic:
             last_layer: The weight of the last layer that both losses pass through.
 
         Returns:
-            A scalar; 0 before the start.
+            A scalar; 0 before the start. Where no gradients are taken, as in validation, the adaptive weight is 0, as
+            in VQGAN's code.
 
         Raises:
-            UserError: one of two arguments that need each other, or no real images for the relativistic loss.
+            UserError: one of two arguments that need each other, a frozen last layer, or no real images for the
+                relativistic loss.
         """
         if (reconstruction is None) != (last_layer is None):
             raise UserError("the adaptive weight needs both reconstruction=LOSS and last_layer=WEIGHT: give the other")
@@ -145,6 +161,12 @@ class Critic:
         weight = self.weight.at(self._clock)
         if reconstruction is None or last_layer is None:
             return weight * total
+        if not torch.is_grad_enabled():
+            return total.new_zeros(())
+        if not last_layer.requires_grad:
+            raise UserError(
+                "the adaptive weight compares gradients at last_layer, which is frozen: give one that learns"
+            )
         lengths = [
             torch.autograd.grad(each, last_layer, retain_graph=True)[0].norm() for each in (reconstruction, total)
         ]
@@ -175,7 +197,8 @@ class Critic:
             return {}
         self._game.make_step = partial(CriticStep, fake=fake)
         with rng.fork(self._game.device):
-            values = self._game.round(self.turns, _Given(real.detach(), labels), seed=self.seed)
+            # By its own count: the last batch of an epoch may be smaller.
+            values = self._game.round(self.turns, _Given(real.detach(), labels), seed=self.seed, images=self.images)
         self.turns, self.images = self.turns + 1, self.images + len(real)
         self._watch(values)
         return values
@@ -239,6 +262,39 @@ class Critic:
 _COUNTS = ("waited", "turns", "images")
 
 
+def _schedules(optimizer: Adam) -> dict[str, Schedule]:
+    """The schedules among an optimizer's settings."""
+    settings = vars(optimizer)
+    return {name: value for name, value in settings.items() if isinstance(value, Schedule)}
+
+
+def _check_differences(penalties: Sequence[Penalty], net: nn.Module) -> None:
+    """Refuse finite differences of a network with dropout: they would be of two networks.
+
+    Raises:
+        UserError: it has dropout.
+    """
+    for penalty in penalties:
+        if penalty.name in ("fd_r1", "fd_r2") and (share := dropout_of(net)):
+            raise UserError(
+                f"{penalty.name} compares two passes, and the network drops {share:.0%} of its values at random in "
+                f"each: take {penalty.name.removeprefix('fd_')}, or a network without dropout"
+            )
+
+
+def _check_schedules(schedules: Mapping[str, Schedule]) -> None:
+    """Refuse schedules by the clock: the critic counts images.
+
+    Raises:
+        UserError: there is one.
+    """
+    for name, schedule in schedules.items():
+        if schedule.length and schedule.unit != "images":
+            raise UserError(
+                f"the {name} '{schedule}' counts {schedule.unit}, and a critic counts images: write N images"
+            )
+
+
 class CriticWarning(UserWarning):
     """An alarm of a :class:`Critic`."""
 
@@ -250,7 +306,9 @@ class _WithLabels(nn.Module):
         super().__init__()
         self.net = net
         # Real and generated images are passed apart where statistics of the batch couple them.
-        self.uses_batch_stats = any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in net.modules())
+        self.uses_batch_stats = bool(getattr(net, "uses_batch_stats", False)) or any(
+            isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in net.modules()
+        )
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images (B, ...) and labels (B,) to logits."""

@@ -9,15 +9,17 @@ from torch import Tensor, nn
 
 from rivals.base.errors import UserError
 from rivals.extractors.base import Extractor
+from rivals.extractors.resize import on_white
 
 EPS = 1e-10
+POOLINGS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
 
 class FeatureMaps:
     """The last feature map of each resolution in an extractor's network, differentiable.
 
     Of VGG16 those are the maps before each pooling, which LPIPS takes too; of a residual network the ends of its
-    stages.
+    stages. What a pooling puts out is none.
 
     Args:
         extractor: A convolutional one.
@@ -34,14 +36,14 @@ class FeatureMaps:
             raise UserError(f"the extractor {self.name} has no feature maps: take vgg16, lite0 or classifier:RUN")
 
     def __call__(self, images: Tensor) -> list[Tensor]:
-        """The maps, (B, C, H, W) each, of images (B, C, H, W) in [0, 1]; gray is repeated, alpha is left out.
+        """The maps, (B, C, H, W) each, of images (B, C, H, W) in [0, 1]; gray is repeated, alpha composited on white.
 
         Raises:
             UserError: the extractor takes another number of channels.
         """
         wanted = self.extractor.channels
         if wanted is None:
-            images = images[:, :3] if images.shape[1] > 1 else images.expand(-1, 3, -1, -1)
+            images = on_white(images)
         elif wanted != images.shape[1]:
             raise UserError(
                 f"the extractor {self.name} was made for images of {wanted} channels, and these have "
@@ -49,9 +51,13 @@ class FeatureMaps:
             )
         device = next(self.extractor.net.parameters(), images).device
         maps: dict[tuple[int, int], Tensor] = {}
+        pooled: list[Any] = []
 
         def record(layer: nn.Module, inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] > 1:
+            if isinstance(layer, POOLINGS):
+                pooled.append(output)
+            is_map = isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] > 1
+            if is_map and not any(output is each for each in pooled):  # a block may put out what its last layer does
                 maps[output.shape[2], output.shape[3]] = output
 
         # For this pass alone: the extractor is another's too, which computes features.

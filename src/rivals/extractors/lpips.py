@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rivals.base.errors import UserError
 from rivals.extractors.feature_maps import EPS
+from rivals.extractors.resize import on_white
 from rivals.extractors.vgg16 import PUBLISHED, VGG16
 from rivals.extractors.weights import MissingWeights, read
 
@@ -53,8 +54,7 @@ class LPIPS(nn.Module):
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """The five feature maps, with unit length at each place, of images (B, C, H, W) in [0, 1], C 1, 3 or 4."""
-        rgb = images[:, :3] if images.shape[1] > 1 else images.expand(-1, 3, -1, -1)
-        h, found = (rgb.float() * 2 - 1 - self.shift) / self.scale, []
+        h, found = (on_white(images.float()) * 2 - 1 - self.shift) / self.scale, []
         for number, layer in enumerate(self.layers):
             h = layer(h)
             if number in MAPS:

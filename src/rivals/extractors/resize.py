@@ -26,11 +26,15 @@ def to_rgb(images: Tensor) -> Tensor:
             f"images of type {images.dtype} and shape {tuple(images.shape)} have no features: give uint8 (n, C, H, W), "
             "C 1, 3 or 4 and nothing empty"
         )
-    values = images.float()
+    return on_white(images.float(), 255)
+
+
+def on_white(images: Tensor, white: float = 1.0) -> Tensor:
+    """Float images (B, C, H, W) from 0 to ``white``, C 1, 3 or 4, as RGB: gray repeated, alpha composited on white."""
     if images.shape[1] == 4:
-        alpha = values[:, 3:] / 255
-        return values[:, :3] * alpha + 255 * (1 - alpha)
-    return values.expand(-1, 3, -1, -1)
+        alpha = images[:, 3:] / white
+        return images[:, :3] * alpha + white * (1 - alpha)
+    return images.expand(-1, 3, -1, -1)
 
 
 def tf1_bilinear(x: Tensor, size: int) -> Tensor:

@@ -122,14 +122,23 @@ class Game:
         return batches.batch_size * self.turns[0].times
 
     def round(
-        self, step: int, batches: Batches, *, seed: int, seconds: float = 0.0, processes: ProcessGroup = ALONE
+        self,
+        step: int,
+        batches: Batches,
+        *,
+        seed: int,
+        seconds: float = 0.0,
+        images: int | None = None,
+        processes: ProcessGroup = ALONE,
     ) -> Values:
         """Play round ``step``, which begins ``seconds`` after the start of the run.
+
+        ``images`` were seen before; by default as many as all rounds before had, if each was as large.
 
         Returns the values to record as scalars that are still on the device. Everything random in a turn follows from
         (seed, micro-batch, step, turn), so no random state needs to be saved.
         """
-        clock = Clock(step * self.images_per_round(batches), seconds)
+        clock = Clock(step * self.images_per_round(batches) if images is None else images, seconds)
         values: Values = {}
         for stream, turn in enumerate(self.turns):
             for time in range(turn.times):

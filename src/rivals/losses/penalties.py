@@ -133,6 +133,11 @@ def fd_r2(gamma: float | Schedule, every: int = 1, sigma: float = FD_SIGMA) -> P
     )
 
 
+def dropout_of(net: nn.Module) -> float:
+    """The largest share of its values that a network drops at random: two of its passes differ without a cause."""
+    return max((layer.p for layer in net.modules() if isinstance(layer, nn.modules.dropout._DropoutNd)), default=0.0)
+
+
 def wgan_gp(weight: float | Schedule = 10.0, every: int = 1) -> Penalty:
     """``weight * E (||grad D(x^)|| - 1)^2`` between real and generated images (Gulrajani et al. 2017, eq. 3)."""
 

@@ -113,13 +113,13 @@ def cycle(
     gan: Callable[[DiscriminatorOutput], LossTerms],
     *,
     gan_weight: float = 1.0,
-    cycle_weight: float = 10.0,
-    identity_weight: float = 5.0,
+    cycle_weight: float = 20.0,
+    identity_weight: float = 10.0,
 ) -> Callable[[TranslationOutput], LossTerms]:
     """The loss of one of CycleGAN's two translators (Zhu et al. 2017, eqs. 1 to 3 and sec. 5.2).
 
     ``w_gan L_GAN + w_cycle (||F(G(x)) - x||_1 + ||G(F(y)) - y||_1) + w_id ||G(y) - y||_1``, the mean over pixels of
-    images in [0, 1].
+    images in [0, 1]: the weights are twice those of the paper, whose images are in [-1, 1].
 
     Args:
         gan: The generator's part of a GAN loss.

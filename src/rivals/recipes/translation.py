@@ -43,8 +43,9 @@ class TranslateConfig(Settings):
     discriminator_widths: tuple[int, ...] = ()
     """Channels of PatchGAN's convolutions: two judge patches of 16 px, three of 34, four of 70; by default two for
     images below 64 px, three below 256."""
-    loss: str = "relativistic"
-    """The adversarial loss: minimax, nonsaturating, least-squares, hinge, wasserstein or relativistic."""
+    loss: str | None = None
+    """The adversarial loss: minimax, nonsaturating, least-squares, hinge, wasserstein or relativistic; by default
+    relativistic with pairs and least-squares without."""
     gan_weight: float | None = None
     """Weight of the adversarial loss; 0.005 with pairs and 1 without by default. 0 trains without a discriminator."""
     l1_weight: float = 1.0
@@ -58,10 +59,10 @@ class TranslateConfig(Settings):
     """Compute it on every k-th step only, k times as strong."""
     nce_weight: float = 1.0
     """Weight of PatchNCE, which keeps the content (cut)."""
-    cycle_weight: float = 10.0
+    cycle_weight: float = 20.0
     """Weight of the L1 distance after a way there and back (cyclegan)."""
     identity_weight: float | None = None
-    """Weight of leaving targets as they are: by PatchNCE 1 (cut), by L1 5 (cyclegan) by default."""
+    """Weight of leaving targets as they are: by PatchNCE 1 (cut), by L1 10 (cyclegan) by default."""
     r1: Schedule = NONE
     """Gamma of the R1 penalty, which is gamma / 2 times the squared norm of the gradient by what the discriminator sees
     of real pairs, of the sum of its map of logits."""
@@ -120,6 +121,9 @@ class TranslateConfig(Settings):
             if getattr(self, name) != getattr(TranslateConfig, name):
                 why = "there are pairs" if self.paired else "there are no pairs"
                 raise UserError(f"{flag(name)} has no meaning where {why}: leave it out")
+        for name in ("perceptual_weight", "perceptual_every"):
+            if getattr(self, name) != getattr(TranslateConfig, name) and not self.perceptual:
+                raise UserError(f"{flag(name)} has no meaning without an extractor: add --perceptual lite0")
         other = "cycle_weight" if self.method == "cut" else "nce_weight"
         if getattr(self, other) != getattr(TranslateConfig, other):
             raise UserError(f"{flag(other)} has no meaning for --method {self.method}: leave it out")
@@ -166,12 +170,16 @@ class TranslateConfig(Settings):
 
     def resolved(self) -> Self:
         """With the weights that are left to the kind of translation."""
-        settings: dict[str, float] = {}
+        settings: dict[str, float | str] = {}
         if self.gan_weight is None:
             # pix2pix's 1 to 100 for images in [-1, 1] is 1 to 200 for those in [0, 1] (Isola et al. 2017, sec. 3.3).
             settings["gan_weight"] = 0.005 if self.paired else 1.0
         if self.identity_weight is None and not self.paired:
-            settings["identity_weight"] = 1.0 if self.method == "cut" else 5.0
+            # CycleGAN's 10 and 5, too, are for images in [-1, 1] (Zhu et al. 2017, sec. 5.2): here 20 and 10.
+            settings["identity_weight"] = 1.0 if self.method == "cut" else 10.0
+        if self.loss is None:
+            # Without a target to hold on to, the loss of CUT and CycleGAN, which needs no gradient penalty.
+            settings["loss"] = "relativistic" if self.paired else "least-squares"
         return self.changed(**settings)
 
     def changed(self, **settings: Any) -> Self:

@@ -16,6 +16,7 @@ from rivals.api.translation.image_pairs import ImagePairs, load_image_pairs
 from rivals.api.translation.judgement import bicubic, described, judge
 from rivals.data.load import load
 from rivals.extractors.classifier_features import open_classifier
+from rivals.game.checkpoint import Checkpoints
 from rivals.nets.factory import build_translator
 from rivals.recipes import DataOptions, TranslateConfig
 
@@ -163,6 +164,21 @@ def test_a_run_begins_with_the_weights_of_another(run, home, run_rivals, tmp_pat
     assert torch.allclose(rivals.load(tmp_path / "more")(x), run.translator(x), atol=1e-4)
 
 
+def test_the_average_of_start_weights_is_not_forgotten_at_once(run, home):
+    """After two steps of 8 images the average is all but the start's: a ramp-up would leave little of it."""
+    given = {"scale": 2, "weights": str(run.folder), "ema": "1k", "generator_lr": "0.01", "until": "2 steps"}
+    again = rivals.translate(
+        str(home / "pairs" / "B"), **given, discriminator_widths=(4, 8), batch_size=8, quiet=True, out=home / "again"
+    )
+    start, average = (rivals.load(each).state_dict() for each in (run.folder, again.folder))
+    (tensors, _), moved = Checkpoints(again.checkpoints).load(), 0.0
+    for name, value in start.items():
+        raw = tensors[f"generator/{name}"]
+        moved = max(moved, float((raw - value).abs().max()))
+        assert (average[name] - value).abs().max() <= 0.05 * (raw - value).abs().max() + 1e-6
+    assert moved > 1e-3
+
+
 def test_the_perceptual_loss_takes_any_extractor_which_flatters_as_judge(home, monkeypatch, run_rivals, tmp_path):
     torch.manual_seed(0)
     net = rivals.build_classifier("resnet", size=SIZE, channels=3, classes=2, widths=(4, 4))
@@ -269,6 +285,22 @@ def test_the_test_images_are_judged_in_random_order(home, run_rivals, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({}, {"loss": "relativistic", "gan_weight": 0.005}),
+        ({"scale": 2}, {"loss": "relativistic", "gan_weight": 0.005}),
+        ({"pairs": "unpaired"}, {"loss": "least-squares", "gan_weight": 1.0, "identity_weight": 1.0}),
+        # Zhu et al. 2017, sec. 5.2, for images in [0, 1] in place of [-1, 1].
+        ({"pairs": "unpaired", "method": "cyclegan"}, {"cycle_weight": 20.0, "identity_weight": 10.0}),
+        ({"pairs": "unpaired", "loss": "hinge"}, {"loss": "hinge"}),
+    ],
+)
+def test_weights_and_loss_that_are_left_to_the_kind(given, wanted):
+    config = TranslateConfig().changed(**given).resolved()
+    assert {name: getattr(config, name) for name in wanted} == wanted
+
+
+@pytest.mark.parametrize(
     ("words", "parts"),
     [
         (("pairs/B", "--scale", "3"), ("--scale 3 is not offered: take 2 or 4",)),
@@ -300,6 +332,8 @@ def test_the_test_images_are_judged_in_random_order(home, run_rivals, tmp_path):
         (("single", "--scale", "2"), ("'single' has a single test image", "--hold-out 10")),
         (("pairs", "--weights", "run"), ("--weights run does not fit this data: its scale is 2, not 1",)),
         (("pairs", "--weights", "classifier.safetensors"), ("holds a classifier, not a translator",)),
+        (("pairs/B", "--scale", "2", "--perceptual-weight", "5"), ("--perceptual-weight", "add --perceptual lite0")),
+        (("pairs", "--perceptual-every", "4"), ("--perceptual-every", "add --perceptual lite0")),
         (("pairs", "--perceptual", "lite1"), ("unknown extractor 'lite1'",)),
         (("pairs", "--until", "3 images"), ("less than one step",)),
         (("pairs", "--tile", "32"), ("--tile has no meaning in training",)),

@@ -110,15 +110,14 @@ def _check_differences(config: Config, discriminator: nn.Module) -> None:
     Raises:
         UserError: it has dropout.
     """
-    from torch import nn
+    from rivals.losses.penalties import dropout_of
 
     for name in ("fd_r1", "fd_r2"):
-        for layer in discriminator.modules():
-            if getattr(config, name).peak and isinstance(layer, nn.Dropout) and layer.p:
-                raise UserError(
-                    f"{flag(name)} compares two passes, and the discriminator drops {layer.p:.0%} of its values at "
-                    f"random in each: add --dropout 0, or take {flag(name.removeprefix('fd_'))}"
-                )
+        if getattr(config, name).peak and (share := dropout_of(discriminator)):
+            raise UserError(
+                f"{flag(name)} compares two passes, and the discriminator drops {share:.0%} of its values at random in "
+                f"each: add --dropout 0, or take {flag(name.removeprefix('fd_'))}"
+            )
 
 
 Readings = Callable[[Any], dict[str, "Tensor"]]

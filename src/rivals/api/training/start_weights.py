@@ -189,7 +189,7 @@ def _from_run(source: str, run: Run, option: str) -> GanWeights:
     written = config.written()
     return GanWeights(
         source,
-        {name: written[name] for name in GAN_ARCHITECTURE},
+        {name: written[name] for name in GAN_ARCHITECTURE} | {"generator_upsample": generator.net.spec.get("upsample")},
         generator.net,
         generator.eval_net,
         discriminator.net,

@@ -18,6 +18,7 @@ from rivals.game.callbacks import Callback, Progress
 PROJECT = "rivals"
 SECONDS_BETWEEN_STEPS = 0.25  # of records of steps; all others are passed on
 STEP = "training_step"
+MLFLOW_URI = "MLFLOW_TRACKING_URI"
 PLACE_KEYS = ("step", "images", "seconds")
 
 
@@ -74,8 +75,8 @@ class _WandbLike:
 
     def __init__(self, run: Run, module: Any, **options: Any) -> None:
         self.module = module
-        name = run.folder.name
-        module.init(project=os.environ.get("WANDB_PROJECT", PROJECT), name=name, config=_config(run), **options)
+        project = os.environ.get("WANDB_PROJECT", PROJECT)
+        module.init(project=project, config=_config(run), resume="allow", **options)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         # Their own step may never fall, and a run that goes back to a checkpoint plays some steps again.
@@ -91,13 +92,16 @@ class _WandbLike:
         self.module.finish()
 
 
+def _identity(run: Run) -> str:
+    """One of theirs for one of ours, also when it is resumed; another one for a run of the same name."""
+    name = f"{run.folder.name}-{run.info['created']}"
+    return "".join(letter if letter.isalnum() else "-" for letter in name)
+
+
 def _wandb(run: Run) -> Tracker:
     import wandb
 
-    # One of theirs for one of ours, also when it is resumed.
-    name = f"{run.folder.name}-{run.info['created']}"
-    identity = "".join(letter if letter.isalnum() else "-" for letter in name)
-    tracker = _WandbLike(run, wandb, dir=str(run.folder), id=identity, resume="allow")
+    tracker = _WandbLike(run, wandb, name=run.folder.name, dir=str(run.folder), id=_identity(run))
     wandb.define_metric("*", step_metric=STEP)
     return tracker
 
@@ -105,7 +109,7 @@ def _wandb(run: Run) -> Tracker:
 def _trackio(run: Run) -> Tracker:
     import trackio
 
-    return _WandbLike(run, trackio, resume="allow")
+    return _WandbLike(run, trackio, name=_identity(run))  # a run is known by its name there
 
 
 class _MLflow:
@@ -115,10 +119,11 @@ class _MLflow:
         import mlflow
 
         self.mlflow: Any = mlflow
-        if "MLFLOW_TRACKING_URI" not in os.environ:
+        self.own = MLFLOW_URI not in os.environ
+        if self.own:
             folder = run.folder.resolve() / "mlflow"
             make_folder(folder)
-            mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+            mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")  # sets the variable, too
             if mlflow.get_experiment_by_name(PROJECT) is None:
                 mlflow.create_experiment(PROJECT, artifact_location=(folder / "artifacts").as_uri())
         mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT))
@@ -136,6 +141,9 @@ class _MLflow:
 
     def close(self) -> None:
         self.mlflow.end_run()
+        if self.own:  # the next run of this process has a folder of its own
+            self.mlflow.set_tracking_uri("")
+            os.environ.pop(MLFLOW_URI, None)
 
 
 TRACKERS: dict[str, Callable[[Run], Tracker]] = {

@@ -206,7 +206,7 @@ class TranslateJob(TrainingJob[TranslateConfig]):
         share, n = None if given else MAX_SHARE, self.config.sample_grid
         return [
             HeldOutTriples(every, Run(self.folder), net, self.held_out, n, extractor, share),
-            TranslationMonitor(make_loss(self.config.loss).equilibrium["loss/discriminator"]),
+            TranslationMonitor(make_loss(str(self.config.loss)).equilibrium["loss/discriminator"]),
         ]
 
     def run_facts(self) -> Record:
@@ -215,7 +215,7 @@ class TranslateJob(TrainingJob[TranslateConfig]):
 
         held = self.held_out
         return {
-            "d_unit": make_loss(self.config.loss).unit,
+            "d_unit": make_loss(str(self.config.loss)).unit,
             "pairs_hash": self.all_pairs.hash,
             "held_out": {"split": held.targets.split, "n": len(held), "hash": held.hash},
             **self.network_facts(),

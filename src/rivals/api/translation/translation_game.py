@@ -57,7 +57,7 @@ class TranslationGame:
         from rivals.losses.translation import perceptual, translation
 
         config = self.config
-        players, loss = self._players(), make_loss(config.loss)
+        players, loss = self._players(), make_loss(str(config.loss))
         translate = self._translator_loss(loss)
         penalties = [] if self.extractor is None else [self._perceptual(perceptual(self.extractor.distance))]
         turns: list[Turn] = []
@@ -115,7 +115,9 @@ class TranslationGame:
             translator = make()
             if self.start is not None:
                 translator.load_state_dict(self.start.state_dict())
-            players = {"generator": Player(translator.to(device), fast, ema=config.ema)}
+            # The average that the weights come with is worth keeping: no ramp-up forgets it.
+            ramp: Any = {} if self.start is None else {"ema_rampup": None}
+            players = {"generator": Player(translator.to(device), fast, ema=config.ema, **ramp)}
             if config.gan_weight:
                 players["discriminator"] = Player(judge(config.discriminator_widths).to(device), other)
             if config.paired:

@@ -173,7 +173,7 @@ def test_the_average_of_start_weights_is_not_forgotten_at_once(run, home):
     start, average = (rivals.load(each).state_dict() for each in (run.folder, again.folder))
     (tensors, _), moved = Checkpoints(again.checkpoints).load(), 0.0
     for name, value in start.items():
-        raw = tensors[f"generator/{name}"]
+        raw = tensors[f"generator/net/{name}"]
         moved = max(moved, float((raw - value).abs().max()))
         assert (average[name] - value).abs().max() <= 0.05 * (raw - value).abs().max() + 1e-6
     assert moved > 1e-3

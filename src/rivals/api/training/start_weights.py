@@ -186,10 +186,11 @@ def _from_run(source: str, run: Run, option: str) -> GanWeights:
     tensors, _ = (best if best.paths() else Checkpoints(run.checkpoints)).load()
     game.restore(tensors)
     generator, discriminator = game.players["generator"], game.players["discriminator"]
-    written = config.written()
+    spec: Any = generator.net.spec
+    architecture = {name: config.written()[name] for name in GAN_ARCHITECTURE}
     return GanWeights(
         source,
-        {name: written[name] for name in GAN_ARCHITECTURE} | {"generator_upsample": generator.net.spec.get("upsample")},
+        architecture | {"generator_upsample": spec.get("upsample")},  # the net's own where the settings say None
         generator.net,
         generator.eval_net,
         discriminator.net,

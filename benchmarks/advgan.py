@@ -22,11 +22,10 @@ from torch import Tensor, nn
 import rivals
 from benchmarks.attack_cases import model_of
 from benchmarks.attack_models import MODELS
-from benchmarks.harness import in_turn, paired_ratio, record, recorded
+from benchmarks.harness import in_turn, load, paired_ratio, record, recorded
 from rivals.api.training.gan import GanRun
 from rivals.attacks import autoattack, pgd
 from rivals.base.norm_balls import Linf
-from rivals.data.load import load
 
 ROUNDS, TIMED, TIMED_PGD, BLOCK = 3, 2000, 250, 250
 STEPS = 40  # of PGD

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.attack_models import MODELS, RECIPES
+from benchmarks.harness import load
 from rivals.api.common.network_io import load as load_network
-from rivals.data.load import load
 from rivals.data.splits import hold_out
 from rivals.nets.classifier import Classifier
 

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from benchmarks.harness import load
 from rivals.api.common.network_io import save_network
 from rivals.attacks import pgd
 from rivals.base.norm_balls import Linf
 from rivals.data.imageset import ImageSet
-from rivals.data.load import load
 from rivals.nets.classifier import Classifier
 from rivals.nets.factory import build_classifier
 

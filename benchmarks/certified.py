@@ -34,7 +34,7 @@ import numpy as np
 import torch
 
 import rivals
-from benchmarks.harness import record, recorded
+from benchmarks.harness import load, record, recorded
 from benchmarks.interval_check import worst_margins
 from rivals.api.certification.properties import QUICK, THOROUGH, load_property
 from rivals.api.common.network_io import save_network
@@ -49,7 +49,6 @@ from rivals.bounds.ibp import interval_margins, smallest_margin
 from rivals.bounds.network import Network
 from rivals.bounds.regions import region_of
 from rivals.bounds.tracing import trace
-from rivals.data.load import load
 from rivals.data.splits import hold_out
 from rivals.metrics.proportion import Proportion
 from rivals.nets.factory import build_classifier

@@ -17,11 +17,10 @@ import torch
 from torch import Tensor
 
 import rivals
-from benchmarks.harness import RESULTS, record
+from benchmarks.harness import RESULTS, load, record
 from benchmarks.processor_minutes import Facts, Probe, fd_lite0, gan_job, kept, train_gan
 from benchmarks.small_data import PACKAGE, package
 from rivals.data.imageset import ImageSet
-from rivals.data.load import load
 
 RUNS = Path("runs/benchmark-checkerboard")
 MINUTES, SEEDS = 5.0, 2

@@ -20,12 +20,11 @@ import numpy as np
 import torch
 
 from benchmarks import plain_gan
-from benchmarks.harness import in_turn, paired_ratio, record
+from benchmarks.harness import in_turn, load, paired_ratio, record
 from rivals.api.common.game_factory import build_game
 from rivals.base.run_folder import Run
 from rivals.data.batches import Batches
 from rivals.data.imageset import ImageSet
-from rivals.data.load import load
 from rivals.game.health_monitor import HealthMonitor
 from rivals.game.loop import play
 from rivals.losses.gan import nonsaturating

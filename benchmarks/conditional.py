@@ -24,9 +24,8 @@ from torch import Tensor
 
 import rivals
 from benchmarks.attack_cases import model_of
-from benchmarks.harness import record, recorded
+from benchmarks.harness import load, record, recorded
 from benchmarks.processor_minutes import Facts, fd_lite0, fit_auto, kept, load_facts, pictures, train_gan
-from rivals.data.load import load
 from rivals.nets.classifier import Classifier
 from rivals.reports.image_grid import make_grid, save_png
 

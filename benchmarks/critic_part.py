@@ -27,12 +27,11 @@ import torch
 from torch import Tensor, nn
 
 import rivals
-from benchmarks.harness import in_turn, record, recorded
+from benchmarks.harness import in_turn, load, record, recorded
 from benchmarks.processor_minutes import Facts, fd_lite0, images_at, load_facts, pictures
 from rivals.api.critic import CriticWarning
 from rivals.data.batches import Batches
 from rivals.data.imageset import ImageSet
-from rivals.data.load import load
 from rivals.data.splits import hold_out
 from rivals.nets.patchgan import PatchDiscriminator
 from rivals.reports.image_grid import make_grid, save_png

@@ -18,9 +18,8 @@ import torch
 
 import rivals
 from benchmarks.digit_classifier import train_digit_classifier
-from benchmarks.harness import RESULTS, record
+from benchmarks.harness import RESULTS, load, record
 from rivals.base.run_folder import Run
-from rivals.data.load import load
 from rivals.recipes import DEFAULT
 from rivals.reports.image_grid import make_grid, save_png
 

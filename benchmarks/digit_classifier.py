@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from rivals.data.load import load
+from benchmarks.harness import load
 
 
 class DigitClassifier(nn.Module):

@@ -19,10 +19,9 @@ from typing import Any
 import torch
 
 import rivals
-from benchmarks.harness import record
+from benchmarks.harness import load, record
 from benchmarks.processor_minutes import Facts, Probe, fd_lite0, gan_job, harden_job, kept
 from rivals.base.norm_balls import Linf
-from rivals.data.load import load
 
 RUNS = Path("runs/benchmark-extra-data")
 DATA, EPS, MINUTES, SEEDS = "cifar10", "8/255", 20.0, 3

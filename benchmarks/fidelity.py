@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.harness import in_turn, record
-from rivals import load_images
+from benchmarks.harness import in_turn, load, record
 from rivals.base.rng import generator
 from rivals.metrics import (
     density_coverage,
@@ -50,7 +49,7 @@ def layer(images: Tensor, width: int) -> Tensor:
 
 def sets(width: int) -> tuple[Tensor, Tensor]:
     """Real and fake features."""
-    images = torch.from_numpy(load_images("mnist", split="test").images[: REAL + FAKE]).flatten(1).double() / 255
+    images = torch.from_numpy(load("mnist", split="test").images[: REAL + FAKE]).flatten(1).double() / 255
     noise = torch.randn(FAKE, images.shape[1], generator=generator("noise"), dtype=torch.float64)
     return layer(images[:REAL], width), layer(images[REAL:] + 0.05 * noise, width)
 

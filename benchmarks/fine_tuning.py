@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 import rivals
-from benchmarks.harness import packed, record, recorded
+from benchmarks.harness import load, packed, record, recorded
 from benchmarks.processor_minutes import (
     Facts,
     Probe,
@@ -37,7 +37,6 @@ from benchmarks.processor_minutes import (
     train_gan,
 )
 from rivals.data.imageset import ImageSet
-from rivals.data.load import load
 from rivals.data.splits import hold_out, subset
 from rivals.reports.image_grid import make_grid, save_png
 

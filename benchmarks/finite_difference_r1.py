@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 import rivals
-from benchmarks.harness import in_turn, paired_ratio, record, recorded
+from benchmarks.harness import in_turn, load, paired_ratio, record, recorded
 from benchmarks.processor_minutes import (
     Facts,
     Probe,
@@ -40,7 +40,6 @@ from benchmarks.processor_minutes import (
 )
 from rivals.base import rng
 from rivals.base.schedules import Clock
-from rivals.data.load import load
 from rivals.losses.gan import nonsaturating
 from rivals.losses.penalties import Penalty
 

@@ -31,9 +31,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 import rivals
 from benchmarks import sngan_speed
-from benchmarks.harness import RESULTS, packed, record, recorded
+from benchmarks.harness import RESULTS, load, packed, record, recorded
 from rivals.data.batches import Batches
-from rivals.data.load import load
 from rivals.nets.factory import build_discriminator, build_generator
 from rivals.reports.image_grid import make_grid, save_png
 

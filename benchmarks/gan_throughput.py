@@ -17,11 +17,10 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from benchmarks.harness import record
+from benchmarks.harness import load, record
 from rivals.api.common.game_factory import build_game
 from rivals.api.training.auto_config import fit_config
 from rivals.data.batches import Batches
-from rivals.data.load import load
 from rivals.game.game import Game
 
 CYCLES, TOP = 3, 12

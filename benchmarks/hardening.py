@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 import rivals
-from benchmarks.harness import record, recorded
+from benchmarks.harness import load, record, recorded
 from rivals.api.common.network_io import save_network
 from rivals.api.training.callbacks import accuracy
 from rivals.attacks.training_attack import TrainingPGD
@@ -33,7 +33,6 @@ from rivals.base.eps import parse_eps
 from rivals.base.norm_balls import Linf
 from rivals.data.batches import Batches
 from rivals.data.imageset import ImageSet
-from rivals.data.load import load
 from rivals.data.splits import hold_out
 from rivals.nets.classifier import Classifier
 from rivals.nets.factory import build_classifier

@@ -19,11 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from benchmarks.harness import in_turn, record
+from benchmarks.harness import in_turn, load, record
 from rivals.api.training.adversarial import HardenJob
 from rivals.api.training.job import Request
 from rivals.base import devices
-from rivals.data.load import load
 from rivals.game.game import Batches, Game
 from rivals.recipes import HARDENING, HardenConfig
 

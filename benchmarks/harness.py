@@ -17,18 +17,31 @@ from PIL import Image
 from torch import Tensor
 
 from rivals.api.common import provenance
+from rivals.data.imageset import ImageSet
+from rivals.data.load import load as load_images
 
 RESULTS = Path(__file__).parent / "results"
 
+_read: dict[str, str] = {}  # hashes of the images that this process has loaded
+
+
+def load(source: str | Path, **options: Any) -> ImageSet:
+    """As :func:`rivals.data.load.load`; a result recorded later names the images with their hash."""
+    images = load_images(source, **options)
+    _read[f"{images.name} {images.split}"] = images.hash
+    return images
+
 
 def record(name: str, **facts: Any) -> None:
-    """Write ``results/NAME.json``: the facts with the command, the machine and the versions they were measured with."""
+    """Write ``results/NAME.json``: the facts with the command, machine, versions and images they were measured with."""
     stamp = {
         "command": f"python -m benchmarks {name}",
         "date": datetime.now(UTC).date().isoformat(),
         "hardware": provenance.hardware(torch.device("cpu")),
         "versions": provenance.versions(),
     }
+    if _read:
+        stamp["data_hashes"] = dict(sorted(_read.items()))
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps(stamp | facts, indent=2)
     text = re.sub(r"\[\s+(-?\d+(?:,\s+-?\d+)*)\s+\]", lambda found: f"[{re.sub(chr(10) + ' *', ' ', found[1])}]", text)

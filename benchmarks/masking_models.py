@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
+from benchmarks.harness import load
 from rivals.attacks import pgd
 from rivals.base.norm_balls import Linf
-from rivals.data.load import load
 from rivals.nets.factory import build_classifier
 
 SPLITS = {

@@ -24,13 +24,12 @@ import numpy as np
 import torch
 
 import rivals
-from benchmarks.harness import record
+from benchmarks.harness import load, record
 from rivals.api.robustness.before_after import NUMBERS
 from rivals.base.errors import UserError
 from rivals.base.images import to_pil
 from rivals.base.norm_balls import Ball, Linf
 from rivals.base.run_folder import Run
-from rivals.data.load import load
 from rivals.game.robust_checkpoint import RobustCheckpoint
 
 MODEL = Path(__file__).parent / "models" / "mnist-hard.safetensors"

@@ -17,10 +17,9 @@ from typing import Any
 import torch
 
 import rivals
-from benchmarks.harness import record, recorded
+from benchmarks.harness import load, record, recorded
 from benchmarks.processor_minutes import Facts, Probe, fd_lite0, gan_job, harden_job, kept
 from rivals.base.norm_balls import Linf
-from rivals.data.load import load
 
 RUNS = Path("runs/benchmark-robgan")
 DATA, EPS, MINUTES = "cifar10", "8/255", 60.0

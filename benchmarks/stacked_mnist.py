@@ -18,9 +18,8 @@ import torch
 
 import rivals
 from benchmarks.digit_classifier import DigitClassifier, train_digit_classifier
-from benchmarks.harness import RESULTS, record, recorded
+from benchmarks.harness import RESULTS, load, record, recorded
 from rivals.base.run_folder import Run
-from rivals.data.load import load
 from rivals.metrics.mode_coverage import count_modes, stacked_labels
 from rivals.reports.image_grid import make_grid, save_png
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.attack_models import MODELS
-from benchmarks.harness import RESULTS, record, recorded
+from benchmarks.harness import RESULTS, load, record, recorded
 from rivals.api.common.network_io import load as load_network
 from rivals.attacks import apgd, freeze, pgd
 from rivals.attacks.attack_losses import strongest_others
@@ -30,7 +30,6 @@ from rivals.attacks.autoattack import autoattack_stages
 from rivals.attacks.ensemble import Stage, run_ensemble
 from rivals.attacks.frozen_model import FrozenModel
 from rivals.base.norm_balls import Ball, Linf
-from rivals.data.load import load
 from rivals.data.splits import hold_out
 
 N = 100

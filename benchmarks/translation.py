@@ -27,7 +27,7 @@ from PIL import Image
 
 import rivals
 from benchmarks.attack_cases import model_of
-from benchmarks.harness import RESULTS, record, recorded
+from benchmarks.harness import RESULTS, load, record, recorded
 from benchmarks.processor_minutes import LONG, Probe, load_facts
 from rivals.api.scoring.feature_passes import find_extractor
 from rivals.api.training.job import Request
@@ -35,7 +35,6 @@ from rivals.api.translation.image_pairs import ImagePairs, load_held_out, load_i
 from rivals.api.translation.job import TranslateJob
 from rivals.api.translation.judgement import bicubic, judge, to_bytes
 from rivals.data.decode import to_channels
-from rivals.data.load import load
 from rivals.recipes import DataOptions, TranslateConfig
 from rivals.reports.image_grid import make_grid, save_png
 

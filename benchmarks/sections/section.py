@@ -36,9 +36,11 @@ class Section:
     images: Sequence[tuple[str, str]] = ()
 
     def markdown(self, result: Result) -> str:
-        """The section's text, with the command, machine, versions and date of ``result``."""
+        """The section's text, with the command, machine, versions, date and images of ``result``."""
         threads = result["hardware"]["threads"]
         machine = f"{result['hardware']['processor']}, {threads} {'thread' if threads == 1 else 'threads'}"
+        hashes = result.get("data_hashes", {})
+        images = "".join(f" · {name} {digits[:8]}" for name, digits in hashes.items())
         parts = [
             f"## {self.title}",
             wrap(f"**Question.** {self.question}"),
@@ -47,7 +49,7 @@ class Section:
             wrap(f"**Result.** {self.answer}"),
             wrap(f"**What it does not show.** {self.limits}"),
             *(f"![{text}](../benchmarks/results/{name})" for text, name in self.images),
-            f"`{result['command']}` · {machine} · PyTorch {result['versions']['torch']} · {result['date']}",
+            f"`{result['command']}` · {machine} · PyTorch {result['versions']['torch']} · {result['date']}{images}",
         ]
         return "\n\n".join(parts)
 

@@ -2,14 +2,17 @@
 
 import io
 import json
+import struct
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from rivals.base.errors import UserError
 from rivals.base.size import Size
-from rivals.data import decode_cache
+from rivals.data import decode, decode_cache
 from rivals.data.imageset import ImageSet, require_classes
 from rivals.data.load import load
 from rivals.data.mapped_pixels import MappedPixels
@@ -191,6 +194,61 @@ def test_a_transparent_gray_in_16_bits(tmp_path):
     assert got[3, 0, :4].tolist() == [255, 0, 255, 255]
 
 
+def png(depth, color, row, transparent=None):
+    """A PNG of 8 equal rows, as its bytes, of a kind that Pillow does not write."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, depth, color, 0, 0, 0))
+    key = b"" if transparent is None else chunk(b"tRNS", struct.pack(">H", transparent))
+    pixels = chunk(b"IDAT", zlib.compress(8 * (b"\0" + row)))
+    return b"\x89PNG\r\n\x1a\n" + header + key + pixels + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("depth", "row"), [(1, b"\x55"), (2, b"\x1b\x1b"), (4, b"\x0f\x0f\x0f\x0f"), (8, b"\x00\xff" * 4)]
+)
+@pytest.mark.parametrize("level", ["black", "white"])
+def test_the_transparent_level_of_gray_is_found_at_every_depth(tmp_path, depth, row, level):
+    transparent = 0 if level == "black" else 2**depth - 1
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "a.png").write_bytes(png(depth, 0, row, transparent))
+    gray, alpha = get(tmp_path / "set").images[0][[0, 3]]
+    assert (alpha == np.where(gray == (0 if level == "black" else 255), 0, 255)).all()
+
+
+@pytest.mark.parametrize(
+    ("color", "values", "says"),
+    [
+        (2, (4000, 2000, 1000), "color of 16 bits whose values end below 4,096"),
+        (6, (4000, 2000, 1000, 65535), "color of 16 bits whose values end below 4,096"),
+        (4, (4000, 65535), "gray of 16 bits with transparency"),
+        (2, (40000, 2000, 1000), None),
+        (2, (0, 0, 0), None),
+    ],
+)
+def test_what_is_in_the_lower_8_of_16_bits_is_not_taken_for_black(tmp_path, color, values, says):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "a.png").write_bytes(png(16, color, 8 * struct.pack(f">{len(values)}H", *values)))
+    if says is None:
+        assert get(tmp_path / "set").images[0, :, 0, 0].tolist() == [value >> 8 for value in values]
+    else:
+        with pytest.raises(UserError, match=says):
+            get(tmp_path / "set")
+
+
+def test_links_to_folders_are_followed_and_cycles_end(tmp_path):
+    for index, name in enumerate(("cats", "dogs")):
+        write(tmp_path / "set" / "train" / name / f"{index}.png", GRAY)
+    (tmp_path / "set" / "val").symlink_to(tmp_path / "set" / "train")
+    (tmp_path / "set" / "train" / "canines").symlink_to(tmp_path / "set" / "train" / "dogs")
+    (tmp_path / "set" / "train" / "dogs" / "again").symlink_to(tmp_path / "set")
+    images = get(tmp_path / "set")
+    assert images.classes == ("canines", "cats", "dogs")
+    assert get(tmp_path / "set", split="val").classes == images.classes
+
+
 @pytest.mark.parametrize("count", [1, 40], ids=["one chunk", "several chunks"])
 def test_mixed_modes_get_the_largest_number_of_channels(tmp_path, count):
     for index in range(count):
@@ -267,6 +325,18 @@ def test_proportions_are_rounded_to_whole_pixels(tmp_path):
     for width in (640, 641):
         write(tmp_path / "set" / f"{width}.png", np.zeros((427, width), np.uint8))
     assert get(tmp_path / "set", size="96x64").size == Size(64, 96)
+
+
+def test_proportions_are_those_of_the_file_and_not_of_a_jpeg_decoded_at_a_fraction(tmp_path, monkeypatch):
+    """601 x 902 fits 64 x 96 to the nearest pixel; an eighth of it, 76 x 113, does not."""
+    monkeypatch.setattr(decode, "LARGE_PIXELS", 1000)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    write(tmp_path / "set" / "a.jpg", np.zeros((902, 601), np.uint8))
+    write(tmp_path / "set" / "b.jpg", np.zeros((601, 902), np.uint8), exif=exif)
+    assert get(tmp_path / "set", size="64x96").size == Size(96, 64)
+    with pytest.raises(UserError, match="is 601 x 902, not square"):
+        get(tmp_path / "set", size="64")
 
 
 def test_skipped_images_are_reported_from_the_cache_too(tmp_path):

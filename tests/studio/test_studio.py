@@ -254,6 +254,8 @@ def test_attack_follows_eps_and_stays_in_its_ball(tmp_path):
         assert 0 < float(change.flatten().norm(p)) <= 0.1 * (1 + 1e-5)
     said = attack_results(store, sources, "plain.safetensors", None, photos, 600, None, "Linf", 8)
     assert "there is no image 600" in said.lower()
+    said = attack_results(store, sources, "plain.safetensors", None, photos, None, None, "Linf", 8)  # emptied
+    assert "no image is chosen" in said.lower()
     said = attack_results(store, DataSources(), "plain.safetensors", None, photos, 0, None, "Linf", 8)
     assert "not among the data of this studio" in said and "<img" not in said
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from rivals.base.errors import UserError
 from rivals.base.size import Size
@@ -234,16 +234,30 @@ def _decode_one(listing: Listing, index: int, size: Size | None, crop: bool, pea
         return UnreadableImage(index, _reason(error))
     if image.width * image.height <= LARGE_PIXELS:
         return _standard(listing, index, image, size, crop, peak)
+    whole = _upright(image)
     if size is not None:
         # JPEG decodes at 1/2, 1/4 or 1/8 of the size; four times the target leaves enough for the Lanczos filter.
         image.draft(None, (4 * size.width, 4 * size.height))
     with _one_large:
-        return _standard(listing, index, image, size, crop, peak)
+        return _standard(listing, index, image, size, crop, peak, whole)
+
+
+def _upright(image: Image.Image) -> Size:
+    """The size of the picture, which a camera may have turned by a quarter."""
+    turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    return Size(image.width, image.height) if turned else Size(image.height, image.width)
 
 
 def _standard(
-    listing: Listing, index: int, image: Image.Image, size: Size | None, crop: bool, peak: Peak
+    listing: Listing,
+    index: int,
+    image: Image.Image,
+    size: Size | None,
+    crop: bool,
+    peak: Peak,
+    whole: Size | None = None,
 ) -> Pixels | UnreadableImage:
+    """As :func:`_decode_one`, of an opened image; ``whole`` is its size, where it is decoded at a smaller one."""
     try:
         image = to_standard_mode(image, peak)
     except AboveWhiteError as error:
@@ -254,16 +268,17 @@ def _standard(
         ) from None
     except Exception as error:
         return UnreadableImage(index, _reason(error))
-    own = Size(image.height, image.width)
-    kept = cropped(own, size or SQUARE) if size or crop else own
-    if kept != own:
+    own = kept = Size(image.height, image.width)
+    whole = whole or own
+    if (size or crop) and cropped(whole, size or SQUARE) != whole:
         if not crop:
             assert size is not None
             what = "not square" if size.is_square else f"which are not the proportions of {_shown(size)}"
             raise UserError(
-                f"the image '{listing.names[index]}' of {listing.title} is {_shown(own)}, {what}: cut out the center "
+                f"the image '{listing.names[index]}' of {listing.title} is {_shown(whole)}, {what}: cut out the center "
                 "of such images with --crop"
             )
+        kept = cropped(own, size or SQUARE)
         left, top = (own.width - kept.width) // 2, (own.height - kept.height) // 2
         image = image.crop((left, top, left + kept.width, top + kept.height))
     if size is not None and kept != size:

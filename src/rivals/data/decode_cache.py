@@ -29,7 +29,7 @@ from rivals.data.mapped_pixels import MappedPixels, digests
 from rivals.data.partial_decode import PartialDecode
 from rivals.data.progress_notes import ProgressNotes
 
-_FORMAT = 5
+_FORMAT = 6
 ABANDONED = 7 * 86400.0  # seconds after which what a killed decoding has left is removed
 
 Note = Callable[[str], None]

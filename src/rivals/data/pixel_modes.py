@@ -11,6 +11,8 @@ from PIL import Image, ImageOps
 from rivals.data.imageset import Pixels
 from rivals.data.listing import Listing, opened
 
+UPPER = 16  # values of the upper 8 of 16 bits that an image of 12 bits does not exceed
+
 
 def bits_of(peak: int) -> int:
     """The usual number of bits per pixel whose values reach ``peak``, such as 12 for 3,000."""
@@ -79,8 +81,17 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 def to_standard_mode(image: Image.Image, peak: Peak) -> Image.Image:
-    """The first frame, upright, as L, LA, RGB or RGBA."""
+    """The first frame, upright, as L, LA, RGB or RGBA.
+
+    Raises:
+        ValueError: it cannot be had without losing what it shows.
+    """
+    stored = _stored_mode(image)
     image.load()
+    if stored in ("L;2", "L;4") and "transparency" in image.info:  # in units of the file, and the pixels are scaled
+        image.info["transparency"] *= {"L;2": 85, "L;4": 17}[stored]
+    if ";16" in stored and image.mode in ("LA", "RGB", "RGBA"):
+        _check_upper_bits(image, gray=stored.startswith("LA"))
     ImageOps.exif_transpose(image, in_place=True)
     mode, alpha = image.mode, "transparency" in image.info
     if mode in ("RGB", "L") and not alpha:
@@ -108,6 +119,29 @@ def to_standard_mode(image: Image.Image, peak: Peak) -> Image.Image:
         if (values[..., :1] == values[..., 1:3]).all():
             return image.convert("LA" if image.mode == "RGBA" else "L")
     return image
+
+
+def _stored_mode(image: Image.Image) -> str:
+    """How the file stores its pixels, in Pillow's words, such as ``RGB;16B``; empty if it does not tell."""
+    args = image.tile[0].args if getattr(image, "tile", None) else ""
+    first = args[0] if isinstance(args, tuple) and args else args
+    return first if isinstance(first, str) else ""
+
+
+def _check_upper_bits(image: Image.Image, *, gray: bool) -> None:
+    """Refuse what Pillow reads as the upper 8 of 16 bits, where the values are in the lower ones.
+
+    Raises:
+        ValueError: they are; or it is gray, whose scale is that of the whole source.
+    """
+    if gray:
+        raise ValueError("gray of 16 bits with transparency: save it without, or with 8 bits")
+    brightest = max(high for _, high in image.getextrema()[:3])
+    if 0 < brightest < UPPER:
+        raise ValueError(
+            f"color of 16 bits whose values end below {256 * UPPER:,}, and only the upper 8 bits are read: scale the "
+            "values to 16 bits, or save 8"
+        )
 
 
 def to_chw(image: Image.Image) -> Pixels:

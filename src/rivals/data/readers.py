@@ -114,14 +114,14 @@ def _walk(path: Path) -> list[str]:
         raise UserError(f"cannot read the folder '{error.filename}': {error.strerror}") from None
 
     found: list[str] = []
-    seen: set[str] = set()
+    above: dict[str, frozenset[str]] = {}  # the real places of the folders around each folder
     for folder, below, files in os.walk(path, onerror=refuse, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a cycle of links
+        real, around = os.path.realpath(folder), above.pop(folder, frozenset())
+        if real in around:  # a cycle of links
             below.clear()
             continue
-        seen.add(real)
         below[:] = sorted(name for name in below if not name.startswith("."))
+        above |= dict.fromkeys((f"{folder}{os.sep}{name}" for name in below), around | {real})
         inside = Path(folder).relative_to(path)
         found += [(inside / name).as_posix() for name in files if not name.startswith(".")]
     return found

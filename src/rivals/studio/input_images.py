@@ -74,7 +74,8 @@ def _test_image(net: NamedModel, data: str, index: float) -> InputImage:
 
     images = _images(data, net.size, net.white)
     if index is None or index != int(index) or not 0 <= index < len(images):
-        raise UserError(f"there is no image {index:g}: '{images.name}' has {len(images)} in '{images.split}'")
+        wanted = "no image is chosen" if index is None else f"there is no image {index:g}"
+        raise UserError(f"{wanted}: '{images.name}' has {len(images)} in '{images.split}', numbered from 0")
     i = int(index)
     x = match_channels(torch.from_numpy(images.images[i : i + 1]) / 255, net.channels or 3)
     label = -1

@@ -13,6 +13,7 @@ from pathlib import Path
 from rivals.base.duration import Duration
 from rivals.base.eps import parse_eps
 from rivals.base.errors import UserError
+from rivals.base.hashing import key_hash
 from rivals.base.run_folder import Run
 from rivals.recipes import CLASSIFIERS, HARDENING, RECIPES
 from rivals.studio.data_sources import DataSources
@@ -166,7 +167,8 @@ class RunProcesses:
                 )
 
     def _log(self, folder: Path) -> Path:
-        return self._logs / f"{folder.name}.log"
+        # Runs of one name lie in several folders.
+        return self._logs / f"{folder.name[:100]}-{key_hash(str(folder.resolve()))}.log"
 
     def _last_message(self, folder: Path) -> str:
         try:

@@ -111,7 +111,7 @@ def _result(named: NamedModel, image: InputImage, norm: str, eps: float, generat
     change = x_adv - image.x
     largest = float(change.abs().max())
     magnified = 0.5 + change / (2 * largest) if largest else torch.full_like(change, 0.5)
-    factor = f"The change × {1 / (2 * largest):.0f}" if largest else "No change"
+    factor = f"The change × {1 / (2 * largest):.2g}" if largest else "No change"
     pictures = [
         _picture(image.x, "the image", image.caption),
         _picture(magnified, "the change", factor),

@@ -1,5 +1,6 @@
 """A run is resumed wherever its data are: what counts is their content."""
 
+import itertools
 import shutil
 
 import numpy as np
@@ -56,11 +57,29 @@ def test_other_images_or_test_images_are_refused(place):
     shutil.copytree("split", "copy")
     rivals.classify("copy", out="run", **RESUMED)
     spoil(place / "copy/test")
-    with named("the test images of 'copy' are not those that the run began with"):
+    with named("the test images are not those that the run began with"):
         rivals.classify("copy", out="run", **RESUMED)
     spoil(place / "copy/train")
     with named("the images of 'copy' are not those that the run began with"):
         rivals.classify("copy", out="run", **RESUMED)
+
+
+@pytest.mark.parametrize("recipe", ["dcgan", "robgan"])
+@pytest.mark.parametrize("change", ["spoiled", "gone"])
+def test_a_gan_is_not_resumed_with_other_held_out_images(place, run_rivals, recipe, change):
+    shutil.copytree("set", "split/train")
+    for name, number in itertools.product(("ant", "yak"), range(3)):  # as many as a discriminator is evaluated on
+        shutil.copytree(f"set/{name}", f"split/test/{name}/{number}")
+    words = ("--out", "run", "--quiet", "--device", "cpu")
+    tiny = ("--batch-size", "8", "--latent-dim", "4", "--generator-widths", "4")
+    assert run_rivals("train", "split", "--recipe", recipe, "--until", "2 steps", *tiny, *words).status == 0
+    assert run_rivals("train", "--resume", "--until", "3 steps", *words).status == 0
+    if change == "gone":
+        shutil.rmtree("split/test")
+    else:
+        spoil(place / "split/test")
+    resumed = run_rivals("train", "--resume", "--until", "4 steps", *words)
+    assert_refused(resumed, "images are not those that the run began with: restore them")
 
 
 def test_a_gan_resumes_from_data_that_moved(place, run_rivals):

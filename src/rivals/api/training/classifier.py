@@ -212,11 +212,10 @@ class ClassifierJobBase(TrainingJob[C], Generic[C]):
         return TestAccuracy(self.evaluate_every, self.game.players["classifier"], self.test, self.until)
 
     def open_run(self) -> Run:
+        from rivals.api.training.held_out import check_unchanged
+
         run = super().open_run()
-        if self.stored and self.stored["test"]["hash"] != self.test.hash:
-            raise UserError(
-                f"the test images of '{self.test.name}' are not those that the run began with: restore them"
-            )
+        check_unchanged(self.stored, "test", self.test.hash)
         return run
 
     def shortfall(self, end: Progress) -> str | None:

@@ -248,6 +248,13 @@ class GanJob(TrainingJob[Config]):
 
         return make_loss(self.config.loss, self.config.label_smoothing)
 
+    def open_run(self) -> Run:
+        from rivals.api.training.held_out import check_unchanged
+
+        run = super().open_run()
+        check_unchanged(self.stored, "held_out", self.held_out and self.held_out.hash)
+        return run
+
     def run_facts(self) -> Record:
         """Levels that the curves are compared with, the held-out images, the choices of ``auto``."""
         import torch

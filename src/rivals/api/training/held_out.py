@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from rivals.base.errors import UserError
 
@@ -27,6 +28,22 @@ def keep_some_aside(images: ImageSet, count: int, seed: int) -> tuple[ImageSet, 
             "smaller --hold-out"
         )
     return hold_out(images, count, seed)
+
+
+def check_unchanged(stored: Mapping[str, Any], name: str, now: str | None) -> None:
+    """Refuse to resume a run with other images than it is judged by.
+
+    Args:
+        stored: Of the run; empty for a new one.
+        name: Its entry on these images: test or held_out.
+        now: The hash of those that are there; None if there are none.
+
+    Raises:
+        UserError: they differ.
+    """
+    if stored and (stored.get(name) or {}).get("hash") != now:
+        what = name.replace("_", "-")
+        raise UserError(f"the {what} images are not those that the run began with: restore them, to resume")
 
 
 def check_same_shape(images: ImageSet, test: ImageSet) -> None:

@@ -9,6 +9,7 @@ from rivals.api.common.network_io import save_network
 from rivals.api.common.resume import load_images, note_printer
 from rivals.api.common.robust_game import ball_of
 from rivals.api.training.gan import GanJob
+from rivals.api.training.held_out import check_unchanged
 from rivals.base.duration import Duration
 from rivals.base.errors import UserError
 from rivals.base.run_folder import Record, Run
@@ -79,11 +80,17 @@ class RobGanJob(GanJob):
         robust = RobustAccuracy(every, head, self.test, ball_of(self.config, self.images.channels))
         return [*super().make_callbacks(), robust]
 
+    def open_run(self) -> Run:
+        run = super().open_run()
+        check_unchanged(self.stored, "test", self.test.hash)
+        return run
+
     def run_facts(self) -> Record:
-        """As of any GAN, and how the classifier is made robust."""
+        """As of any GAN, how the classifier is made robust, and on what it is judged."""
         ball = ball_of(self.config, self.images.channels)
         hardened = {"norm": self.config.norm, "eps": float(ball.eps), "method": "robgan"}
-        return {**super().run_facts(), "hardened": hardened}
+        test = {"split": self.test.split, "n": len(self.test), "hash": self.test.hash}
+        return {**super().run_facts(), "hardened": hardened, "test": test}
 
     def on_trained(self, net: nn.Module, end: Progress) -> None:
         """Save the class head as a classifier, too."""

@@ -209,6 +209,13 @@ class TranslateJob(TrainingJob[TranslateConfig]):
             TranslationMonitor(make_loss(str(self.config.loss)).equilibrium["loss/discriminator"]),
         ]
 
+    def open_run(self) -> Run:
+        from rivals.api.training.held_out import check_unchanged
+
+        run = super().open_run()
+        check_unchanged(self.stored, "held_out", self.held_out.hash)
+        return run
+
     def run_facts(self) -> Record:
         """The unit of the discriminator, the kind of the translation, the held-out images."""
         from rivals.losses.gan import make_loss

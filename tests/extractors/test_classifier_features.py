@@ -83,3 +83,15 @@ def test_a_scripted_inception_sees_the_scale_of_the_definition(tmp_path):
     wanted = (tf1_bilinear(images.float(), 299).double() / 128 - 1).mean((2, 3))
     found = open_inception(tmp_path / "scripted.pt").extract(images)
     torch.testing.assert_close(found.features.double(), wanted, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("other", [{"flip_tta": True}, {"mean": (0.3,)}, {"std": (0.4,)}])
+def test_what_a_classifier_computes_with_equal_weights_is_in_its_hash(other):
+    """Or the cache of real features would give those of another extractor."""
+    shape = {"size": 16, "channels": 1, "classes": 3, "widths": (4,)}
+    plain, changed = build_classifier("cnn", **shape), build_classifier("cnn", **shape, **other)
+    again = build_classifier("cnn", **shape)
+    for net in (changed, again):
+        net.load_state_dict(plain.state_dict())
+    first, second, third = (open_classifier(net, size=16, channels=1).hash for net in (plain, changed, again))
+    assert first == third != second

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 
 from rivals.base.errors import UserError
@@ -19,7 +20,7 @@ from rivals.extractors.inception import Inception, open_inception
 from rivals.extractors.registry import EXTRACTORS
 from rivals.extractors.resize import antialiased_bilinear, pillow_bicubic, tf1_bilinear, to_rgb
 from rivals.extractors.vgg16 import VGG16
-from rivals.extractors.vit import ViT, clip_weights
+from rivals.extractors.vit import ViT, clip_weights, open_clip, open_dinov2
 from rivals.extractors.weights import MissingWeights, PublishedWeights
 
 WHITE = 30.3601, 644  # the sum of the features, and the class
@@ -329,3 +330,26 @@ def test_weights_of_another_network_are_refused(name, tmp_path):
     torch.save({"layer.weight": torch.ones(2, 2)}, path)
     with pytest.raises(UserError, match=r"weights\.pth' (holds no|does not hold) .*, as it lacks '"):
         EXTRACTORS[name](path)
+
+
+@pytest.mark.parametrize(("kind", "open_it"), [("dinov2", open_dinov2), ("clip", open_clip)])
+def test_a_transformer_of_another_shape_is_refused(kind, open_it, tmp_path):
+    weights, _ = transformer(kind == "clip")
+    if kind == "clip":
+        weights = under_hugging_face_names(weights)
+    save_file({name: value.contiguous() for name, value in weights.items()}, tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match=f"another transformer than {kind}'s .width 128, not 1024, blocks 2, not 24"):
+        open_it(tmp_path / "other.safetensors")
+
+
+def under_hugging_face_names(weights):
+    """CLIP's tensors as Hugging Face names them, with query, key and value apart."""
+    found = {"visual_projection.weight": weights["projection"]}
+    for name, values in weights.items():
+        if "qkv" in name:
+            block, kind = name.split(".")[1], name.rpartition(".")[2]
+            for part, each in zip("qkv", values.chunk(3), strict=True):
+                found[f"vision_model.encoder.layers.{block}.self_attn.{part}_proj.{kind}"] = each.clone()
+        elif name != "projection":
+            found[f"vision_model.{name}"] = values
+    return found

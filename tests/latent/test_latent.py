@@ -201,3 +201,33 @@ def test_invalid_requests_are_refused_in_one_line(
     save_network(small("mlp"), tmp_path / "generator.safetensors", {})
     status, out, err = run_rivals("explore", "generator.safetensors", *words)
     assert status == 2 and said in err and len(err.strip().splitlines()) == 1 and out == ""
+
+
+def test_components_are_those_of_the_class_that_is_asked_for() -> None:
+    generator = small("dcgan", 3)
+    with torch.no_grad():
+        for weight in generator.parameters():  # the classes begin alike
+            weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(weight.numel())))
+    first, second, other = (pca(generator, 2, depth=2, samples=64, label=label).vectors for label in (0, 0, 2))
+    assert torch.equal(first, second) and not torch.allclose(first, other, atol=1e-3)
+
+
+def test_images_are_inverted_with_their_own_classes(tmp_path: Path, run_rivals: RunRivals) -> None:
+    save_network(small("dcgan", 3), tmp_path / "generator.safetensors", {"classes": ["a", "b", "c"]})
+    for name in ("c", "b"):
+        rivals.sample(str(tmp_path / "generator.safetensors"), n=1, folder=tmp_path / "sorted" / name)
+    words = ["explore", str(tmp_path / "generator.safetensors"), "invert", "--steps", "2", "--json", "--images"]
+    done = run_rivals(*words, str(tmp_path / "sorted"), "--out", str(tmp_path / "one"))
+    assert done.status == 0, done.err
+    flat = tmp_path / "sorted" / "c"
+    assert_refused(run_rivals(*words, str(flat), "--out", str(tmp_path / "two")), "has no classes", "--label")
+    wrong = tmp_path / "sorted" / "d"
+    flat.rename(wrong)
+    assert_refused(run_rivals(*words, str(tmp_path / "sorted"), "--out", str(tmp_path / "two")), "'d'")
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        wrong.rename(flat)
+        patch.setattr("rivals.latent.inversion.invert", lambda *a, labels, **k: seen.append(labels) or 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            rivals.explore(str(tmp_path / "generator.safetensors"), "invert", images=str(tmp_path / "sorted"))
+    assert seen[0].tolist() == [1, 2]

@@ -56,3 +56,21 @@ def test_bad_input_is_refused_in_one_line(call, message):
     with pytest.raises(UserError, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "an atom", "zipf"])
+def test_the_interval_covers_the_truth_also_of_uneven_supports(kind):
+    """Pairs share images, so that the number of duplicate pairs varies more than a Poisson count."""
+    weights = {
+        "uniform": torch.ones(100) / 100,
+        "an atom": torch.cat([torch.tensor([0.1]), torch.full((9000,), 0.9 / 9000)]),
+        "zipf": 1 / torch.arange(1.0, 101),
+    }[kind].double()
+    weights = weights / weights.sum()
+    truth = 1 / float(weights.square().sum())
+    covered = 0
+    for seed in range(60):
+        samples = torch.multinomial(weights, 400, replacement=True, generator=seeded(seed))
+        found = support_size(samples[:, None].float(), 0.5)
+        covered += found.low <= truth <= found.high
+    assert covered >= 51  # 95% of 60 are 57; a right interval falls below 51 once in a thousand times

@@ -19,6 +19,7 @@ from rivals.base.files import whole_folder, write_atomically
 from rivals.recipes.options import ExploreConfig, SampleConfig
 
 if TYPE_CHECKING:
+    from rivals.data.imageset import ImageSet
     from rivals.latent.directions import Directions
     from rivals.nets.generator import Generator
 
@@ -91,6 +92,25 @@ def _labels(generator: Generator, n: int, label: int | None) -> list[int]:
     return [i % max(generator.classes, 1) if label is None else label for i in range(n)]
 
 
+def _own_labels(generator: Generator, images: ImageSet, n: int, label: int | None) -> list[int]:
+    """The class that each of the first n images is inverted with: the one given, or its own.
+
+    Raises:
+        UserError: the images have no classes of the generator.
+    """
+    if not generator.classes or label is not None:
+        return _labels(generator, n, label)
+    from rivals.data.classes import match_classes
+
+    names = generator.about.get("classes") or [str(i) for i in range(generator.classes)]
+    fix = "put them into one subfolder per class, or name the class of all by --label"
+    if images.labels is None:
+        raise UserError(f"'{images.name}' has no classes, and the generator has: {fix}")
+    matched = match_classes(images, names, "the generator", lambda note: None, fix)
+    assert matched.labels is not None
+    return [int(each) for each in matched.labels[:n]]
+
+
 def _latents(generator: Generator, n: int, config: ExploreConfig) -> Any:
     assert config.truncation is not None
     return generator.latents(n, config.seed, config.truncation)
@@ -131,7 +151,7 @@ def _pca(generator: Generator, folder: Path, config: ExploreConfig, label: int |
     from rivals.latent.directions import pca
 
     assert config.count is not None and config.depth is not None
-    found = pca(generator, config.count, depth=config.depth, seed=config.seed)
+    found = pca(generator, config.count, depth=config.depth, seed=config.seed, label=label or 0)
     return _directions(generator, folder, config, label, found)
 
 
@@ -175,7 +195,7 @@ def _invert(generator: Generator, folder: Path, config: ExploreConfig, label: in
             f"'{config.images}' has {real.shape[1]} channels and the generator makes {generator.channels}: give images "
             "with as many"
         )
-    numbers, device = _labels(generator, len(real), label), next(generator.parameters()).device
+    numbers, device = _own_labels(generator, read, len(real), label), next(generator.parameters()).device
     labels = torch.tensor(numbers, device=device) if generator.classes else None
     options: dict[str, Any] = {"starts": config.starts, "steps": config.steps, "seed": config.seed}
     found = invert(generator, real.to(device) / 255, labels=labels, **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -123,7 +124,8 @@ def to_standard_mode(image: Image.Image, peak: Peak) -> Image.Image:
 
 def _stored_mode(image: Image.Image) -> str:
     """How the file stores its pixels, in Pillow's words, such as ``RGB;16B``; empty if it does not tell."""
-    args = image.tile[0].args if getattr(image, "tile", None) else ""
+    tiles: Any = getattr(image, "tile", None)
+    args = tiles[0].args if tiles else ""
     first = args[0] if isinstance(args, tuple) and args else args
     return first if isinstance(first, str) else ""
 
@@ -136,7 +138,7 @@ def _check_upper_bits(image: Image.Image, *, gray: bool) -> None:
     """
     if gray:
         raise ValueError("gray of 16 bits with transparency: save it without, or with 8 bits")
-    brightest = max(high for _, high in image.getextrema()[:3])
+    brightest = int(np.asarray(image)[..., :3].max())
     if 0 < brightest < UPPER:
         raise ValueError(
             f"color of 16 bits whose values end below {256 * UPPER:,}, and only the upper 8 bits are read: scale the "

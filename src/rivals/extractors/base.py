@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rivals.base.errors import UserError
-from rivals.base.hashing import weights_hash
+from rivals.base.hashing import key_hash, weights_hash
 from rivals.base.size import AnySize, Size
 from rivals.extractors.resize import to_rgb
 
@@ -37,9 +37,10 @@ class Extractor:
         resize: The resize rule in words.
         official: Whether the weights are the published ones that the name of a metric stands for.
         channels: Required number of channels; None for any.
+        described: What the network computes with its weights, if they do not say it all.
 
     Attributes:
-        hash: Hash of the weights, 16 hexadecimal digits.
+        hash: Of the weights and of ``described``, 16 hexadecimal digits.
         dim: Length of the features, d.
         classes: Number of logits, K; 0 without logits.
     """
@@ -54,6 +55,7 @@ class Extractor:
         resize: str,
         official: bool = True,
         channels: int | None = None,
+        described: object = None,
     ) -> None:
         self.name = name
         self.net = net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
@@ -62,7 +64,7 @@ class Extractor:
         self.resize = f"{resize} to {size} px"
         self.official = official
         self.channels = channels
-        self.hash = weights_hash(net)
+        self.hash = weights_hash(net) if described is None else key_hash(weights_hash(net), described)[:16]
         # One forward pass tells the shapes, whatever the network is.
         with torch.no_grad():
             features, logits = self.net(prepare(torch.zeros(1, channels or 3, *self.size)))

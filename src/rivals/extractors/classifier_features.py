@@ -32,7 +32,13 @@ def open_classifier(net: nn.Module, *, size: AnySize, channels: int) -> Extracto
 
     net_with_features = Penultimate(net)
     return Extractor(
-        "classifier", net_with_features, prepare, size=wanted, resize="antialiased bilinear", channels=channels
+        "classifier",
+        net_with_features,
+        prepare,
+        size=wanted,
+        resize="antialiased bilinear",
+        channels=channels,
+        described=getattr(net, "spec", None),  # its mean, deviation and flips are no weights
     )
 
 

@@ -30,6 +30,7 @@ CLIP = PublishedWeights(
 )
 DINOV2_SIZE, CLIP_SIZE = 224, 336
 CLIP_MEAN_STD = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+POSITIONS = {"dinov2": 1 + 37**2, "clip": 1 + 24**2}  # of the images they were trained on, with the class token
 HEAD_DIM = 64  # of each attention head, in all of these
 OFFSET = 0.1  # DINOv2's code adds it to the number of patches before it interpolates the position embedding
 
@@ -82,16 +83,34 @@ def _open(
 ) -> Extractor:
     file = published.find(path)
     try:
-        net = ViT(rename(read(file)))
+        weights = rename(read(file))
+        net = ViT(weights)
     except KeyError as error:
         raise UserError(
             f"'{file}' does not hold {published.extractor}'s transformer, as it lacks {error}: fetch {published.url}"
         ) from None
 
+    if unlike := _differences(weights, net, POSITIONS[published.extractor]):
+        raise UserError(
+            f"'{file}' holds another transformer than {published.extractor}'s ({unlike}): fetch {published.url}"
+        )
+
     def prepare(x: Tensor) -> Tensor:
         return normalize(pillow_bicubic(x, size), *mean_std)
 
     return Extractor(published.extractor, net, prepare, size=size, resize="Pillow bicubic")
+
+
+def _differences(weights: Weights, net: ViT, positions: int) -> str:
+    """What a file's network has that ViT-L/14 has not, in words; empty if it is that."""
+    found = {
+        "width": (len(net.cls_token), 1024),
+        "blocks": (len(net.blocks), 24),
+        "patches of": (net.patch_embed.kernel_size[0], 14),
+        "positions": (len(net.pos_embed), positions),
+        "registers": (weights["register_tokens"].shape[-2] if "register_tokens" in weights else 0, 0),
+    }
+    return ", ".join(f"{name} {here}, not {there}" for name, (here, there) in found.items() if here != there)
 
 
 def clip_weights(weights: Weights) -> dict[str, Tensor]:

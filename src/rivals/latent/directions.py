@@ -45,14 +45,20 @@ def sefa(generator: LatentGenerator, count: int = 6) -> Directions:
     like = next(iter(generator.parameters()))
     basis = torch.eye(generator.latent_dim, device=like.device, dtype=like.dtype)
     # A's column i is f(e_i) - f(0), which removes the bias b.
-    origin = _activations(generator, torch.zeros_like(basis[:1]), 0)
-    matrix = (_activations(generator, basis, 0) - origin).flatten(1).T
+    origin = _activations(generator, torch.zeros_like(basis[:1]), 0, 0)
+    matrix = (_activations(generator, basis, 0, 0) - origin).flatten(1).T
     _, strengths, vectors = torch.linalg.svd(matrix.double(), full_matrices=False)
     return Directions(_signed(vectors[:count]).to(like.dtype), strengths[:count].to(like.dtype))
 
 
 def pca(
-    generator: LatentGenerator, count: int = 6, *, depth: int = 1, samples: int = SAMPLES, seed: int = 0
+    generator: LatentGenerator,
+    count: int = 6,
+    *,
+    depth: int = 1,
+    samples: int = SAMPLES,
+    seed: int = 0,
+    label: int = 0,
 ) -> Directions:
     """GANSpace (Härkönen et al. 2020, sec. 2.2): principal components of a layer's activations, regressed to latents.
 
@@ -64,6 +70,7 @@ def pca(
         depth: Index of the layer among those with weights that depend on the latent, from 0.
         samples: Number of latents.
         seed: Of the latents.
+        label: The class of the images, for a conditional generator.
 
     Raises:
         UserError: ``count`` or ``depth`` is out of range, or there are too few samples.
@@ -73,7 +80,7 @@ def pca(
         raise UserError(f"{samples} samples cannot tell {count} directions apart: take {2 * count} or more")
     z = generator.latents(samples, seed)
     activations = torch.cat(
-        [_activations(generator, block, depth).flatten(1) for block in torch.split(z, BATCH)]
+        [_activations(generator, block, depth, label).flatten(1) for block in torch.split(z, BATCH)]
     ).double()
     centered = activations - activations.mean(0)
     # Randomized SVD: only the leading components are needed, and a layer may have more entries than samples.
@@ -110,7 +117,7 @@ class _StopForward(Exception):
 
 
 @torch.no_grad()
-def _activations(generator: LatentGenerator, z: Tensor, depth: int) -> Tensor:
+def _activations(generator: LatentGenerator, z: Tensor, depth: int, label: int) -> Tensor:
     """Output of the ``depth``-th layer that depends on the latent, for latents (n, latent_dim)."""
     layers = _layers(generator)
     if not 0 <= depth < len(layers):
@@ -123,7 +130,7 @@ def _activations(generator: LatentGenerator, z: Tensor, depth: int) -> Tensor:
 
     handle = layers[depth].register_forward_hook(hook)
     try:
-        generator(z, _first_class(generator, z))
+        generator(z, _of_class(generator, z, label))
     except _StopForward:
         pass
     finally:
@@ -146,7 +153,7 @@ def _layers(generator: LatentGenerator) -> list[nn.Module]:
             weight.requires_grad_(False)
         with torch.enable_grad():
             z = generator.latents(2).requires_grad_()
-            generator(z, _first_class(generator, z))
+            generator(z, _of_class(generator, z, 0))
     finally:
         for weight in trainable:
             weight.requires_grad_(True)
@@ -155,8 +162,8 @@ def _layers(generator: LatentGenerator) -> list[nn.Module]:
     return found
 
 
-def _first_class(generator: LatentGenerator, z: Tensor) -> Tensor | None:
-    return torch.zeros(len(z), dtype=torch.long, device=z.device) if generator.classes else None
+def _of_class(generator: LatentGenerator, z: Tensor, label: int) -> Tensor | None:
+    return torch.full((len(z),), label, device=z.device) if generator.classes else None
 
 
 def _check(generator: LatentGenerator, count: int) -> None:

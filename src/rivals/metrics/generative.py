@@ -49,12 +49,19 @@ class MetricInput:
         fake: Features of the generated ones.
         extractor: The extractor.
         seed: Seed of subsets and splits.
+        real_of: How many real images there are, of which ``real`` may be a part; None if those are all.
     """
 
     real: FeatureSet
     fake: FeatureSet
     extractor: NamedExtractor
     seed: int
+    real_of: int | None = None
+
+    @property
+    def left_out(self) -> int:
+        """How many real images were not looked at."""
+        return 0 if self.real_of is None else self.real_of - self.real.n
 
     @cached_property
     def precision_recall(self) -> PrecisionRecall:
@@ -121,7 +128,11 @@ def _inception_score(images: MetricInput) -> Value:
     if logits is None:
         raise UserError(f"is: the extractor {images.extractor.name} has no classes: take inception or lite0")
     found = inception_score(logits, IS_SPLITS, logits=True, seed=images.seed)
-    return Value("is", "", found.value, found.error, settings={"splits": IS_SPLITS, "classes": logits.shape[1]})
+    n, classes = len(logits), logits.shape[1]
+    few = n < IS_SPLITS * classes
+    note = f"strongly biased downward: {n:,} images in {IS_SPLITS} splits for {classes:,} classes; give 50,000"
+    settings = {"splits": IS_SPLITS, "classes": classes}
+    return Value("is", "", found.value, found.error, settings=settings, notes=(note,) if few else ())
 
 
 def _cmmd(images: MetricInput) -> Value:
@@ -131,12 +142,25 @@ def _cmmd(images: MetricInput) -> Value:
 
 def _frechet_infinity(images: MetricInput) -> Value:
     found = frechet_infinity(images.real.moments, images.fake.features, FD_INFINITY_SIZES, images.seed)
-    return Value("fd-infinity", "", found.value, found.error, settings={"sizes": FD_INFINITY_SIZES})
+    notes = []
+    if images.real.n <= images.extractor.dim:
+        few = f"{images.real.n:,} real images for {images.extractor.dim:,} dimensions"
+        notes.append(f"strongly biased upward: {few}; give more")
+    elif images.left_out:
+        notes.append(f"without the bias of few generated images alone: {_part(images)}")
+    settings = {"sizes": FD_INFINITY_SIZES}
+    return Value("fd-infinity", "", found.value, found.error, settings=settings, notes=tuple(notes))
+
+
+def _part(images: MetricInput) -> str:
+    """That not all real images were taken, and how to take them."""
+    return f"of {images.real_of:,} real images {images.real.n:,} were taken; give --n-real {images.real_of}"
 
 
 def _authenticity(images: MetricInput) -> Value:
     share = authenticity(images.real.features, images.fake.features)
-    return Value("authenticity", "", share, _standard_error(share, images.fake.n))
+    notes = (f"copies of the others go unseen: {_part(images)}",) if images.left_out else ()
+    return Value("authenticity", "", share, _standard_error(share, images.fake.n), notes=notes)
 
 
 def _precision(images: MetricInput) -> Value:

@@ -20,7 +20,8 @@ class SupportSize:
 
     Attributes:
         value: The effective number of different images; infinite without duplicates.
-        low: Lower end of its 95% interval, exact for counts of rare events (Garwood 1936).
+        low: Lower end of its 95% interval: Garwood's (1936) for the mean of a Poisson count, widened by how much more
+            the count of pairs varies, since pairs share images (the variance of a U-statistic, Hoeffding 1948).
         high: Upper end.
         duplicates: Pairs of near-duplicates.
         pairs: Pairs of images.
@@ -55,16 +56,36 @@ def support_size(points: Tensor, threshold: float) -> SupportSize:
         raise UserError(f"points of shape {tuple(points.shape)} have no pairs: give (n, d), n of 2 or more")
     from scipy.stats import chi2
 
-    duplicates = sum(int((block <= threshold).sum()) for block in _pair_distances(points))
-    pairs = len(points) * (len(points) - 1) // 2
-    # Garwood's interval for the mean of a Poisson count.
-    least = float(chi2.ppf(0.025, 2 * duplicates)) / 2 if duplicates else 0.0
-    most = float(chi2.ppf(0.975, 2 * duplicates + 2)) / 2
+    n = len(points)
+    degrees = _duplicates_of_each(points, threshold)
+    duplicates, pairs = int(degrees.sum()) // 2, n * (n - 1) // 2
+    excess = _overdispersion(degrees, n)
+    # Garwood's interval, of the count in units in which its variance is its mean.
+    counted = duplicates / excess
+    least = excess * float(chi2.ppf(0.025, 2 * counted)) / 2 if duplicates else 0.0
+    most = excess * float(chi2.ppf(0.975, 2 * counted + 2)) / 2
     value = pairs / duplicates if duplicates else math.inf
     # s samples have no duplicates with a probability of about exp(-s^2 / 2 value).
     batch_size = math.sqrt(2 * math.log(2) * value)
     high = pairs / least if least else math.inf
     return SupportSize(value, pairs / most, high, duplicates, pairs, batch_size, threshold)
+
+
+def _overdispersion(degrees: Tensor, n: int) -> float:
+    """The variance of the number of duplicate pairs over its mean, at least 1.
+
+    ``C(n, 2) (2 (n - 2) zeta + p (1 - p))`` over ``C(n, 2) p``, with the share p of pairs that are duplicates, and
+    zeta the covariance of two pairs that share an image.
+
+    Args:
+        degrees: How many duplicates each image has, (n,).
+        n: Number of images.
+    """
+    p = float(degrees.sum()) / (n * (n - 1))
+    if not p or n < 3:
+        return 1.0
+    both = float((degrees * (degrees - 1)).sum()) / (n * (n - 1) * (n - 2))  # two others are duplicates of it
+    return max(1.0, 2 * (n - 2) * (both - p**2) / p + 1 - p)
 
 
 def duplicate_distance(real: Tensor) -> float:
@@ -79,6 +100,16 @@ def duplicate_distance(real: Tensor) -> float:
     if nearest == 0:
         raise UserError("two real images are the same, so no distance marks duplicates: remove exact copies first")
     return nearest
+
+
+def _duplicates_of_each(points: Tensor, threshold: float) -> Tensor:
+    """How many others are within the threshold of each point, (n,)."""
+    x = points.float()
+    found = [
+        (torch.cdist(block, x, compute_mode="donot_use_mm_for_euclid_dist") <= threshold).sum(1) - 1
+        for block in torch.split(x, _BLOCK)
+    ]
+    return torch.cat(found).double()
 
 
 def _pair_distances(points: Tensor) -> Iterator[Tensor]:

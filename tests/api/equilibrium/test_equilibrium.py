@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from scipy import integrate, stats
 from torch.nn.functional import softplus
 
@@ -351,5 +352,37 @@ def test_a_run_without_held_out_images_has_none_for_evaluation(photos, tmp_path)
         rivals.equilibrium(run.folder, quiet=True)
     with pytest.raises(UserError, match=r"take 50 to half of them"):
         rivals.train(str(photos), until="2 steps", out=tmp_path / "other", **SMALL, hold_out=100)
-    given = rivals.equilibrium(run.folder, real=str(photos), steps=1, n=60, quiet=True)
+    with pytest.raises(UserError, match="was trained on 160 of the 160 images of --real"):
+        rivals.equilibrium(run.folder, real=str(photos), steps=1, n=60, quiet=True)
+    for name in ("cats", "dogs"):
+        (tmp_path / "others" / name).mkdir(parents=True)
+        for picture in (photos / name).iterdir():
+            pixels = np.asarray(Image.open(picture))
+            Image.fromarray(pixels[::-1].copy()).save(tmp_path / "others" / name / picture.name)
+    given = rivals.equilibrium(run.folder, real=str(tmp_path / "others"), steps=1, n=60, quiet=True)
     assert given.values[0]["n_real"] == 60
+
+
+def test_few_images_that_d_separates_prove_no_certain_divergence():
+    """With an overlap of 4%, 25 of each often show none of it: the lower end must stay below the truth."""
+    alone = jsd_bound(torch.full((25,), 12.0), torch.full((25,), -12.0))
+    assert alone.value == pytest.approx(math.log(2), abs=1e-4) and alone.low < 0.95 * alone.value
+    truth, above, source = 0.96 * math.log(2), 0, torch.Generator().manual_seed(0)
+    for _ in range(400):
+        # The optimal D: sure outside the overlap, and at 0 in it, where both densities are equal.
+        logits = [12.0 * (torch.rand(25, generator=source) >= 0.04) for _ in range(2)]
+        above += jsd_bound(logits[0], -logits[1]).low > truth
+    assert above <= 18  # 10 of 400 are expected at most
+
+
+def test_a_run_is_not_evaluated_on_its_own_training_images(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / "photos" / split).mkdir(parents=True)
+        for number in range(60):
+            pixels = np.random.default_rng(number + 100 * (split == "test")).integers(0, 256, (8, 8), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / split / f"{number}.png")
+    tiny = {"recipe": "mlp", "generator_widths": (8,), "discriminator_widths": (8,), "sample_grid": 4, "batch_size": 8}
+    run = rivals.train(str(tmp_path / "photos"), **tiny, until="2 steps", out=tmp_path / "run", quiet=True)
+    with pytest.raises(UserError, match="was trained on 60 of the 60 images of --real"):
+        rivals.equilibrium(run.folder, real=str(tmp_path / "photos" / "train"), steps=1, n=60, quiet=True)
+    assert rivals.equilibrium(run.folder, real=str(tmp_path / "photos" / "test"), steps=1, n=60, quiet=True).values

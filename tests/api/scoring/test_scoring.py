@@ -1,5 +1,6 @@
 """Scores: values with their protocols, on known cases, from the command line, and during training."""
 
+import dataclasses
 import importlib.util
 import json
 
@@ -339,3 +340,17 @@ def test_generated_images_of_files_are_read_with_the_options_that_were_given(tmp
     (value,) = json.loads(capsys.readouterr().out)["values"]
     assert (value["fake_size"], value["real_size"]) == sides
     assert (value["n_fake"], value["n_real"]) == (12, 12)
+
+
+def test_what_was_not_looked_at_is_said(eyes, tmp_path):
+    """Copies of images beyond n_real go unseen, and Inception Scores of few images are low."""
+    real = digits(150)
+    (some,), (whole,) = (scored(real, real, eyes, "authenticity", n_real=n).values for n in (100, 150))
+    assert "of 150 real images 100 were taken; give --n-real 150" in some.notes[0] and not whole.notes
+    points = torch.randn(400, 4, generator=torch.Generator().manual_seed(0))
+    for n, of, says in ((400, None, ""), (400, 900, "few generated images alone"), (4, 900, "biased upward")):
+        given = scoring_evidence(feature_set(points[:n]), feature_set(points))
+        notes = METRICS["fd-infinity"].measure(dataclasses.replace(given, real_of=of)).notes
+        assert says in " ".join(notes) and bool(notes) == bool(says)
+    (few,) = scored(digits(11), real, eyes, "is").values
+    assert "11 images in 10 splits" in few.notes[0]

@@ -17,6 +17,7 @@ from rivals.base.errors import UserError
 from rivals.base.run_folder import Record, Run
 from rivals.base.schedules import Clock
 from rivals.data.classes import match_classes
+from rivals.data.load import evaluation_split
 from rivals.data.splits import subset
 from rivals.game.checkpoint import Checkpoints
 from rivals.game.game import Game
@@ -100,7 +101,15 @@ def load_context(
     check_images(about, whole)
     images, held_out = held_out_images(whole, source, options, config.hold_out, seed=about["seed"], quiet=quiet)
     if settings.real is not None:
-        held_out = load_images(settings.real, options.changed(**real.differences()), quiet=quiet)
+        split = evaluation_split(settings.real) or "train"
+        held_out = load_images(settings.real, options.changed(**real.differences()), quiet=quiet, split=split)
+        known = {hash(image.tobytes()) for image in images.images}
+        seen = sum(hash(image.tobytes()) in known for image in held_out.images)
+        if 2 * seen > len(held_out):
+            raise UserError(
+                f"the run was trained on {seen:,} of the {len(held_out):,} images of --real {settings.real}, and those "
+                "prove nothing: name others"
+            )
     if held_out is None:
         raise UserError(
             f"all images of '{images.name}' were trained on, and those prove nothing: name others by --real, or train "

@@ -156,7 +156,7 @@ def feature_metrics(context: ScoreContext, wanted: Sequence[str], chosen: str) -
             continue
         if not processes.first:
             continue
-        images = MetricInput(real, fake, extractor, context.seed)
+        images = MetricInput(real, fake, extractor, context.seed, len(context.images))
         protocol = _protocol(extractor, source, context)
         for metric in names:
             processes.beat()

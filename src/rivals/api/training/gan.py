@@ -252,7 +252,7 @@ class GanJob(TrainingJob[Config]):
         from rivals.api.training.held_out import check_unchanged
 
         run = super().open_run()
-        check_unchanged(self.stored, "held_out", self.held_out and self.held_out.hash)
+        check_unchanged(self.stored, "held_out", None if self.held_out is None else self.held_out.hash)
         return run
 
     def run_facts(self) -> Record:

@@ -56,8 +56,18 @@ def section(history: History) -> Html:
     if missing := content.get("missing", []):
         parts.append(tag("p", "Not available:", class_="muted"))
         parts.append(tag("ul", *(tag("li", line) for line in missing), class_="events"))
-    figure = picture_figure(history.folder, content.get("nearest_grid"), NEIGHBORS_NOTE)
+    note = _of_a_part(values[0]) if values else NEIGHBORS_NOTE
+    figure = picture_figure(history.folder, content.get("nearest_grid"), note)
     return join(*parts, figure, _protocol_during_training(history))
+
+
+def _of_a_part(value: Record) -> Html:
+    """What the grid of neighbors shows, and of how many real images."""
+    n, of = value.get("n_real"), value.get("real_of")
+    if not (isinstance(n, int) and isinstance(of, int) and n < of):
+        return NEIGHBORS_NOTE
+    part = f" Here the neighbors are among {n:,} of {of:,} real images: copies of the others go unseen."
+    return join(NEIGHBORS_NOTE, part)
 
 
 def comparison(histories: Sequence[History], names: Sequence[str]) -> Html:

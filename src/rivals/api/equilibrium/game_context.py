@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ from rivals.recipes.options import EquilibriumConfig
 
 if TYPE_CHECKING:
     from rivals.data.imageset import ImageSet
+
+BLOCK = 1000  # images hashed at a time
 
 
 @dataclass(frozen=True)
@@ -103,8 +106,8 @@ def load_context(
     if settings.real is not None:
         split = evaluation_split(settings.real) or "train"
         held_out = load_images(settings.real, options.changed(**real.differences()), quiet=quiet, split=split)
-        known = {hash(image.tobytes()) for image in images.images}
-        seen = sum(hash(image.tobytes()) in known for image in held_out.images)
+        known = set(_hashes(images))
+        seen = sum(each in known for each in _hashes(held_out))
         if 2 * seen > len(held_out):
             raise UserError(
                 f"the run was trained on {seen:,} of the {len(held_out):,} images of --real {settings.real}, and those "
@@ -133,3 +136,9 @@ def load_context(
     saved = (run.folder / "generator.safetensors").exists()
     finished = load(run.folder, device=str(game.device)) if saved else game.players["generator"].eval_net
     return GameContext(run, config, loss, game, finished, images, held_out, settings.seed, settings.steps)
+
+
+def _hashes(images: ImageSet) -> Iterator[int]:
+    """A hash of each image's pixels."""
+    for start in range(0, len(images), BLOCK):
+        yield from (hash(image.tobytes()) for image in np.asarray(images.images[start : start + BLOCK]))

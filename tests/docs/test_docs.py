@@ -127,7 +127,7 @@ def parse():
             options = distribute({key: given[key] for key in given if key in fields}, *flags.options.values())
             for each in options:
                 assert getattr(each, "net", "cnn") in (*CLASSIFIERS, *GAN_NETS, *TRANSLATORS)
-                assert getattr(each, "loss", "hinge") in LOSSES
+                assert (getattr(each, "loss", None) or "hinge") in LOSSES
             return given
         return {}
 

@@ -175,7 +175,10 @@ class Ones:
 
 
 def guarded(tmp_path, course, saves="1 steps"):
-    """A game whose evaluations find, at each step, what ``course`` says of (robust, one-step) accuracy."""
+    """A game whose evaluations find, at each step, what ``course`` says of (robust, one-step) accuracy.
+
+    Its best states are read by ``guard.checkpoints``, which waits for the thread that writes them.
+    """
     run = Run.create(tmp_path / "run", {"command": "test"})
     game = Game(
         {"classifier": Player(Dial(), adam(0.1))}, [Turn("classifier", cross_entropy())], make_step=ClassifierStep
@@ -221,11 +224,11 @@ def test_catastrophic_overfitting_is_rolled_back_to_the_last_good_state(tmp_path
 
 
 def test_a_collapse_that_returns_ends_the_run_with_the_best_state(tmp_path):
-    run, game, _, go = guarded(tmp_path, lambda step, game: (0.0, 0.99) if step == 3 else (0.8, 0.9))
+    _, game, guard, go = guarded(tmp_path, lambda step, game: (0.0, 0.99) if step == 3 else (0.8, 0.9))
     with pytest.raises(CatastrophicOverfitting):
         go()
     assert game.lr_scale == 0.5**8
-    assert Checkpoints(run.folder / "best").load()[1]["step"] == 2
+    assert guard.checkpoints.load()[1]["step"] == 2
 
 
 def test_robust_overfitting_is_reported_and_the_best_state_kept(tmp_path):
@@ -234,7 +237,7 @@ def test_robust_overfitting_is_reported_and_the_best_state_kept(tmp_path):
     alarms = [record for record in run.records() if "alarm" in record]
     assert [alarm["raised"] for alarm in alarms] == [True]
     assert alarms[0]["step"] == 7 and "from 80.0% at step 5" in alarms[0]["message"]
-    assert Checkpoints(run.folder / "best").load()[1]["step"] == 5
+    assert guard.checkpoints.load()[1]["step"] == 5
     assert list(guard.active) == ["robust-overfitting"]
 
 
@@ -253,9 +256,9 @@ def test_states_after_the_checkpoint_gone_back_to_are_no_longer_the_best(tmp_pat
             raise NonFinite("loss/classifier", 9)
         return 0.8 + step / 1000, 0.9
 
-    run, game, _, go = guarded(tmp_path, course, saves="5 steps")
+    _, game, guard, go = guarded(tmp_path, course, saves="5 steps")
     assert go().step == 12 and game.lr_scale == 0.5
-    assert Checkpoints(run.folder / "best").load()[1]["step"] == best
+    assert guard.checkpoints.load()[1]["step"] == best
 
 
 def test_losing_to_one_step_too_is_robust_overfitting_and_not_rolled_back(tmp_path):
@@ -267,9 +270,9 @@ def test_losing_to_one_step_too_is_robust_overfitting_and_not_rolled_back(tmp_pa
 
 
 def test_an_untrained_network_is_not_the_best(tmp_path):
-    run, _, _, go = guarded(tmp_path, lambda step, game: (0.5 if step < 3 else 0.1 + step / 1000, 0.5))
+    _, _, guard, go = guarded(tmp_path, lambda step, game: (0.5 if step < 3 else 0.1 + step / 1000, 0.5))
     go()
-    assert Checkpoints(run.folder / "best").load()[1]["step"] == 12
+    assert guard.checkpoints.load()[1]["step"] == 12
 
 
 def test_user_errors_are_reported_in_one_line(run_rivals, stripes, tmp_path):

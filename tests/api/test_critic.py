@@ -6,6 +6,7 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import avg_pool2d
 
 import rivals
 from rivals.api.critic import ADVICE, CriticWarning
@@ -15,6 +16,7 @@ from rivals.game import health_monitor
 from rivals.game.metric_buffer import TrainingFailure
 from rivals.losses.gan import LOSSES
 from rivals.losses.penalties import Penalty
+from rivals.nets.patchgan import PatchDiscriminator
 
 
 def patches():
@@ -124,6 +126,47 @@ def test_a_penalty_is_that_of_the_formula():
     norm = net.weight.square().sum().item()
     values = rivals.Critic(net, penalties=[rivals.r1(3.0)]).learn(images(), images(seed=1))
     assert float(values["penalty/r1"]) == pytest.approx(1.5 * norm, rel=1e-5)
+
+
+@pytest.mark.parametrize("places", [1, 2, 5])
+@pytest.mark.parametrize("batch_stats", [False, True])
+def test_a_penalty_of_a_map_is_that_of_its_mean(places, batch_stats):
+    """A map of equal logits is penalized as one of them, or patches would be stopped by penalties that suit images."""
+
+    class Map(nn.Module):
+        uses_batch_stats = batch_stats
+
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(3)))
+
+        def forward(self, x):
+            return (x * self.weight).sum((1, 2, 3))[:, None, None, None].expand(-1, 1, places, places)
+
+    net = Map()
+    norm = net.weight.square().sum().item()
+    penalties = [rivals.r1(3.0), rivals.r2(5.0), rivals.wgan_gp(10.0)]
+    values = rivals.Critic(net, penalties=penalties).learn(images(), images(seed=1))
+    assert float(values["penalty/r1"]) == pytest.approx(1.5 * norm, rel=1e-4)
+    assert float(values["penalty/r2"]) == pytest.approx(2.5 * norm, rel=1e-4)
+    assert float(values["penalty/gp"]) == pytest.approx(10 * (norm**0.5 - 1) ** 2, rel=1e-4)
+    by_difference = []
+    for seed in range(20):
+        critic = rivals.Critic(Map(), penalties=[rivals.fd_r1(3.0)], seed=seed)
+        by_difference.append(float(critic.learn(images(64), images(64))["penalty/fd_r1"]))
+    # A chi-squared value for each image: the mean of 1,280 lies within 15% by nearly four standard deviations.
+    assert sum(by_difference) / len(by_difference) == pytest.approx(1.5 * norm, rel=0.15)
+
+
+def test_patches_learn_beside_the_penalty_that_the_docs_name():
+    """Sharp images against blurred ones, which a patch discriminator tells apart at a glance."""
+    critic = rivals.Critic(
+        PatchDiscriminator(widths=(16, 32)), penalties=[rivals.r1(0.1, every=8)], optimizer=rivals.adam(2e-3)
+    )
+    for step in range(150):
+        x = torch.rand(32, 3, 16, 16, generator=torch.Generator().manual_seed(step))
+        values = critic.learn(x, avg_pool2d(x, 3, 1, 1))
+    assert values["d_real"] - values["d_fake"] > 1
 
 
 def test_labels_reach_a_conditional_critic():

@@ -21,6 +21,11 @@ def image_norm(x: Tensor, p: float) -> Tensor:
     return norms
 
 
+def image_mean(x: Tensor) -> Tensor:
+    """The mean of each image's values, (n,)."""
+    return x.reshape(len(x), -1).mean(1)
+
+
 def nonzero_norm(x: Tensor, p: float) -> Tensor:
     """The Lp norm of each image, (n,), clamped away from 0, as a divisor."""
     return image_norm(x, p).clamp_min(torch.finfo(x.dtype).tiny)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rivals.base import devices
 from rivals.base.schedules import Clock
+from rivals.base.tensors import image_mean
 
 GENERATOR, DISCRIMINATOR = "generator", "discriminator"
 
@@ -115,7 +116,7 @@ class GanStep:
             pair = self.critic(real), self.critic(fake)
             if not self._needs_input_grad:
                 return *pair, None, None
-            total = pair[0].sum() + pair[1].sum()
+            total = image_mean(pair[0]).sum() + image_mean(pair[1]).sum()
             real_input_grad, fake_input_grad = torch.autograd.grad(total, (real, fake), create_graph=True)
             return *pair, real_input_grad, fake_input_grad
         # Without batch statistics images are independent, so one pass over both batches gives the same logits, faster.
@@ -126,7 +127,7 @@ class GanStep:
             return logits[: self.batch_size], logits[self.batch_size :], None, None
         both = both.detach().requires_grad_()
         logits = self._logits(both, labels)
-        (input_grad,) = torch.autograd.grad(logits.sum(), both, create_graph=True)
+        (input_grad,) = torch.autograd.grad(image_mean(logits).sum(), both, create_graph=True)
         return (
             logits[: self.batch_size],
             logits[self.batch_size :],
@@ -149,14 +150,14 @@ class GanStep:
 
     @property
     def real_input_grad(self) -> Tensor:
-        """Gradient of each real image's logit with respect to that image, (B, C, H, W), differentiable."""
+        """Gradient of each real image's logit, or of the mean of its map, (B, C, H, W), differentiable."""
         input_grad = self._pair[2]
         assert input_grad is not None, "a penalty that takes input gradients must set `needs_input_grad`"
         return input_grad
 
     @property
     def fake_input_grad(self) -> Tensor:
-        """Gradient of each generated image's logit with respect to that image, (B, C, H, W), differentiable."""
+        """Gradient of each generated image's logit, or of the mean of its map, (B, C, H, W), differentiable."""
         input_grad = self._pair[3]
         assert input_grad is not None, "a penalty that takes input gradients must set `needs_input_grad`"
         return input_grad

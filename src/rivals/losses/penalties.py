@@ -1,4 +1,9 @@
-"""Penalties on the discriminator: R1, R2 (exact and by finite differences), WGAN-GP, consistency, LeCam."""
+"""Penalties on the discriminator: R1, R2 (exact and by finite differences), WGAN-GP, consistency, LeCam.
+
+Where a discriminator returns a map of logits, as PatchGAN's, penalties of gradients are of its mean, as the losses are.
+The gradient of the sum of n logits is up to n times as long, and a penalty of its square up to n^2 times as strong:
+enough to stop a discriminator of patches.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,7 @@ from torch import Tensor, nn
 
 from rivals.base.errors import UserError
 from rivals.base.schedules import Clock, Schedule
+from rivals.base.tensors import image_mean
 
 
 class PenaltyInput(Protocol):
@@ -26,11 +32,11 @@ class PenaltyInput(Protocol):
 
     @property
     def real_input_grad(self) -> Tensor:
-        """Gradient of each real image's logit with respect to that image, differentiable."""
+        """Gradient of each real image's logit by that image, or of the mean of its map; differentiable."""
 
     @property
     def fake_input_grad(self) -> Tensor:
-        """Gradient of each generated image's logit with respect to that image, differentiable."""
+        """Gradient of each generated image's logit by that image, or of the mean of its map; differentiable."""
 
     @property
     def real(self) -> Tensor:
@@ -106,8 +112,7 @@ def _squared_slope(s: PenaltyInput, images: Tensor, sigma: float) -> Tensor:
     To first order the difference is ``sigma <n, grad D>``, and the mean of the square of ``<n, g>`` is ``||g||^2``.
     """
     logits, moved = s.critic_and_moved(images, sigma * torch.randn_like(images))
-    # Of a map of logits the sum, as its gradient would be that of the sum.
-    slopes = (moved - logits).reshape(len(images), -1).sum(1) / sigma
+    slopes = image_mean(moved - logits) / sigma
     return slopes.square().mean()
 
 
@@ -146,7 +151,7 @@ def wgan_gp(weight: float | Schedule = 10.0, every: int = 1) -> Penalty:
         # x^ = (1 - u) x + u G(z), u uniform in [0, 1], one for each pair.
         u = torch.rand(len(real), *[1] * (real.ndim - 1), device=real.device, dtype=real.dtype)
         interpolated = torch.lerp(real, fake, u).requires_grad_()
-        (input_grad,) = torch.autograd.grad(s.critic(interpolated).sum(), interpolated, create_graph=True)
+        (input_grad,) = torch.autograd.grad(image_mean(s.critic(interpolated)).sum(), interpolated, create_graph=True)
         norms: Tensor = input_grad.flatten(1).norm(dim=1)
         return (norms - 1).square().mean()
 

@@ -65,7 +65,7 @@ class TranslateConfig(Settings):
     """Weight of leaving targets as they are: by PatchNCE 1 (cut), by L1 10 (cyclegan) by default."""
     r1: Schedule = NONE
     """Gamma of the R1 penalty, which is gamma / 2 times the squared norm of the gradient by what the discriminator sees
-    of real pairs, of the sum of its map of logits."""
+    of real pairs, of the mean of its map of logits."""
     penalty_every: int = 8
     """Compute R1 on every k-th step only, k times as strong."""
     patch_size: int | None = None

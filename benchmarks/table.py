@@ -36,7 +36,8 @@ time" is CPU seconds of one thread; other programs on the machine disturb it les
 On CIFAR-10, the sections on AdvGAN, purification, Rob-GAN, generators that teach, certificates and finite differences
 are of the original pixels. `cifar10-plain` was trained on them in the first two, `cifar10-linf-8-255` on a JPEG copy.
 All other sections are of a JPEG copy, or of images whose hash was not recorded, and their models were trained on the
-copy: they do not compare with published numbers, and are to be measured again."""
+copy: they do not compare with published numbers, and are to be measured again. Those of attacks before 2026-11-30 took
+an earlier `cifar10-plain`; with the present file its rows differ."""
 
 # (name of the result file, section, which is None if its part was not measured). In the order of the page.
 SECTIONS: tuple[tuple[str, Callable[[Result], Section | None]], ...] = (

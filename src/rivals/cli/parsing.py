@@ -36,14 +36,14 @@ registry = tyro.constructors.ConstructorRegistry()
 
 @registry.primitive_rule
 def _schedule_rule(info: Any) -> Any:
-    """How tyro reads and shows a :class:`Schedule`."""
-    if info.type is not Schedule:
+    """How tyro reads and shows a :class:`Schedule`, or None where it is left to the command."""
+    if info.type not in (Schedule, Schedule | None):
         return None
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
         metavar="NUMBER|SCHEDULE",
-        instance_from_str=lambda words: Schedule.parse(words[0]),
-        is_instance=lambda value: isinstance(value, Schedule),
+        instance_from_str=lambda words: None if words == ["None"] else Schedule.parse(words[0]),
+        is_instance=lambda value: value is None or isinstance(value, Schedule),
         str_from_instance=lambda schedule: [str(schedule)],
     )
 

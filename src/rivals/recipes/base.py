@@ -108,6 +108,10 @@ def _schedule(name: str, value: Any) -> Schedule:
     return Schedule.parse(value)
 
 
+def _schedule_or_none(name: str, value: Any) -> Schedule | None:
+    return None if value is None else Schedule.parse(value)
+
+
 def _size(name: str, value: Any) -> Size | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, (int, str, Size))):
         raise UserError(f"{name} {value!r} is of the wrong type: give the side of squares, such as 64, or '96x64'")
@@ -148,6 +152,7 @@ def _micro_batches(name: str, value: Any) -> MicroBatches:
 
 _READ: dict[str, Callable[[str, Any], Any]] = {
     "Schedule": _schedule,
+    "Schedule | None": _schedule_or_none,
     "Size | None": _size,
     "tuple[int, ...]": _widths,
     "tuple[float, ...]": _numbers,

@@ -63,9 +63,9 @@ class TranslateConfig(Settings):
     """Weight of the L1 distance after a way there and back (cyclegan)."""
     identity_weight: float | None = None
     """Weight of leaving targets as they are: by PatchNCE 1 (cut), by L1 10 (cyclegan) by default."""
-    r1: Schedule = NONE
+    r1: Schedule | None = None
     """Gamma of the R1 penalty, which is gamma / 2 times the squared norm of the gradient by what the discriminator sees
-    of real pairs, of the mean of its map of logits."""
+    of real pairs, of the mean of its map of logits; 0.1 with pairs and 0, none, without by default."""
     penalty_every: int = 8
     """Compute R1 on every k-th step only, k times as strong."""
     patch_size: int | None = None
@@ -145,13 +145,13 @@ class TranslateConfig(Settings):
             raise UserError("--hold-out 1 is too few to judge a translator on: take 2 or more, or leave it out")
         check_micro_batches(self.batch_size, self.micro_batches)
         for name in ("r1", "ema"):
-            schedule = getattr(self, name)
+            schedule = getattr(self, name) or NONE
             if min(schedule.start, schedule.end) < 0:
                 raise UserError(f"{flag(name)} {schedule} is negative: take 0 (none) or more")
         if self.gan_weight == 0:
             if not self.paired:
                 raise UserError("--gan-weight 0 leaves nothing that knows the images of B: take more than 0")
-            if self.r1.peak:
+            if self.r1 and self.r1.peak:
                 raise UserError("--r1 penalizes a discriminator, and with --gan-weight 0 there is none: leave it out")
             if not self.l1_weight:
                 raise UserError("--gan-weight 0 and --l1-weight 0 leave nothing to learn from in each step: raise one")
@@ -170,7 +170,7 @@ class TranslateConfig(Settings):
 
     def resolved(self) -> Self:
         """With the weights that are left to the kind of translation."""
-        settings: dict[str, float | str] = {}
+        settings: dict[str, float | str | Schedule] = {}
         if self.gan_weight is None:
             # pix2pix's 1 to 100 for images in [-1, 1] is 1 to 200 for those in [0, 1] (Isola et al. 2017, sec. 3.3).
             settings["gan_weight"] = 0.005 if self.paired else 1.0
@@ -180,6 +180,8 @@ class TranslateConfig(Settings):
         if self.loss is None:
             # Without a target to hold on to, the loss of CUT and CycleGAN, which needs no gradient penalty.
             settings["loss"] = "relativistic" if self.paired else "least-squares"
+        if self.r1 is None:
+            settings["r1"] = Schedule.parse(0.1) if self.paired and self.gan_weight != 0 else NONE
         return self.changed(**settings)
 
     def changed(self, **settings: Any) -> Self:

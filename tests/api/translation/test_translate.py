@@ -14,11 +14,13 @@ from rivals.api.common.network_io import save_network
 from rivals.api.translation import job
 from rivals.api.translation.image_pairs import ImagePairs, load_image_pairs
 from rivals.api.translation.judgement import bicubic, described, judge
+from rivals.base.schedules import Schedule
 from rivals.data.load import load
 from rivals.extractors.classifier_features import open_classifier
 from rivals.game.checkpoint import Checkpoints
 from rivals.nets.factory import build_translator
 from rivals.recipes import DataOptions, TranslateConfig
+from rivals.recipes.base import NONE
 
 QUICK = ("--batch-size", "4", "--widths", "8", "--blocks", "1", "--discriminator-widths", "4", "8", "--quiet")
 SIZE = 20
@@ -287,9 +289,13 @@ def test_the_test_images_are_judged_in_random_order(home, run_rivals, tmp_path):
 @pytest.mark.parametrize(
     ("given", "wanted"),
     [
-        ({}, {"loss": "relativistic", "gan_weight": 0.005}),
-        ({"scale": 2}, {"loss": "relativistic", "gan_weight": 0.005}),
-        ({"pairs": "unpaired"}, {"loss": "least-squares", "gan_weight": 1.0, "identity_weight": 1.0}),
+        ({}, {"loss": "relativistic", "gan_weight": 0.005, "r1": Schedule.parse(0.1)}),
+        ({"scale": 2}, {"loss": "relativistic", "gan_weight": 0.005, "r1": Schedule.parse(0.1)}),
+        ({"scale": 2, "gan_weight": 0.0}, {"r1": NONE}),
+        ({"r1": 0}, {"r1": NONE}),
+        ({"r1": "1 -> 0.2 in 5k images"}, {"r1": Schedule(1, 0.2, 5000)}),
+        ({"pairs": "unpaired"}, {"loss": "least-squares", "gan_weight": 1.0, "identity_weight": 1.0, "r1": NONE}),
+        ({"pairs": "unpaired", "r1": 0.3}, {"r1": Schedule.parse(0.3)}),
         # Zhu et al. 2017, sec. 5.2, for images in [0, 1] in place of [-1, 1].
         ({"pairs": "unpaired", "method": "cyclegan"}, {"cycle_weight": 20.0, "identity_weight": 10.0}),
         ({"pairs": "unpaired", "loss": "hinge"}, {"loss": "hinge"}),

@@ -137,7 +137,7 @@ class TranslationGame:
         from rivals.losses.penalties import r1
 
         config = self.config
-        penalties = [r1(config.r1, config.penalty_every)] if config.r1.peak else []
+        penalties = [r1(config.r1, config.penalty_every)] if config.r1 and config.r1.peak else []
         readings = loss.readings if player == "discriminator" else lambda step: {}
         return Turn(player, loss.discriminator, penalties, readings=readings)
 

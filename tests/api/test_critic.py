@@ -1,7 +1,9 @@
 """A critic in another's training loop."""
 
 import copy
+import gc
 import warnings
+import weakref
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from rivals.base.schedules import Schedule
 from rivals.game import health_monitor
 from rivals.game.metric_buffer import TrainingFailure
 from rivals.losses.gan import LOSSES
-from rivals.losses.penalties import Penalty
+from rivals.losses.penalties import LeCam, Penalty, lecam
 from rivals.nets.patchgan import PatchDiscriminator
 
 
@@ -167,6 +169,96 @@ def test_patches_learn_beside_the_penalty_that_the_docs_name():
         x = torch.rand(32, 3, 16, 16, generator=torch.Generator().manual_seed(step))
         values = critic.learn(x, avg_pool2d(x, 3, 1, 1))
     assert values["d_real"] - values["d_fake"] > 1
+
+
+def test_what_is_frozen_in_a_critic_stays_as_it_is():
+    """A backbone under a head, as of a projected GAN."""
+    backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval().requires_grad_(False)
+    head = nn.Conv2d(4, 1, 3)
+    critic = rivals.Critic(nn.Sequential(backbone, head), penalties=[rivals.r1(0.1)])
+    before, head_before = copy.deepcopy(backbone.state_dict()), head.weight.detach().clone()
+    model = Autoencoder()
+    train(critic, 2, model)
+    assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
+    assert not any(weight.requires_grad for weight in backbone.parameters())
+    assert not torch.equal(head.weight, head_before)
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize(
+    ("of_critic", "of_images"), [("bfloat16", "float32"), ("float32", "bfloat16"), ("float64", "float32")]
+)
+def test_images_and_a_critic_of_other_precisions(of_critic, of_images, batch_norm):
+    of_critic, of_images = getattr(torch, of_critic), getattr(torch, of_images)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4) if batch_norm else nn.ReLU(), nn.Conv2d(4, 1, 3))
+    critic = rivals.Critic(net.to(of_critic), penalties=[rivals.wgan_gp(1.0)])
+    fake = images(seed=1).to(of_images).requires_grad_()
+    critic.loss(fake).backward()
+    assert fake.grad.isfinite().all()
+    assert critic.learn(images().to(of_images), fake)["loss/discriminator"].isfinite()
+    mixed = critic.learn(images(), images(seed=1).to(of_images))
+    assert mixed["loss/discriminator"].isfinite()
+
+
+def test_a_turn_keeps_no_graph_of_the_model():
+    critic, model = rivals.Critic(patches()), Autoencoder()
+    y = model(images())
+    alive = weakref.ref(y)
+    critic.learn(images(), y)
+    del y
+    gc.collect()
+    assert alive() is None
+
+
+def test_validation_leaves_a_critic_as_it_is():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 1, 3))
+    critic = rivals.Critic(net)
+    net.eval()
+    before = copy.deepcopy(net.state_dict())
+    with torch.no_grad():
+        critic.loss(images())
+    assert not net.training
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
+def test_the_loss_leaves_your_random_state_as_it_is():
+    critic = rivals.Critic(patches(), augment=lambda x, clock: x + 0.1 * torch.randn_like(x))
+    torch.manual_seed(5)
+    critic.loss(images())
+    drawn = torch.rand(3)
+    torch.manual_seed(5)
+    assert torch.equal(drawn, torch.rand(3))
+
+
+def test_the_averages_of_lecam_are_saved(tmp_path):
+    def make():
+        return rivals.Critic(patches(), penalties=[lecam(0.1, LeCam())])
+
+    critic, other = make(), make()
+    critic.learn(images(), images(seed=1))
+    critic.save(tmp_path / "critic.safetensors")
+    other.load(tmp_path / "critic.safetensors")
+    values = [each.learn(images(seed=2), images(seed=3)) for each in (critic, other)]
+    assert float(values[0]["penalty/lecam"]) == pytest.approx(float(values[1]["penalty/lecam"]), rel=1e-5)
+    fresh = make()
+    fresh.load_state_dict({**critic.state_dict(), **{k: v for k, v in make().state_dict().items() if "lecam" in k}})
+    begun = fresh.learn(images(seed=2), images(seed=3))["penalty/lecam"]
+    assert float(begun) != pytest.approx(float(values[0]["penalty/lecam"]), rel=1e-3)
+
+
+def test_a_state_of_another_loss_is_refused(tmp_path):
+    rivals.Critic(patches(), "hinge").save(tmp_path / "critic.safetensors")
+    with pytest.raises(UserError, match="loss hinge, and this one has wasserstein"):
+        rivals.Critic(patches(), "wasserstein").load(tmp_path / "critic.safetensors")
+
+
+def test_what_the_adaptive_weight_cannot_compare_is_one_line():
+    critic, model = rivals.Critic(patches()), Autoencoder()
+    y = model(images())
+    with pytest.raises(UserError, match="the adaptive weight needs a scalar"):
+        critic.loss(y, reconstruction=(y - images()).abs().mean((1, 2, 3)), last_layer=model.last.weight)
+    with pytest.raises(UserError, match="which the losses do not pass through"):
+        critic.loss(y, reconstruction=y.mean(), last_layer=nn.Parameter(torch.zeros(3)))
 
 
 def test_labels_reach_a_conditional_critic():

@@ -3,6 +3,7 @@
 import pytest
 from PIL import Image
 
+import rivals
 from helpers.commands import assert_refused
 from rivals.api.common.network_io import save_network
 from rivals.nets.factory import build_generator
@@ -31,6 +32,15 @@ def test_an_animation_has_the_format_of_its_name(generator, run_rivals, name, ki
     assert run_rivals("sample", generator, "-n", 2, "--gif", name).status == 0
     with Image.open(name) as film:
         assert (film.format, film.n_frames) == (kind, 40)
+
+
+def test_places_may_be_words_in_python(generator, tmp_path):
+    assert rivals.sample(generator, n=2, grid="a.png", folder="b", device="cpu")
+    assert (tmp_path / "a.png").exists() and len(list((tmp_path / "b").glob("*.png"))) == 2
+    written = rivals.export(generator, format="safetensors", out="c.safetensors")
+    assert (tmp_path / written["file"]).exists()
+    assert rivals.explore(generator, "walk", out="d", device="cpu")
+    assert (tmp_path / "d").is_dir()
 
 
 @pytest.mark.parametrize(

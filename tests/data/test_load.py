@@ -4,12 +4,12 @@ import io
 import json
 import struct
 import zipfile
-import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.png_files import png
 from rivals.base.errors import UserError
 from rivals.base.size import Size
 from rivals.data import decode, decode_cache
@@ -192,18 +192,6 @@ def test_a_transparent_gray_in_16_bits(tmp_path):
     got = get(tmp_path / "set").images[0]
     assert got[0, 0, :4].tolist() == got[2, 0, :4].tolist() == [0, 117, 117, 255]
     assert got[3, 0, :4].tolist() == [255, 0, 255, 255]
-
-
-def png(depth, color, row, transparent=None):
-    """A PNG of 8 equal rows, as its bytes, of a kind that Pillow does not write."""
-
-    def chunk(kind, content):
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, depth, color, 0, 0, 0))
-    key = b"" if transparent is None else chunk(b"tRNS", struct.pack(">H", transparent))
-    pixels = chunk(b"IDAT", zlib.compress(8 * (b"\0" + row)))
-    return b"\x89PNG\r\n\x1a\n" + header + key + pixels + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,22 @@
 """Pairs from two folders, or from images side by side; what makes no pairs is named."""
 
+import struct
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from helpers.png_files import png
 from helpers.refusals import named
+from rivals.api.translation.image_pairs import load_image_pairs
 from rivals.base.size import Size
 from rivals.data.batches import Batches
 from rivals.data.downscaling import downscaled
 from rivals.data.load import load
 from rivals.data.pairs import PairedBatches, find_sides, has_folders, load_folders, load_side_by_side
 from rivals.data.patches import PatchBatches
+from rivals.recipes import DataOptions, TranslateConfig
 
 
 def pixels(i, size=8):
@@ -80,6 +85,38 @@ def test_the_halves_of_an_image_are_read(tmp_path):
     save(tmp_path / "4.png", pixels(4))
     with named("4.png", "left halves", "8 x 8, and two squares side by side are twice as wide"):
         load_side_by_side(tmp_path, "train", on_note=print)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_halves_of_test_images_have_the_white_levels_of_training(tmp_path, reverse):
+    for i in range(24):
+        left, right = (np.linspace(0, most - i, 64).reshape(8, 8).astype(np.uint16) for most in (3000, 60000))
+        save(tmp_path / "train" / f"{i}.png", np.concatenate([left, right], 1))
+        save(tmp_path / "test" / f"{i}.png", np.concatenate([left, right], 1))
+    config = TranslateConfig().changed(pairs="side-by-side", reverse=reverse)
+    pairs = load_image_pairs(str(tmp_path), config, DataOptions(), "train", print)
+    test = load_image_pairs(str(tmp_path), config, DataOptions(), "test", print, like=pairs)
+    assert test.whites == pairs.whites == ((65535, 4095) if reverse else (4095, 65535))
+    assert (test.inputs.images[:] == pairs.inputs.images[:]).all()
+    assert (test.targets.images[:] == pairs.targets.images[:]).all()
+
+
+def test_halves_are_refused_where_the_whole_is(tmp_path):
+    """16 bits of color with the values in the lower ones, and gray of 16 bits with transparency."""
+    for i, (color, values) in enumerate([(2, (4000, 2000, 1000)), (4, (4000, 65535))]):
+        (tmp_path / str(i)).mkdir()
+        row = 16 * struct.pack(f">{len(values)}H", *values)
+        (tmp_path / str(i) / "a.png").write_bytes(png(16, color, row, width=16))
+        with named("a.png", "16 bits"):
+            load_side_by_side(tmp_path / str(i), "train", on_note=print)
+
+
+@pytest.mark.parametrize(("depth", "row"), [(2, 2 * b"\x1b\x1b"), (4, 2 * b"\x0f\x0f\x0f\x0f")])
+def test_the_transparent_level_of_gray_is_found_in_halves(tmp_path, depth, row):
+    (tmp_path / "a.png").write_bytes(png(depth, 0, row, 2**depth - 1, width=16))
+    for half in load_side_by_side(tmp_path, "train", on_note=print):
+        gray, alpha = half.images[0][[0, -1]]
+        assert half.channels == 4 and (alpha == np.where(gray == 255, 0, 255)).all()
 
 
 def test_the_layout_of_cyclegan_and_splits_inside_the_folders_are_found(tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 from helpers.fake_runs import batches, fake_run
+from helpers.png_files import png
 from helpers.small_networks import save_networks
 from rivals.api.common.network_io import save_network
 from rivals.base.errors import UserError
@@ -372,6 +374,17 @@ def test_the_middle_of_a_large_upload_is_translated_at_its_white_level(tmp_path)
     assert "The upload holds values up to 5,000, above 4,095" in tab_translate.translated(
         store, name, str(tmp_path / "deeper.png")
     )
+
+
+def test_an_upload_is_refused_where_the_command_refuses_it(tmp_path):
+    """16 bits of color whose values are in the lower ones would be black."""
+    net = build_translator("resnet", size=16, channels=3, in_channels=3, widths=(4,), blocks=0)
+    save_network(net, tmp_path / "generator.safetensors", {})
+    store = RunStore(tmp_path)
+    (name,) = store.networks("translator")
+    (tmp_path / "dark.png").write_bytes(png(16, 2, 8 * struct.pack(">3H", 4000, 2000, 1000)))
+    shown = tab_translate.translated(store, name, str(tmp_path / "dark.png"))
+    assert "color of 16 bits whose values end below 4,096" in shown
 
 
 def test_names_outside_the_folder_are_refused(store):

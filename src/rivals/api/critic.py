@@ -97,7 +97,9 @@ class Critic:
         self.turns = self.images = 0  # since then
         player = Player(_WithLabels(net), optimizer)
         turn = Turn(DISCRIMINATOR, self.gan_loss.discriminator, penalties, readings=self.gan_loss.readings)
-        self._game = Game({DISCRIMINATOR: player}, [turn], augment=augment)
+        parts = {penalty.name: penalty.score for penalty in penalties} | {"augment": augment}
+        modules = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}  # LeCam's averages
+        self._game = Game({DISCRIMINATOR: player}, [turn], augment=augment, modules=modules)
         self._monitor = HealthMonitor(self.gan_loss.equilibrium, ADVICE)
         self._buffer = MetricBuffer()
         self._generator_loss: Tensor | None = None
@@ -143,20 +145,27 @@ class Critic:
             in VQGAN's code.
 
         Raises:
-            UserError: one of two arguments that need each other, a frozen last layer, or no real images for the
-                relativistic loss.
+            UserError: one of two arguments that need each other, a reconstruction that is no scalar, a last layer that
+                is frozen or not passed, or no real images for the relativistic loss.
         """
         if (reconstruction is None) != (last_layer is None):
             raise UserError("the adaptive weight needs both reconstruction=LOSS and last_layer=WEIGHT: give the other")
+        if reconstruction is not None and reconstruction.numel() != 1:
+            raise UserError(
+                f"the reconstruction has the shape {tuple(reconstruction.shape)}, and the adaptive weight needs a "
+                "scalar: give its mean"
+            )
         if real is None and self.loss_name == "relativistic":
             raise UserError("the relativistic loss compares pairs: give real=IMAGES too, or take loss='hinge'")
         if not self.started:
             return fake.new_zeros(())
         player = self._game.players[DISCRIMINATOR]
-        player.net.train()
+        if torch.is_grad_enabled():
+            player.train()
         player.set_learning(False)
         step = self._view(GENERATOR, fake.detach() if real is None else real, fake, labels)
-        total: Tensor = torch.stack([*self.gan_loss.generator(step).values()]).sum()
+        with rng.fork(self._game.device):  # what augments draws
+            total: Tensor = torch.stack([*self.gan_loss.generator(step).values()]).sum()
         self._generator_loss = total.detach()
         weight = self.weight.at(self._clock)
         if reconstruction is None or last_layer is None:
@@ -167,9 +176,16 @@ class Critic:
             raise UserError(
                 "the adaptive weight compares gradients at last_layer, which is frozen: give one that learns"
             )
-        lengths = [
-            torch.autograd.grad(each, last_layer, retain_graph=True)[0].norm() for each in (reconstruction, total)
+        gradients = [
+            torch.autograd.grad(each, last_layer, retain_graph=True, allow_unused=True)[0]
+            for each in (reconstruction, total)
         ]
+        if any(gradient is None for gradient in gradients):
+            raise UserError(
+                "the adaptive weight compares gradients at last_layer, which the losses do not pass through: give the "
+                "weight itself that made the images"
+            )
+        lengths = [gradient.norm() for gradient in gradients]
         balance: Tensor = (lengths[0] / (lengths[1] + TINY)).clamp(0, MAX_BALANCE).detach()
         return weight * balance * total
 
@@ -195,7 +211,7 @@ class Critic:
         if not self.started:
             self.waited += len(real) if self.start is not None and self.start.unit == "images" else 1
             return {}
-        self._game.make_step = partial(CriticStep, fake=fake)
+        self._game.make_step = partial(CriticStep, fake=fake.detach())  # or the graph would stay until the next step
         with rng.fork(self._game.device):
             # By its own count: the last batch of an epoch may be smaller.
             values = self._game.round(self.turns, _Given(real.detach(), labels), seed=self.seed, images=self.images)
@@ -255,7 +271,9 @@ class Critic:
         Raises:
             UserError: it is damaged, or of another critic.
         """
-        tensors, _ = load_tensors(Path(path))
+        tensors, about = load_tensors(Path(path))
+        if (theirs := about.get("critic")) != self.loss_name:
+            raise UserError(f"'{path}' is of a critic with the loss {theirs}, and this one has {self.loss_name}")
         self.load_state_dict(tensors)
 
 

@@ -81,7 +81,7 @@ def pull(source: str, *, out: Path | None = None, revision: str | None = None) -
         UserError: the folder exists, a package is missing, the Hub has no such repository, or it holds no network.
     """
     hosted = _is_repository(source)
-    folder = out or Path(source.rstrip("/").rpartition("/")[2])
+    folder = Path(out or source.rstrip("/").rpartition("/")[2])
     if folder.exists():
         raise UserError(f"'{folder}' exists already: remove it or choose another with --out")
     with tempfile.TemporaryDirectory() as aside:

@@ -70,7 +70,7 @@ def explore(
         raise UserError(f"{config.n} latents show nothing: ask for 1 or more")
     config = config.changed(**{name: value for name, value in DEFAULTS.items() if getattr(config, name) is None})
     generator = generator_of(run, device=device)
-    folder = out or home_of(run) / f"explore-{what}-{config.seed}"
+    folder = Path(out) if out else home_of(run) / f"explore-{what}-{config.seed}"
     if folder.exists():
         raise UserError(f"'{folder}' exists already: remove it or choose another with --out")
     label = None if config.label is None else class_of(generator, config.label)

@@ -49,7 +49,7 @@ def export(
     """
     net = load(run)
     role = net.spec["role"]
-    file = out or home_of(run) / (f"{role}.onnx" if format == "onnx" else f"{role}-export.safetensors")
+    file = Path(out) if out else home_of(run) / (f"{role}.onnx" if format == "onnx" else f"{role}-export.safetensors")
     if file.suffix != f".{format}":
         raise UserError(f"'{file}' does not end in .{format}: name a file that does, or another --format")
     if file.exists():

@@ -12,6 +12,7 @@ from PIL import ImageOps
 
 from rivals.base.errors import UserError
 from rivals.data.listing import Listing, opened
+from rivals.data.pixel_modes import load_stored
 
 Half = Literal["left", "right"]
 
@@ -44,7 +45,7 @@ def _cut(read: Callable[[], bytes], half: Half) -> bytes:
         ValueError: it is not twice as wide as high, or its mode is none that a PNG can have.
     """
     image = opened(read())
-    image.load()
+    load_stored(image)
     ImageOps.exif_transpose(image, in_place=True)
     width, height = image.size
     if width != 2 * height:

@@ -16,6 +16,7 @@ from rivals.base.errors import UserError
 from rivals.base.files import expand_user
 from rivals.data.batches import Batches
 from rivals.data.decode import to_channels
+from rivals.data.halves import Half
 from rivals.data.imageset import ImageSet
 from rivals.data.listing import Listing
 from rivals.data.load import list_images, load
@@ -91,9 +92,18 @@ def load_folders(
     return check_alike(one, other, *(str(place) for place in places))
 
 
-def load_side_by_side(source: str | Path, split: str, **options: Any) -> tuple[ImageSet, ImageSet]:
+def load_side_by_side(
+    source: str | Path, split: str, *, whites: tuple[int | None, int | None] = (None, None), **options: Any
+) -> tuple[ImageSet, ImageSet]:
     """The left and the right halves of images that are twice as wide as high; as :func:`load_folders`."""
-    left, right = (_plain(load(source, split=split, half=half, **options), source) for half in ("left", "right"))
+    halves: tuple[Half, Half] = ("left", "right")
+    left, right = (
+        _plain(
+            load(source, split=split, half=half, **options | ({} if white is None else {"white": white})),
+            source,
+        )
+        for half, white in zip(halves, whites, strict=True)
+    )
     return left, right
 
 

@@ -87,12 +87,7 @@ def to_standard_mode(image: Image.Image, peak: Peak) -> Image.Image:
     Raises:
         ValueError: it cannot be had without losing what it shows.
     """
-    stored = _stored_mode(image)
-    image.load()
-    if stored in ("L;2", "L;4") and "transparency" in image.info:  # in units of the file, and the pixels are scaled
-        image.info["transparency"] *= {"L;2": 85, "L;4": 17}[stored]
-    if ";16" in stored and image.mode in ("LA", "RGB", "RGBA"):
-        _check_upper_bits(image, gray=stored.startswith("LA"))
+    load_stored(image)
     ImageOps.exif_transpose(image, in_place=True)
     mode, alpha = image.mode, "transparency" in image.info
     if mode in ("RGB", "L") and not alpha:
@@ -120,6 +115,20 @@ def to_standard_mode(image: Image.Image, peak: Peak) -> Image.Image:
         if (values[..., :1] == values[..., 1:3]).all():
             return image.convert("LA" if image.mode == "RGBA" else "L")
     return image
+
+
+def load_stored(image: Image.Image) -> None:
+    """Decode an image of a file, with a look at how the file stores it: afterward Pillow does not tell.
+
+    Raises:
+        ValueError: its values cannot be had.
+    """
+    stored = _stored_mode(image)
+    image.load()
+    if stored in ("L;2", "L;4") and "transparency" in image.info:  # in units of the file, and the pixels are scaled
+        image.info["transparency"] *= {"L;2": 85, "L;4": 17}[stored]
+    if ";16" in stored and image.mode in ("LA", "RGB", "RGBA"):
+        _check_upper_bits(image, gray=stored.startswith("LA"))
 
 
 def _stored_mode(image: Image.Image) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from rivals.game.gan_step import DISCRIMINATOR, GanStep
@@ -26,14 +25,17 @@ class CriticStep(GanStep):
 
     @cached_property
     def real_images(self) -> Tensor:
-        """The real batch, as given."""
-        return self._real_batch[0]
+        """The real batch, as given, in the precision of the critic."""
+        return self._cast(self._real_batch[0])
 
     @cached_property
     def fake_images(self) -> Tensor:
         """The generated batch: constant, if it is the critic's turn."""
         fake = self._fake.detach() if self.mover == DISCRIMINATOR else self._fake
-        return fake.to(torch.promote_types(fake.dtype, torch.float32))
+        return self._cast(fake)
+
+    def _cast(self, images: Tensor) -> Tensor:
+        return images.to(next(self.nets[DISCRIMINATOR].parameters()).dtype)
 
     @cached_property
     def labels(self) -> Tensor | None:

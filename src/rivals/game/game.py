@@ -164,7 +164,7 @@ class Game:
         """
         mover = self.players[turn.player]
         for player in self.players.values():
-            player.net.train()
+            player.train()
             player.set_learning(player is mover)
         count = batches.micro_batches
         buffers = self._buffers() if count > 1 else []  # a single micro-batch changes them in place

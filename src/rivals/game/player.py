@@ -91,6 +91,9 @@ def muon(
 class Player:
     """A network that learns in its turns.
 
+    Weights that are frozen when it is made stay so, as those of a backbone under a head; a network of frozen weights
+    alone learns as a whole.
+
     Args:
         net: The network, already on its device.
         optimizer: Its optimizer, as :func:`adam`.
@@ -112,7 +115,12 @@ class Player:
         if min(self.half_life.start, self.half_life.end) < 0:
             raise UserError(f"an EMA half-life of {ema} images cannot work: take 0 (no EMA) or more, such as 10k")
         self.net = net
-        self.frozen: list[nn.Parameter] = []
+        self.frozen = [weight for weight in net.parameters() if not weight.requires_grad]
+        if len(self.frozen) == len(list(net.parameters())):
+            self.frozen = []
+        # A frozen backbone in evaluation mode keeps its statistics, too.
+        kept = {id(weight) for weight in self.frozen}
+        self._still = [part for part in net.modules() if not part.training and _within(part, kept)]
         self.optimizer_config = optimizer
         self.optimizer = optimizer.attach(net.parameters())
         self.ema = copy.deepcopy(net).requires_grad_(False) if self.half_life.peak else None
@@ -124,7 +132,13 @@ class Player:
 
     def freeze(self, parts: Iterable[nn.Module]) -> None:
         """Never train these parts of the network: FreezeD (Mo et al. 2020) freezes D's blocks next to the image."""
-        self.frozen = [weight for part in parts for weight in part.parameters()]
+        self.frozen += [weight for part in parts for weight in part.parameters()]
+
+    def train(self) -> None:
+        """Put the network into training mode, but for frozen parts that were in evaluation mode."""
+        self.net.train()
+        for part in self._still:
+            part.training = False
 
     def set_learning(self, learning: bool) -> None:
         """Whether the weights that are not frozen take part in a turn's graph."""
@@ -212,3 +226,9 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     if problem is not None:
         raise UserError(f"the checkpoint is of another run, since {problem}: put back those of this run")
     module.load_state_dict(state)
+
+
+def _within(part: nn.Module, weights: set[int]) -> bool:
+    """Whether a module has weights, all of them among these."""
+    own = [id(weight) for weight in part.parameters()]
+    return bool(own) and weights.issuperset(own)

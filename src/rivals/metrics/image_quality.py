@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rivals.base.errors import UserError
+from rivals.metrics.feature_checks import to_double
 
 WINDOW, SIGMA = 11, 1.5  # of SSIM's Gaussian window, in pixels (Wang et al. 2004, sec. III-B)
 K1, K2 = 0.01, 0.03
@@ -24,7 +25,7 @@ def psnr(images: Tensor, targets: Tensor) -> Tensor:
         UserError: the shapes differ.
     """
     _check(images, targets)
-    error = (images.double() - targets.double()).square().flatten(1).mean(1)
+    error = (to_double(images) - to_double(targets)).square().flatten(1).mean(1)
     return -10 * error.clamp_min(LEAST_ERROR).log10()
 
 
@@ -46,7 +47,7 @@ def ssim(images: Tensor, targets: Tensor) -> Tensor:
         raise UserError(
             f"images of {images.shape[2]}x{images.shape[3]} have no SSIM: its window takes {WINDOW} pixels a side"
         )
-    x, y = (each.double().flatten(0, 1)[:, None] for each in (images, targets))
+    x, y = (to_double(each).flatten(0, 1)[:, None] for each in (images, targets))
     offsets = torch.arange(WINDOW, dtype=x.dtype, device=x.device) - WINDOW // 2
     weights = (-0.5 * (offsets / SIGMA) ** 2).exp()
     weights = weights / weights.sum()
@@ -75,8 +76,8 @@ def relative_change(outputs: Tensor, inputs: Tensor, targets: Tensor) -> float:
         targets: Any images to translate to, likewise; their number may differ.
     """
     n = min(len(inputs), len(targets))
-    changed = (outputs.double() - inputs.double()).abs().mean()
-    other = (targets[:n].double() - inputs[:n].double()).abs().mean()
+    changed = (to_double(outputs) - to_double(inputs)).abs().mean()
+    other = (to_double(targets[:n]) - to_double(inputs[:n])).abs().mean()
     return float(changed / other) if other > 0 else 0.0
 
 

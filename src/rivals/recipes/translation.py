@@ -47,7 +47,8 @@ class TranslateConfig(Settings):
     """The adversarial loss: minimax, nonsaturating, least-squares, hinge, wasserstein or relativistic; by default
     relativistic with pairs and least-squares without."""
     gan_weight: float | None = None
-    """Weight of the adversarial loss; 0.005 with pairs and 1 without by default. 0 trains without a discriminator."""
+    """Weight of the adversarial loss; by default 0.005 with pairs, and without 2 for least-squares, which has a factor
+    of 1/2, and 1 for others. 0 trains without a discriminator."""
     l1_weight: float = 1.0
     """Weight of the L1 distance to the target (with pairs)."""
     perceptual: str = ""
@@ -171,15 +172,16 @@ class TranslateConfig(Settings):
     def resolved(self) -> Self:
         """With the weights that are left to the kind of translation."""
         settings: dict[str, float | str | Schedule] = {}
+        # Without a target to hold on to, the loss of CUT and CycleGAN, which needs no gradient penalty.
+        loss = self.loss or ("relativistic" if self.paired else "least-squares")
+        settings["loss"] = loss
         if self.gan_weight is None:
             # pix2pix's 1 to 100 for images in [-1, 1] is 1 to 200 for those in [0, 1] (Isola et al. 2017, sec. 3.3).
-            settings["gan_weight"] = 0.005 if self.paired else 1.0
+            # CUT and CycleGAN minimize (D - 1)^2 (Zhu et al. 2017, sec. 4), and LSGAN's loss has half of it.
+            settings["gan_weight"] = 0.005 if self.paired else 2.0 if loss == "least-squares" else 1.0
         if self.identity_weight is None and not self.paired:
             # CycleGAN's 10 and 5, too, are for images in [-1, 1] (Zhu et al. 2017, sec. 5.2): here 20 and 10.
             settings["identity_weight"] = 1.0 if self.method == "cut" else 10.0
-        if self.loss is None:
-            # Without a target to hold on to, the loss of CUT and CycleGAN, which needs no gradient penalty.
-            settings["loss"] = "relativistic" if self.paired else "least-squares"
         if self.r1 is None:
             settings["r1"] = Schedule.parse(0.1) if self.paired and self.gan_weight != 0 else NONE
         return self.changed(**settings)

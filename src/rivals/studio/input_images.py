@@ -17,6 +17,7 @@ from rivals.base.errors import UserError
 from rivals.base.size import Size
 from rivals.data.builtin import DATASETS, local_path
 from rivals.data.classes import find_classes
+from rivals.data.pixel_modes import load_stored
 from rivals.studio.data_sources import DataSources
 
 if TYPE_CHECKING:
@@ -155,12 +156,13 @@ def read_upload(path: str, side: int | None = None, mode: str | None = "RGB") ->
                     )
                 if side is not None:
                     opened.draft("RGB", (side, side))
+                load_stored(opened)
                 picture = ImageOps.exif_transpose(opened)
                 return picture if mode is None else picture.convert(mode)
     except UserError:
         raise
     except Exception as error:  # decoders raise nearly anything on arbitrary bytes
-        reason = "it is not a picture" if isinstance(error, OSError) else type(error).__name__
+        reason = "it is not a picture" if isinstance(error, OSError) else " ".join(str(error).split())
         raise UserError(f"the upload cannot be read ({reason}): {fix}") from None
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ from PIL import Image
 import rivals
 from helpers.commands import assert_refused
 from rivals.api.common.network_io import save_network
-from rivals.api.translation import job
+from rivals.api.translation import job, judgement
 from rivals.api.translation.image_pairs import ImagePairs, load_image_pairs
 from rivals.api.translation.judgement import bicubic, described, judge
+from rivals.base.errors import UserError
 from rivals.base.schedules import Schedule
+from rivals.base.size import Size
 from rivals.data.load import load
 from rivals.extractors.classifier_features import open_classifier
 from rivals.game.checkpoint import Checkpoints
@@ -294,16 +297,34 @@ def test_the_test_images_are_judged_in_random_order(home, run_rivals, tmp_path):
         ({"scale": 2, "gan_weight": 0.0}, {"r1": NONE}),
         ({"r1": 0}, {"r1": NONE}),
         ({"r1": "1 -> 0.2 in 5k images"}, {"r1": Schedule(1, 0.2, 5000)}),
-        ({"pairs": "unpaired"}, {"loss": "least-squares", "gan_weight": 1.0, "identity_weight": 1.0, "r1": NONE}),
+        # CUT's and CycleGAN's loss has no factor of a half, ours has.
+        ({"pairs": "unpaired"}, {"loss": "least-squares", "gan_weight": 2.0, "identity_weight": 1.0, "r1": NONE}),
         ({"pairs": "unpaired", "r1": 0.3}, {"r1": Schedule.parse(0.3)}),
         # Zhu et al. 2017, sec. 5.2, for images in [0, 1] in place of [-1, 1].
-        ({"pairs": "unpaired", "method": "cyclegan"}, {"cycle_weight": 20.0, "identity_weight": 10.0}),
-        ({"pairs": "unpaired", "loss": "hinge"}, {"loss": "hinge"}),
+        (
+            {"pairs": "unpaired", "method": "cyclegan"},
+            {"gan_weight": 2.0, "cycle_weight": 20.0, "identity_weight": 10.0},
+        ),
+        ({"pairs": "unpaired", "loss": "hinge"}, {"loss": "hinge", "gan_weight": 1.0}),
+        ({"pairs": "unpaired", "gan_weight": 0.3}, {"loss": "least-squares", "gan_weight": 0.3}),
     ],
 )
 def test_weights_and_loss_that_are_left_to_the_kind(given, wanted):
     config = TranslateConfig().changed(**given).resolved()
     assert {name: getattr(config, name) for name in wanted} == wanted
+
+
+@pytest.mark.parametrize("side", [64, 256, 1024])
+def test_large_images_are_judged_in_small_blocks(side, monkeypatch):
+    """Or an evaluation would need more memory than training on patches."""
+    images = SimpleNamespace(targets=SimpleNamespace(size=Size(side, side)))
+    assert 1 <= judgement.block_of(images) <= 64
+    assert judgement.block_of(images) * side**2 <= 64 * 128**2
+
+
+def test_what_is_applied_must_be_named():
+    with pytest.raises(UserError, match="no run was named to apply to 'scans'"):
+        rivals.translate(images="scans")
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,7 @@ def sample(
     processes = launcher.current()
     processes.remedy = "start again"
     config, home = SampleConfig().changed(**settings), home_of(run)
+    grid, folder, gif = (None if path is None else Path(path) for path in (grid, folder, gif))
     if grid is None and folder is None and gif is None:
         grid = home / f"sample-{config.seed if config.seeds is None else _file_name(config.seeds)}.png"
     with processes.together():

@@ -163,24 +163,23 @@ def load_image_pairs(
 
     reading: dict[str, Any] = {**vars(options), "on_note": on_note}
     of_inputs, of_targets = (None, None) if like is None else like.whites
-    if config.scale > 1 or config.pairs == "side-by-side":
-        reading["white"] = reading["white"] if of_targets is None else of_targets
+    whites = (of_targets, of_inputs) if config.reverse else (of_inputs, of_targets)
     if config.scale > 1:
+        reading["white"] = reading["white"] if of_targets is None else of_targets
         images = load(source, split=split, **reading)
         if any(side % config.scale or side // config.scale < 4 for side in images.size):
             least = max(8, 4 * config.scale)
             fit = Size(*(max(least, side // config.scale * config.scale) for side in images.size))
             raise UserError(
                 f"the images of '{images.name}' are {images.size} px, which makes no low resolution at --scale "
-                f"{config.scale}: take a size that it divides, as --size {fit}"
+                f"{config.scale}: take a size that it divides, as --size {fit} --crop"
             )
         return ImagePairs(images, None, config.scale, True)
     if config.pairs == "side-by-side":
-        both = load_side_by_side(source, split, **reading)
+        both = load_side_by_side(source, split, whites=whites, **reading)
     else:
         if options.skip_bad and config.paired:
             raise UserError("--skip-bad would leave the partner of an image alone: remove both files of such pairs")
-        whites = (of_targets, of_inputs) if config.reverse else (of_inputs, of_targets)
         both = load_folders(source, split, partners=config.paired, whites=whites, **reading)
     inputs, targets = both[::-1] if config.reverse else both
     if not config.paired:

@@ -18,11 +18,17 @@ if TYPE_CHECKING:
     from rivals.extractors.lpips import LPIPS
 
 BLOCK = 64  # images at a time
+MOST_PIXELS = 64 * 128 * 128  # of the targets of a block: larger images in smaller blocks
 WINDOW = 11  # of SSIM: smaller images have none
 
 Show = Callable[[str, int, int], None]
 Translate = Callable[[Tensor], Tensor]
 """Inputs (B, C, h, w) in [0, 1] to images (B, C', H, W) in [0, 1]."""
+
+
+def block_of(pairs: ImagePairs) -> int:
+    """How many images to translate at a time."""
+    return max(1, min(BLOCK, MOST_PIXELS // pairs.targets.size.area))
 
 
 def to_bytes(images: Tensor) -> Tensor:
@@ -90,8 +96,9 @@ def judge(
             maps = None
     values: dict[str, dict[str, list[Tensor]]] = {name: {} for name in sides}
     features: dict[str, list[Tensor]] = {name: [] for name in (*sides, "")}
-    for first in range(0, n, BLOCK):
-        last = min(n, first + BLOCK)
+    block = block_of(pairs)
+    for first in range(0, n, block):
+        last = min(n, first + block)
         x, y = pairs.x(first, last, device), pairs.y(first, last, device)
         if extractor is not None:
             features[""].append(extractor(to_bytes(y)))
@@ -113,7 +120,7 @@ def judge(
                 features[name].append(extractor(output))
         show("judging", last, n)
     results: dict[str, Record] = {
-        name: {key: round(float(torch.cat(each).double().mean()), 6) for key, each in found.items()}
+        name: {key: round(float(torch.cat(each).cpu().double().mean()), 6) for key, each in found.items()}
         for name, found in values.items()
     }
     if extractor is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from rivals.api.training.job import Request
 from rivals.api.training.runner import run_job
@@ -82,12 +82,12 @@ def translate(
             raise UserError("no data were named: give a folder with A/ and B/, or any images and --scale 2")
         run = run_job(TranslateJob(Request(data, None, out, resume, seed, device, quiet, settings)))
         return TranslateRun(run.folder)
+    if data is None:
+        raise UserError(f"no run was named to apply to '{images}': name a run of rivals translate first")
     given = [name for part in others for name in part]
     given += [name for name, value in (("resume", resume), ("seed", seed)) if value not in (False, None)]
     for name in given:
         raise UserError(f"{flag(name)} has no meaning where a run is applied to '{images}': leave it out")
-    if not (Path(cast(str, data)).exists()):
+    if not Path(data).exists():
         raise UserError(f"there is no run '{data}' to apply to '{images}': name a run of rivals translate first")
-    return apply_translator(
-        cast(str, data), images, ApplyConfig().changed(**applied), out=out, device=device, quiet=quiet
-    )
+    return apply_translator(data, images, ApplyConfig().changed(**applied), out=out, device=device, quiet=quiet)

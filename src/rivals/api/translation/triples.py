@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from rivals.api.translation.judgement import BLOCK, judge, to_bytes
+from rivals.api.translation.judgement import block_of, judge, to_bytes
 from rivals.base.duration import Duration
 from rivals.base.files import make_folder
 from rivals.base.run_folder import Record, Run
@@ -36,8 +36,9 @@ def triples(net: nn.Module, pairs: ImagePairs, n: int) -> npt.NDArray[np.uint8]:
     device = next(net.parameters()).device
     net.eval()
     parts = []
-    for first in range(0, min(n, len(pairs)), BLOCK):
-        last = min(n, first + BLOCK, len(pairs))
+    block = block_of(pairs)
+    for first in range(0, min(n, len(pairs)), block):
+        last = min(n, first + block, len(pairs))
         x, output = pairs.x(first, last, device), net(pairs.x(first, last, device))
         columns = [x.repeat_interleave(pairs.scale, 2).repeat_interleave(pairs.scale, 3), output]
         if pairs.paired:

@@ -129,14 +129,50 @@ class FakeMLflow(SimpleNamespace):
     """What of MLflow is told of its place: setting it sets the variable, too."""
 
     def __init__(self):
-        self.places = []
-        super().__init__(**{name: lambda *a, **k: None for name in ("set_experiment", "start_run", "end_run")})
-        self.log_params = self.get_experiment_by_name = self.create_experiment = lambda *a, **k: None
+        self.places, self.runs, self.active = [], {}, None
+        super().__init__(**{name: lambda *a, **k: None for name in ("set_experiment", "log_params", "log_metrics")})
+        self.get_experiment_by_name = self.create_experiment = lambda *a, **k: None
 
     def set_tracking_uri(self, uri):
         if uri:
             self.places.append(uri)
             os.environ["MLFLOW_TRACKING_URI"] = uri
+
+    def search_runs(self, filter_string, output_format):
+        number = self.runs.get(filter_string.split("'")[1])
+        return [] if number is None else [SimpleNamespace(info=SimpleNamespace(run_id=number))]
+
+    def start_run(self, run_name=None, run_id=None, tags=None):
+        assert self.active is None, "a run is active already"
+        self.active = len(self.runs) if run_id is None else run_id
+        for value in (tags or {}).values():
+            self.runs[value] = self.active
+
+    def end_run(self):
+        self.active = None
+
+
+def test_a_resumed_run_goes_on_in_its_run_of_mlflow(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlflow", fake := FakeMLflow())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mine.db")
+    numbers = []
+    for place, created in (("a", "1"), ("b", "2"), ("a", "1")):
+        tracker = tracking.TRACKERS["mlflow"](started(tmp_path / place / "test", created))
+        numbers.append(fake.active)
+        tracker.close()
+    assert numbers == [0, 1, 0] and len(fake.runs) == 2
+
+
+def test_a_tracker_that_fails_is_closed(tmp_path, monkeypatch, capsys):
+    """Or the next run of the process would be written into the place of this one."""
+    monkeypatch.setitem(sys.modules, "mlflow", fake := FakeMLflow())
+    monkeypatch.setattr(tracking, "find_spec", lambda name: True)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    fake.log_metrics = lambda *a, **k: 1 / 0
+    tracked = Tracking(["mlflow"], started(tmp_path / "run"))
+    tracked.on_log({"images": 8, "step": 1, "seconds": 1.0, "images_per_second": None, "d_real": 0.5})
+    assert "mlflow failed (division by zero)" in capsys.readouterr().err
+    assert fake.active is None and "MLFLOW_TRACKING_URI" not in os.environ
 
 
 @pytest.mark.parametrize("mine", [None, "sqlite:///mine.db"])

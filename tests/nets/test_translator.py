@@ -102,3 +102,15 @@ def test_what_cannot_be_built_is_refused(options, part):
 def test_tiles_that_cannot_work_are_refused(tile, overlap, part):
     with pytest.raises(UserError, match=part):
         translate_in_tiles(translator("resnet x2"), torch.rand(1, 3, 40, 40), tile=tile, overlap=overlap)
+
+
+@pytest.mark.parametrize(("net", "widths"), [("resnet", (4, 4, 4, 4)), ("unet", (4,) * 6)])
+def test_features_of_images_of_any_size_are_those_of_the_padded_ones(net, widths):
+    """CUT compares them, and training images need not be multiples of what the halvings need."""
+    translator = build_translator(net, size=32, channels=3, in_channels=3, widths=widths, blocks=1)
+    x = torch.rand(2, 3, 21, 34)
+    maps = translator.encode(x)
+    padded = torch.nn.functional.pad(x, (0, -34 % translator.multiple, 0, -21 % translator.multiple), mode="replicate")
+    assert translator.multiple > 4 and padded.shape != x.shape
+    for one, other in zip(maps, translator.encode(padded), strict=True):
+        assert torch.equal(one, other)

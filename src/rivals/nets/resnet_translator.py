@@ -45,7 +45,7 @@ class ResNetTranslator(Translator):
         up = sum(2 << step for step in range(halvings)) + doublings
         self.reach = 2 + down + 2 * blocks * self.multiple + up + self.multiple
 
-    def encode(self, x: Tensor) -> list[Tensor]:
+    def maps(self, x: Tensor) -> list[Tensor]:
         maps = [F.relu(self.stem(x * 2 - 1))]
         for layer in self.down:
             maps.append(F.relu(layer(maps[-1])))

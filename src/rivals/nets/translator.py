@@ -121,6 +121,10 @@ class Translator(nn.Module):
 
     def encode(self, x: Tensor) -> list[Tensor]:
         """Feature maps of images (B, in_channels, H, W), from the input on, which CUT compares patch by patch."""
+        return self.maps(padded_to(x, self.multiple))
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """As :meth:`encode`, of images whose sides are multiples of ``multiple``."""
         raise NotImplementedError
 
     def raw(self, x: Tensor) -> Tensor:

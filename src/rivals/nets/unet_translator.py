@@ -43,7 +43,7 @@ class UNetTranslator(Translator):
         fine = 2 + blocks_see + 2 * sum(2 << step for step in range(halvings)) + 2**halvings
         self.reach = -(-fine // scale) + (2 if scale > 1 else 0)
 
-    def encode(self, x: Tensor) -> list[Tensor]:
+    def maps(self, x: Tensor) -> list[Tensor]:
         fine = enlarged(x, self.scale) if self.scale > 1 else x
         h = F.relu(self.stem(fine * 2 - 1), inplace=True)
         maps = []
@@ -55,7 +55,7 @@ class UNetTranslator(Translator):
         return maps
 
     def raw(self, x: Tensor) -> Tensor:
-        *skipped, h = self.encode(x)
+        *skipped, h = self.maps(x)
         for up, join, stage, other in zip(self.up, self.join, self.decoder, skipped[::-1], strict=True):
             h = F.relu(up(h), inplace=True)
             h = stage(F.relu(join(torch.cat([h, other], 1)), inplace=True))

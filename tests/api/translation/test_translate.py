@@ -21,11 +21,12 @@ from rivals.base.size import Size
 from rivals.data.load import load
 from rivals.extractors.classifier_features import open_classifier
 from rivals.game.checkpoint import Checkpoints
-from rivals.nets.factory import build_translator
+from rivals.nets.factory import build_classifier, build_translator
 from rivals.recipes import DataOptions, TranslateConfig
 from rivals.recipes.base import NONE
 
-QUICK = ("--batch-size", "4", "--widths", "8", "--blocks", "1", "--discriminator-widths", "4", "8", "--quiet")
+ALONE = ("--batch-size", "4", "--widths", "8", "--blocks", "1", "--quiet")
+QUICK = (*ALONE, "--discriminator-widths", "4", "8")
 SIZE = 20
 
 
@@ -134,7 +135,8 @@ def test_large_images_are_translated_in_tiles_as_the_whole(run, home, run_rivals
     ],
 )
 def test_kinds_of_pairs_are_learned_and_translate(home, run_rivals, tmp_path, data, words, shape):
-    result = run_rivals("translate", home / data, *QUICK, "--until", "3 steps", *words, "--out", tmp_path / "run")
+    quick = ALONE if "--gan-weight" in words else QUICK
+    result = run_rivals("translate", home / data, *quick, "--until", "3 steps", *words, "--out", tmp_path / "run")
     assert result.status == 0, result.err
     net = rivals.load(tmp_path / "run")
     assert (net.in_channels, net.channels) == shape
@@ -223,7 +225,7 @@ def test_outputs_that_are_all_alike_raise_an_alarm_that_the_result_and_the_repor
 ):
     """A translator begins at gray, and this one stays there."""
     monkeypatch.setattr("rivals.game.health_monitor.YOUNG", 0)
-    words = ("translate", home / "pairs", *QUICK, "--generator-lr", "1e-9", "--sample-every", "1 steps")
+    words = ("translate", home / "pairs", *ALONE, "--generator-lr", "1e-9", "--sample-every", "1 steps")
     result = run_rivals(*words, "--gan-weight", "0", "--until", "3 steps", "--out", tmp_path / "run", "--json")
     assert result.status == 0, result.err
     (alarm,) = json.loads(result.out)["alarms"]
@@ -322,6 +324,25 @@ def test_large_images_are_judged_in_small_blocks(side, monkeypatch):
     assert judgement.block_of(images) * side**2 <= 64 * 128**2
 
 
+def test_the_perceptual_network_is_found_from_another_folder(tmp_path, monkeypatch, home):
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    here.mkdir(), elsewhere.mkdir()
+    monkeypatch.chdir(here)
+    save_network(build_classifier("cnn", size=SIZE, channels=3, classes=2, widths=(4, 8)), here / "net.safetensors", {})
+    options = {"batch_size": 4, "widths": (8,), "blocks": 1, "discriminator_widths": (4, 8), "quiet": True}
+    data = str(home / "pairs")
+    rivals.translate(data, perceptual="classifier:net.safetensors", until="2 steps", out="run", **options)
+    monkeypatch.chdir(elsewhere)
+    run = rivals.translate(out=here / "run", resume=True, until="3 steps", quiet=True)
+    assert run.info["step"] == 3
+    for suffix in ("safetensors", "json"):
+        shutil.move(here / f"net.{suffix}", elsewhere / f"moved.{suffix}")
+    run = rivals.translate(
+        out=here / "run", resume=True, until="4 steps", perceptual="classifier:moved.safetensors", quiet=True
+    )
+    assert run.info["step"] == 4
+
+
 def test_what_is_applied_must_be_named():
     with pytest.raises(UserError, match="no run was named to apply to 'scans'"):
         rivals.translate(images="scans")
@@ -331,7 +352,7 @@ def test_what_is_applied_must_be_named():
     ("words", "parts"),
     [
         (("pairs/B", "--scale", "3"), ("--scale 3 is not offered: take 2 or 4",)),
-        (("pairs/B", "--scale", "4", "--size", "22"), ("are 22 px", "--scale 4", "--size 20")),
+        (("pairs/B", "--scale", "4", "--size", "22"), ("are 22 px", "--scale 4", "--size 20 --crop")),
         (("pairs/B",), ("pairs/B' has no folders A and B", "--scale 2")),
         ((), ("no data were named",)),
         (("few",), ("'A/7.png' in '", "few' has no partner", "24 images and 23")),
@@ -347,6 +368,8 @@ def test_what_is_applied_must_be_named():
         (("pairs", "--lpips", "nowhere.pth"), ("no file of LPIPS's weights 'nowhere.pth'",)),
         (("pairs", "--nce-weight", "3"), ("--nce-weight has no meaning where there are pairs",)),
         (("pairs", "--gan-weight", "0", "--r1", "1"), ("--r1", "leave it out")),
+        (("pairs", "--gan-weight", "0", "--loss", "hinge"), ("--loss has no meaning with --gan-weight 0",)),
+        (("pairs", "--gan-weight", "0", "--discriminator-lr", "1e-3"), ("--discriminator-lr has no meaning",)),
         (("pairs", "--gan-weight", "0", "--l1-weight", "0"), ("nothing to learn from",)),
         (("pairs", "--gan-weight", "0", "--l1-weight", "0", "--perceptual", "lite0"), ("nothing to learn from",)),
         (

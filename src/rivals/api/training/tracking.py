@@ -19,6 +19,7 @@ PROJECT = "rivals"
 SECONDS_BETWEEN_STEPS = 0.25  # of records of steps; all others are passed on
 STEP = "training_step"
 MLFLOW_URI = "MLFLOW_TRACKING_URI"
+IDENTITY = "rivals_run"  # a tag of MLflow's runs
 PLACE_KEYS = ("step", "images", "seconds")
 
 
@@ -126,8 +127,21 @@ class _MLflow:
             mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")  # sets the variable, too
             if mlflow.get_experiment_by_name(PROJECT) is None:
                 mlflow.create_experiment(PROJECT, artifact_location=(folder / "artifacts").as_uri())
+        try:
+            self._begin(run)
+        except Exception:
+            self.close()
+            raise
+
+    def _begin(self, run: Run) -> None:
+        """Start its run, or go on with the one that an earlier session began."""
+        mlflow, identity = self.mlflow, _identity(run)
         mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT))
-        mlflow.start_run(run_name=run.folder.name)
+        before = mlflow.search_runs(filter_string=f"tags.{IDENTITY} = '{identity}'", output_format="list")
+        if before:
+            mlflow.start_run(run_id=before[0].info.run_id)
+            return  # parameters never change there
+        mlflow.start_run(run_name=run.folder.name, tags={IDENTITY: identity})
         mlflow.log_params({key: str(value)[:500] for key, value in _config(run).items()})
 
     def log(self, values: Mapping[str, float], step: int) -> None:
@@ -201,7 +215,8 @@ class Tracking(Callback):
 
     def close(self) -> None:
         """Let the trackers write what is left."""
-        for name, tracker in [*(self.trackers or {}).items()]:
+        trackers, self.trackers = self.trackers or {}, {}
+        for name, tracker in trackers.items():
             self._try(name, tracker.close)
 
     def _begin(self, name: str) -> None:
@@ -216,7 +231,12 @@ class Tracking(Callback):
                 act()
         except Exception as error:  # whatever others' code raises must not end a training
             assert self.trackers is not None
-            self.trackers.pop(name, None)
+            if tracker := self.trackers.pop(name, None):
+                with (
+                    contextlib.suppress(Exception),
+                    contextlib.redirect_stdout(sys.stderr),
+                ):  # or the next run of this process would go on in its place
+                    tracker.close()
             reason = next(iter(str(error).splitlines()), "") or type(error).__name__
             _tell(f"{name} failed ({reason}), so nothing more is tracked by it")
 

@@ -11,8 +11,10 @@ from rivals.api.training.job import Request, TrainingJob
 from rivals.base import devices
 from rivals.base.duration import Duration
 from rivals.base.errors import UserError
+from rivals.base.files import expand_user
 from rivals.base.run_folder import Record, Run
 from rivals.base.size import Size
+from rivals.recipes.base import flag
 from rivals.recipes.translation import TranslateConfig, TranslateRunOptions
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 EVALUATIONS = 10  # over a run
 PICTURE, IN_PICTURE = "triples.png", 16
 ARCHITECTURE = ("net", "widths", "blocks")
+OF_THE_DISCRIMINATOR = ("loss", "discriminator_widths", "discriminator_lr", "penalty_every")
 
 
 class TranslateInfo(TrainingInfo):
@@ -43,7 +46,7 @@ class TranslateJob(TrainingJob[TranslateConfig]):
     default_config = TranslateConfig()
     default_run_options = TranslateRunOptions()
     stored_schema = TranslateInfo
-    movable = ("weights", "lpips")
+    movable = ("weights", "lpips", "perceptual")
     run_options: TranslateRunOptions
 
     pairs: ImagePairs
@@ -58,6 +61,10 @@ class TranslateJob(TrainingJob[TranslateConfig]):
         if not self.resuming:
             self.config = self.default_config.changed(**self.config_settings)
             self.recipe = self.config.kind
+            if self.config.gan_weight == 0:
+                for name in OF_THE_DISCRIMINATOR:
+                    if name in self.config_settings:
+                        raise UserError(f"{flag(name)} has no meaning with --gan-weight 0: leave it out")
 
     @property
     def rollback(self) -> bool:
@@ -91,7 +98,6 @@ class TranslateJob(TrainingJob[TranslateConfig]):
         if self.config.perceptual:
             self._load_extractor()
         if self.config.lpips:
-            from rivals.base.files import expand_user
             from rivals.base.hashing import sha256
             from rivals.extractors.lpips import LPIPS
 
@@ -151,6 +157,9 @@ class TranslateJob(TrainingJob[TranslateConfig]):
             widths = (48, 96) if size < 64 else (64, 128, 256) if size < 256 else (64, 128, 256, 512)
             config = config.changed(discriminator_widths=widths)
         self.config = config
+        name, colon, place = config.perceptual.partition(":")
+        if colon:  # in full, so that the run resumes from any folder
+            self.config = config.changed(perceptual=f"{name}:{expand_user(place).resolve()}")
         self._check_patches()
         until, step = Duration.parse(config.until), config.batch_size
         images = until.amount * {"images": 1, "epochs": len(self.pairs), "steps": step}.get(until.unit, float("inf"))

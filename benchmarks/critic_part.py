@@ -1,8 +1,8 @@
 """``rivals.Critic`` as a part: an autoencoder of CIFAR-10 in a loop of its own, with a critic and without.
 
 ``python -m benchmarks.critic_part [--minutes N] [--test-images N] [--kept N]`` trains both sides for so many minutes of
-processor time of one thread (10 by default): the same network, loop and batches. A probe finds out how many images that
-is.
+processor time of one thread (20 by default): the same network, loop and batches. A probe finds out how many images that
+is. The critic sees the original beside what it judges, as pix2pix's does.
 
 Settings are chosen on ``KEPT`` training images that no side trains on, after ``SWEEP`` of the minutes each, which are
 not taken off a side's training: for the side without a critic the learning rate with the least squared error; for the
@@ -33,22 +33,22 @@ from rivals.api.critic import CriticWarning
 from rivals.data.batches import Batches
 from rivals.data.imageset import ImageSet
 from rivals.data.splits import hold_out
-from rivals.nets.patchgan import PatchDiscriminator
 from rivals.reports.image_grid import make_grid, save_png
 
-MINUTES, N, SEED = 10.0, 10_000, 0
+MINUTES, N, SEED = 20.0, 10_000, 0
+CODE = 4  # channels of the 4 x 4 codes
 BATCH, WARM, TIMED, ROUNDS = 64, 8, 64, 3  # the last two: steps of a probe, and how often it is made
 KEPT = 2500  # training images
-SWEEP = 0.1  # of the minutes, for each candidate
-RATES = (5e-4, 1e-3, 2e-3, 4e-3)
-STARTS, WEIGHTS = (0.25, 0.5), (0.1, 0.25)  # of the critic: a share of the minutes, and the adaptive weight's factor
+SWEEP = 0.15  # of the minutes, for each candidate
+RATES = (1e-3, 2e-3, 4e-3)
+STARTS, WEIGHTS = (0.3, 0.6), (1.0, 2.0)  # of the critic: a share of the minutes, and the adaptive weight's factor
 MOST_FD, MOST_ERROR = 0.7, 1.15  # targets: times the side without a critic
 TRIALS = Path("runs")
 SHOWN = 24
 
 
 class Autoencoder(nn.Module):
-    """Images (B, 3, 32, 32) in [0, 1] to 4 x 4 codes of 16 channels, a twelfth of their numbers, and back."""
+    """Images (B, 3, 32, 32) in [0, 1] to 4 x 4 codes of 4 channels, a forty-eighth of their numbers, and back."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,13 +63,29 @@ class Autoencoder(nn.Module):
             for inputs, outputs in itertools.pairwise(widths[::-1])
             for part in (nn.ConvTranspose2d(inputs, outputs, 4, 2, 1), nn.ReLU())
         ]
-        self.encoder = nn.Sequential(*down, nn.Conv2d(128, 16, 1))
-        self.decoder = nn.Sequential(nn.Conv2d(16, 128, 3, 1, 1), nn.ReLU(), *up)
+        self.encoder = nn.Sequential(*down, nn.Conv2d(128, CODE, 1))
+        self.decoder = nn.Sequential(nn.Conv2d(CODE, 128, 3, 1, 1), nn.ReLU(), *up)
         self.last = nn.ConvTranspose2d(32, 3, 4, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Reconstructions, (B, 3, 32, 32)."""
         y: Tensor = self.last(self.decoder(self.encoder(x * 2 - 1)))
+        return y
+
+
+class Judge(nn.Module):
+    """Originals and what is judged beside them, (B, 6, 32, 32) in [0, 1], to a map of 8 x 8 logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(6, 32, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(32, 64, 4, 2, 1), nn.LeakyReLU(0.2)
+        )
+        self.last = nn.Conv2d(64, 1, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits."""
+        y: Tensor = self.last(self.layers(x * 2 - 1))
         return y
 
 
@@ -97,12 +113,13 @@ class Loop:
         y = self.net(x)
         loss = error = (y - x).square().mean()
         if self.critic is not None:
-            loss = error + self.critic.loss(y, reconstruction=error, last_layer=self.net.last.weight)
+            real, fake = torch.cat([x, x], 1), torch.cat([x, y], 1)
+            loss = error + self.critic.loss(fake, real=real, reconstruction=error, last_layer=self.net.last.weight)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         if self.critic is not None:
-            self.critic.learn(real=x, fake=y)
+            self.critic.learn(real=real, fake=fake)
 
     def run(self) -> None:
         """To the end."""
@@ -119,11 +136,11 @@ class Loop:
 
 
 def make_critic(start: str | None, weight: float) -> rivals.Critic:
-    """The critic: a small PatchGAN with lazy R1."""
+    """The critic: a small discriminator of patches, relativistic, with lazy R1."""
     torch.manual_seed(SEED + 1)
-    net = PatchDiscriminator(widths=(16, 32))
-    penalties = [rivals.r1(0.1, every=8)]
-    return rivals.Critic(net, "hinge", penalties, start=start, weight=weight, seed=SEED)
+    penalties = [rivals.r1(0.03, every=8)]
+    optimizer = rivals.adam(2e-3, beta1=0.5, beta2=0.9)
+    return rivals.Critic(Judge(), "relativistic", penalties, start=start, weight=weight, optimizer=optimizer, seed=SEED)
 
 
 def speeds(images: ImageSet) -> dict[str, float]:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import gc
 import signal
 
+import hypothesis
 import pytest
 
-from helpers.commands import Result, RunRivals, call_main
+from helpers.commands import CommandProcess, Result, RunRivals, call_main
+
+# The same examples each time, and no deadline: what a pause of a busy machine decides is no test.
+hypothesis.settings.register_profile("rivals", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("rivals")
 
 
 def pytest_collection_finish() -> None:
@@ -39,6 +44,13 @@ def no_progress_notes():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(progress_notes, "FIRST", 1e9)
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_process_left():
+    """A command that a failed test has left running would keep pytest from ending."""
+    yield
+    CommandProcess.kill_all()
 
 
 @pytest.fixture

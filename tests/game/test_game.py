@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 
 from helpers.small_games import Affine, affine_game, noise_images, small_game, snapshot, states_equal
 from rivals.base.process_group import ALONE
@@ -207,10 +208,14 @@ def test_compiled_networks_give_the_same_values(images, monkeypatch, precision, 
     # The flags are those for an accelerator; the backend is the one that needs no compiler.
     compile = torch.compile
     monkeypatch.setattr(torch, "compile", lambda net: compile(net, backend="aot_eager"))
-    values = []
+    values, graphs = [], []
     for compiled in (False, True):
+        torch._dynamo.reset()  # or a network of the test before would do
+        counters.clear()
         game, _ = small_game("quick", compile=compiled, precision=precision, penalty_every=2, **penalties)
         values.append([game.round(step, Batches(images, 4, seed=0), seed=0) for step in range(4)])
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert graphs[0] == 0 < graphs[1]
     assert [part.keys() for part in values[0]] == [part.keys() for part in values[1]]
     slack = 1e-4 if precision == "fp32" else 0.02
     for plain, fused in zip(*values, strict=True):

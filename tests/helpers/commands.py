@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from multiprocessing import forkserver
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import pytest
 import torch
@@ -65,6 +65,8 @@ def assert_refused(result: Result, *parts: str) -> str:
 class CommandProcess:
     """``rivals WORDS`` in a process of its own, with this process's environment, folder and number of threads."""
 
+    _started: ClassVar[list[CommandProcess]] = []
+
     def __init__(self, *words: object, out: Path):
         out.mkdir(exist_ok=True)
         number = len(list(out.iterdir()))
@@ -74,6 +76,16 @@ class CommandProcess:
         arguments = ([str(word) for word in words], Path.cwd(), dict(os.environ), torch.get_num_threads(), self._files)
         self._process = _server().Process(target=_run, args=arguments)
         self._process.start()
+        self._started.append(self)
+
+    @classmethod
+    def kill_all(cls) -> None:
+        """End those that still run."""
+        while cls._started:
+            process = cls._started.pop()._process
+            if not process._closed and process.is_alive():
+                process.kill()
+                process.join()
 
     @property
     def running(self) -> bool:

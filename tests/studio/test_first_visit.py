@@ -11,7 +11,7 @@ from rivals.api.common.network_io import save_network
 from rivals.base.errors import UserError
 from rivals.cli.commands import COMMANDS
 from rivals.cli.parsing import parse
-from rivals.nets.factory import build_generator
+from rivals.nets.factory import build_classifier, build_generator
 from rivals.reports.image_grid import make_grid
 from rivals.studio import classifier_sources, first_visit, input_images
 from rivals.studio.classifier_sources import ClassifierSources, named_models
@@ -104,8 +104,20 @@ def test_the_page_loads_no_path_that_is_typed_into_it(without_data, typed):
 
 def test_models_out_of_reach_are_refused(without_data, tmp_path):
     classifiers = ClassifierSources(without_data)
-    for name in ("onnx:../outside.onnx", "committed:../secret", "../elsewhere"):
-        with pytest.raises(UserError):
+    outside = without_data.root.parent
+    net = build_classifier("cnn", size=8, channels=1, classes=2, widths=(4,))
+    for name in ("outside.safetensors", "secret.safetensors"):
+        save_network(net, outside / name, {})
+    (outside / "outside.onnx").write_bytes(b"any")
+    classifiers._committed = outside / "committed"
+    classifiers._committed.mkdir()
+    for name, says in {
+        "onnx:../outside.onnx": "there is no run",
+        "../outside.safetensors": "there is no run",
+        str(outside / "outside.onnx"): "there is no run",
+        "committed:../secret": "has no finished classifier",
+    }.items():
+        with pytest.raises(UserError, match=says):
             classifiers.load(name)
     with pytest.raises(UserError, match="torchvision 'resnet1'"):
         classifiers.type_in("torchvision:resnet1")

@@ -20,27 +20,35 @@ VARIABLES = "".join(f"(declare-const {name} Real)\n" for name in ("X_0", "X_1", 
 BOX = VARIABLES + "(assert (>= X_0 -1))(assert (<= X_0 1))(assert (>= X_1 0))(assert (<= X_1 0.5))\n"
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """The network and a few properties of it; one of each packed."""
-    home = tmp_path_factory.mktemp("place")
+def network(weights):
+    """An ONNX file of two matrices with ReLU between them, as its bytes."""
     helper = onnx.helper
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["a"]),
         helper.make_node("Relu", ["a"], ["b"]),
         helper.make_node("MatMul", ["b", "v"], ["y"]),
     ]
-    x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 2])
-    y = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 2])
-    tensors = [onnx.numpy_helper.from_array(np.array(rows, np.float32), name) for name, rows in WEIGHTS.items()]
-    content = helper.make_model(helper.make_graph(nodes, "g", [x], [y], tensors)).SerializeToString()
+    tensors = [onnx.numpy_helper.from_array(np.array(rows, np.float32), name) for name, rows in weights.items()]
+    x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, len(weights["w"])])
+    y = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, len(weights["v"][0])])
+    return helper.make_model(helper.make_graph(nodes, "g", [x], [y], tensors)).SerializeToString()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """The network and a few properties of it; one of each packed."""
+    home = tmp_path_factory.mktemp("place")
+    content = network(WEIGHTS)
     (home / "net.onnx").write_bytes(content)
+    # relu(x_0) + relu(-x_0) - relu(x_0 + x_1), where x_1 = 1: |x_0| - x_0 - 1.
+    (home / "slack.onnx").write_bytes(network({"w": [[1, -1, 1], [0, 0, 1]], "v": [[1], [1], [-1]]}))
     (home / "net.onnx.gz").write_bytes(gzip.compress(content))
     (home / "broken.onnx.gz").write_bytes(gzip.compress(content)[:-20])
     properties = {
         "sat": BOX + "(assert (and (>= Y_0 0.9) (<= Y_1 0.1)))",
         "unsat": BOX + "(assert (or (and (>= Y_0 1.1)) (and (>= Y_1 0.75) (>= Y_0 0))))",
-        "hard": BOX + "(assert (<= Y_0 -0.1))",
+        "slack": "(declare-const X_0 Real)(declare-const X_1 Real)(declare-const Y_0 Real)(assert (>= X_0 -1))"
+        "(assert (<= X_0 1))(assert (>= X_1 1))(assert (<= X_1 1))(assert (<= Y_0 -1.1))",
         "impossible": BOX + "(assert (>= X_1 2))(assert (>= Y_0 0))",
         "strict": BOX + "(assert (> Y_1 0.5))",
         "equal": BOX + "(assert (>= Y_1 0.5))",
@@ -100,8 +108,13 @@ def test_inputs_that_only_rounding_would_exclude_are_kept(run_rivals, place):
 
 
 def test_alpha_crown_proves_what_crown_cannot(run_rivals, place):
-    # |x| >= -0.1: slopes 1 give relu(x) + relu(-x) >= x - x = 0 at best, at worst -1.
-    assert check(run_rivals, place, "hard")["status"] == "unsat"
+    # Of relu(x) + relu(-x) - x only the slopes 1 and 0 leave nothing: 1 and 1, or 0 and 0, leave -x >= -1.
+    statuses = {
+        method: check(run_rivals, place, "slack", "--method", method, net="slack.onnx")["status"]
+        for method in ("ibp", "crown-ibp", "crown", "alpha-crown", "beta-crown")
+    }
+    assert {method for method, status in statuses.items() if status == "unsat"} == {"alpha-crown", "beta-crown"}
+    assert check(run_rivals, place, "slack", net="slack.onnx")["status"] == "unsat"  # the default
 
 
 def test_python_has_the_same(place):

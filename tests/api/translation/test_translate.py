@@ -22,6 +22,7 @@ from rivals.data.load import load
 from rivals.extractors.classifier_features import open_classifier
 from rivals.game.checkpoint import Checkpoints
 from rivals.nets.factory import build_classifier, build_translator
+from rivals.nets.translator import Translator
 from rivals.recipes import DataOptions, TranslateConfig
 from rivals.recipes.base import NONE
 
@@ -101,7 +102,9 @@ def test_the_report_shows_the_judgement_and_the_triples(run):
     assert "no extractor here" in page.lower()
 
 
-def test_large_images_are_translated_in_tiles_as_the_whole(run, home, run_rivals, tmp_path):
+def test_large_images_are_translated_in_tiles_as_the_whole(run, home, run_rivals, tmp_path, monkeypatch):
+    sides, forward = [], Translator.forward
+    monkeypatch.setattr(Translator, "forward", lambda net, x: sides.append(max(x.shape[2:])) or forward(net, x))
     large = np.concatenate([np.concatenate([picture(i), picture(i + 1)], 1) for i in range(0, 6, 2)])
     (tmp_path / "in" / "sub").mkdir(parents=True)
     Image.fromarray(large).save(tmp_path / "in" / "sub" / "large.bmp")
@@ -110,6 +113,7 @@ def test_large_images_are_translated_in_tiles_as_the_whole(run, home, run_rivals
     result = run_rivals(*words, "--out", tmp_path / "tiles", "--tile", "32", "--json")
     assert result.status == 0, result.err
     assert json.loads(result.out) == {"folder": str(tmp_path / "tiles"), "n": 2, "turned_gray": 0}
+    assert len(sides) > 2 and max(sides) <= 32
     assert run_rivals(*words, "--out", tmp_path / "whole").status == 0
     tiled, whole = (
         np.asarray(Image.open(tmp_path / name / "sub" / "large.png")).astype(int) for name in ("tiles", "whole")
@@ -279,13 +283,17 @@ def test_a_translator_is_exported_and_shared(run, run_rivals, tmp_path):
         assert torch.equal(rivals.load(tmp_path / "pulled")(x), run.translator(x))
 
 
-def test_the_test_images_are_judged_in_random_order(home, run_rivals, tmp_path):
+def test_the_test_images_are_judged_in_random_order(home, run_rivals, tmp_path, monkeypatch):
     """Files are often sorted by class."""
     for kind in ("train", "test"):
         shutil.copytree(home / "pairs" / "B", tmp_path / "sorted" / kind)
     words = ("translate", tmp_path / "sorted", "--scale", "2", *QUICK, "--judge", "6", "--until", "1 steps")
+    judged, judge = [], judgement.judge
+    monkeypatch.setattr(
+        judgement, "judge", lambda sides, pairs, **options: judged.append(pairs) or judge(sides, pairs, **options)
+    )
     assert run_rivals(*words, "--out", tmp_path / "r").status == 0
-    held = load_image_pairs(str(tmp_path / "sorted"), TranslateConfig(scale=2), DataOptions(), "test", print).shuffled()
+    held = judged[-1]
     means = [float(each.mean()) for each in held.y(0, len(held), torch.device("cpu"))]
     in_order = [float(picture(int(path.stem)).mean() / 255) for path in sorted((home / "pairs" / "B").iterdir())]
     assert means != pytest.approx(in_order, abs=1e-5) and sorted(means) == pytest.approx(sorted(in_order), abs=1e-5)

@@ -31,7 +31,7 @@ def translation(r: Result) -> Section:
         header=["task", "side", "images seen", *VALUES.values()],
         rows=rows,
         answer=" ".join(answers),
-        limits="One seed. 32 px images; the JPEG copy of CIFAR-10. On a busy machine a minute of processor time is "
+        limits="One seed. 32 px images. On a busy machine a minute of processor time is "
         "worth less. PSNR and SSIM favor L1, which is trained on the mean. The rate for L1 is chosen after short runs, "
         "which favor high ones; that of the adversarial side was not chosen in the same way, but by a few first tries.",
         images=[(f"{TITLES[case['part']]}: {_columns(case)}", case["picture"]) for case in r["cases"].values()],

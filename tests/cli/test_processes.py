@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from helpers.commands import TINY, CommandProcess, assert_refused, call_main
-from helpers.kill_and_resume import timeless_records
+from helpers.kill_and_resume import goes_on, timeless_records
 from helpers.processes import free_port
 from helpers.small_networks import small_net
 from rivals.api.common.network_io import save_network
@@ -77,7 +77,8 @@ def test_a_run_that_was_killed_on_two_processes_goes_on_with_one(start, tmp_path
     assert ours[0].startswith("rivals: process 0 of 2 lost contact with another one")
     step = max(int(path.stem) for path in (run / "checkpoints").glob("*.safetensors"))
     length = f"{step + 3} steps"
-    assert call_main(("train", "--resume", "--out", run, "--until", length, "--quiet")) == 0
+    with goes_on(run):
+        assert call_main(("train", "--resume", "--out", run, "--until", length, "--quiet")) == 0
     assert call_main((*words, "--until", length, "--out", whole)) == 0
     assert (whole / "generator.safetensors").read_bytes() == (run / "generator.safetensors").read_bytes()
 

@@ -67,14 +67,18 @@ def test_resumed_game_equals_the_uninterrupted_one_bit_for_bit(images, recipe, t
     def run(folder, until, resume=False):
         game, _ = small_game(recipe, **settings)
         saving = Saving(Checkpoints(tmp_path / folder), Duration.parse("3 steps"), resume)
+        round = game.round
+        game.round = lambda step, *args, **options: played.append(step) or round(step, *args, **options)
         play(game, Batches(images, 4, seed=0, flip=True), until=until, saving=saving)
         return game.state()
 
+    played = []
     whole = run("whole", "13 steps")
     run("parts", "4 steps")
     torch.randn(7)  # another process has another random state
     run("parts", "8 steps", resume=True)
     assert states_equal(whole, run("parts", "13 steps", resume=True))
+    assert played == [*range(13), *range(13)]  # none twice
 
 
 def test_a_resume_from_an_earlier_checkpoint_drops_the_damaged_one_and_reaches_the_same_end(images, tmp_path):

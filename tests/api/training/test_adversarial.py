@@ -12,7 +12,7 @@ from PIL import Image
 
 import rivals
 from helpers.commands import assert_refused
-from helpers.kill_and_resume import assert_killed_run_resumes
+from helpers.kill_and_resume import assert_killed_run_resumes, goes_on
 from rivals import Linf, build_generator
 from rivals.api.common.network_io import save_network
 from rivals.base.duration import Duration
@@ -102,7 +102,8 @@ def test_a_generator_makes_extra_images_as_they_are_needed_and_a_resumed_run_get
     with monkeypatch.context() as patch, pytest.raises(rivals.Interrupted):
         patch.setattr(GeneratedBatches, "draw", stopping)
         rivals.harden(stripes, Linf(0.1), until="6 steps", out="runs/parts", **settings)
-    parts = rivals.harden(out="runs/parts", resume=True, quiet=True)
+    with goes_on(tmp_path / "runs" / "parts"):
+        parts = rivals.harden(out="runs/parts", resume=True, quiet=True)
     for name, weight in whole.classifier.state_dict().items():
         assert torch.equal(weight, parts.classifier.state_dict()[name]), name
     for wrong, message in (

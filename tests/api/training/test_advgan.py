@@ -9,6 +9,7 @@ from PIL import Image
 
 import rivals
 from helpers.commands import assert_refused
+from helpers.kill_and_resume import goes_on
 from rivals.api.common.network_io import save_network
 from rivals.nets.factory import build_classifier, build_perturber
 
@@ -120,7 +121,8 @@ def test_a_run_resumes_to_the_same_weights(home, run_rivals):
     words = ("train", home / "photos", "--against", home / "plain.safetensors", *QUICK, "--sample-every", "4 steps")
     assert run_rivals(*words, "--out", home / "whole", "--until", "12 steps").status == 0
     assert run_rivals(*words, "--out", home / "part", "--until", "4 steps").status == 0
-    assert run_rivals("train", "--resume", "--out", home / "part", "--until", "12 steps").status == 0
+    with goes_on(home / "part"):
+        assert run_rivals("train", "--resume", "--out", home / "part", "--until", "12 steps").status == 0
     whole, part = ((home / name / "generator.safetensors").read_bytes() for name in ("whole", "part"))
     assert whole == part
 

@@ -10,6 +10,7 @@ import torch
 
 import rivals
 from helpers.commands import assert_refused
+from helpers.kill_and_resume import goes_on
 from helpers.refusals import named
 from rivals import Linf, UserError
 from rivals.api.training.certified import CertifiedAccuracy
@@ -71,7 +72,8 @@ def test_a_stopped_run_continues_as_if_it_had_not(stripes, tmp_path, monkeypatch
         patch.setattr(CertifiedAccuracy, "measure", interrupt)
         with pytest.raises(rivals.Interrupted):
             rivals.harden(stripes, Linf(0.1), out=tmp_path / "part", **settings)
-    part = rivals.harden(resume=True, out=tmp_path / "part", quiet=True)
+    with goes_on(tmp_path / "part"):
+        part = rivals.harden(resume=True, out=tmp_path / "part", quiet=True)
     for name, weight in whole.classifier.state_dict().items():
         assert torch.equal(weight, part.classifier.state_dict()[name]), name
 

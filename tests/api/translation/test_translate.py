@@ -11,6 +11,7 @@ from PIL import Image
 
 import rivals
 from helpers.commands import assert_refused
+from helpers.kill_and_resume import goes_on
 from rivals.api.common.network_io import save_network
 from rivals.api.translation import job, judgement
 from rivals.api.translation.image_pairs import ImagePairs, load_image_pairs
@@ -158,7 +159,8 @@ def test_a_run_resumes_to_the_same_weights_and_on_its_own_images_alone(home, run
     words = ("translate", tmp_path / "pairs", *QUICK, "--pairs", "unpaired", "--sample-every", "4 steps")
     assert run_rivals(*words, "--out", tmp_path / "whole", "--until", "6 steps").status == 0
     assert run_rivals(*words, "--out", tmp_path / "part", "--until", "3 steps").status == 0
-    result = run_rivals("translate", "--resume", "--out", tmp_path / "part", "--until", "6 steps", "--quiet")
+    with goes_on(tmp_path / "part"):
+        result = run_rivals("translate", "--resume", "--out", tmp_path / "part", "--until", "6 steps", "--quiet")
     assert result.status == 0, result.err
     whole, part = ((tmp_path / name / "generator.safetensors").read_bytes() for name in ("whole", "part"))
     assert whole == part

@@ -162,7 +162,11 @@ def read_upload(path: str, side: int | None = None, mode: str | None = "RGB") ->
     except UserError:
         raise
     except Exception as error:  # decoders raise nearly anything on arbitrary bytes
-        reason = "it is not a picture" if isinstance(error, OSError) else " ".join(str(error).split())
+        reason = (
+            "it is not a picture"
+            if isinstance(error, OSError)
+            else " ".join(str(error).split()) or type(error).__name__
+        )
         raise UserError(f"the upload cannot be read ({reason}): {fix}") from None
 
 

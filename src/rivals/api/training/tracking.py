@@ -232,10 +232,8 @@ class Tracking(Callback):
         except Exception as error:  # whatever others' code raises must not end a training
             assert self.trackers is not None
             if tracker := self.trackers.pop(name, None):
-                with (
-                    contextlib.suppress(Exception),
-                    contextlib.redirect_stdout(sys.stderr),
-                ):  # or the next run of this process would go on in its place
+                # Or the next run of this process would go on in its place.
+                with contextlib.suppress(Exception), contextlib.redirect_stdout(sys.stderr):
                     tracker.close()
             reason = next(iter(str(error).splitlines()), "") or type(error).__name__
             _tell(f"{name} failed ({reason}), so nothing more is tracked by it")

@@ -14,7 +14,6 @@ from rivals.base.errors import UserError
 from rivals.base.files import expand_user
 from rivals.base.run_folder import Record, Run
 from rivals.base.size import Size
-from rivals.recipes.base import flag
 from rivals.recipes.translation import TranslateConfig, TranslateRunOptions
 
 if TYPE_CHECKING:
@@ -62,9 +61,8 @@ class TranslateJob(TrainingJob[TranslateConfig]):
             self.config = self.default_config.changed(**self.config_settings)
             self.recipe = self.config.kind
             if self.config.gan_weight == 0:
-                for name in OF_THE_DISCRIMINATOR:
-                    if name in self.config_settings:
-                        raise UserError(f"{flag(name)} has no meaning with --gan-weight 0: leave it out")
+                plain = TranslateConfig(gan_weight=0.0).resolved()
+                self.config.resolved().refuse_changes(plain, OF_THE_DISCRIMINATOR, "with --gan-weight 0")
 
     @property
     def rollback(self) -> bool:
@@ -153,7 +151,7 @@ class TranslateJob(TrainingJob[TranslateConfig]):
             )
         if config.precision == "auto":
             config = config.changed(precision=devices.fastest_precision(self.device))
-        if not config.discriminator_widths:
+        if config.gan_weight and not config.discriminator_widths:
             widths = (48, 96) if size < 64 else (64, 128, 256) if size < 256 else (64, 128, 256, 512)
             config = config.changed(discriminator_widths=widths)
         self.config = config

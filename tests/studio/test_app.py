@@ -105,9 +105,10 @@ def page(studio, browser, request):
     """The page, open; at its end there were no errors and no requests to anybody else."""
     page = browser.new_page(viewport={"width": request.param, "height": 900})
     page.set_default_timeout(WAIT)
-    errors, foreign_requests = [], []
-    page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
+    foreign_requests = []
+    page.errors = []
+    page.on("console", lambda said: page.errors.append(said.text) if said.type == "error" else None)
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
 
     def watch(sent):
         if not sent.url.startswith((studio[0].base, "data:", "blob:")):
@@ -119,7 +120,7 @@ def page(studio, browser, request):
     yield page
     assert page.evaluate("document.documentElement.scrollWidth") <= request.param
     page.close()
-    assert not errors and not foreign_requests
+    assert not page.errors and not foreign_requests
 
 
 def open_tab(page, tab):
@@ -172,8 +173,10 @@ def with_reloads(test):
             try:
                 return test(page, studio)
             except sync.TimeoutError:
+                before = list(page.errors)
                 page.goto(studio[0].full)
                 page.wait_for_selector("#runs-list .runs", timeout=WAIT)
+                page.errors[:] = before  # not that the page's requests were aborted when it was left
         page.set_default_timeout(WAIT)
         return test(page, studio)
 

@@ -52,13 +52,32 @@ def stripes(tmp_path, monkeypatch):
     return str(tmp_path / "stripes")
 
 
+@pytest.fixture
+def stripes_and_brightness(tmp_path, monkeypatch):
+    """Images whose brightness always tells the class but is lost under attack, and whose stripes mostly tell it.
+
+    Training that does not meet the attack relies on the brightness.
+    """
+    monkeypatch.setenv("RIVALS_DATA", str(tmp_path / "none"))
+    monkeypatch.chdir(tmp_path)
+    lying = np.where(np.arange(8)[:, None] % 4 < 2, 60, -60) * np.ones(8)
+    for name, shade, bars in (("lie", -10, lying), ("stand", 10, lying.T)):
+        others = iter(range(60))
+        picture(tmp_path / "mixed", name, 60, lambda: 128 + shade + (bars if next(others) >= 9 else bars.T))  # noqa: B023
+    return str(tmp_path / "mixed")
+
+
 @pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.kappa is None])
-def test_every_method_gives_a_robust_classifier(stripes, method):
-    run = rivals.harden(stripes, Linf(0.1), method=method, until="10 epochs", lr=5e-3, out="runs/hard", **TINY)
+def test_every_method_that_meets_the_attack_gives_a_robust_classifier(stripes_and_brightness, method):
+    data = stripes_and_brightness
+    run = rivals.harden(data, Linf(0.1), method=method, until="10 epochs", lr=2e-2, out="runs/hard", **TINY)
     result = run.result()
     assert result["state"] == "finished"
-    assert result["accuracy/test"] > 0.9
-    assert result["accuracy/pgd"] > 0.8 or method == "augment"  # whose images are in no ball
+    assert result["accuracy/test"] > 0.7
+    if method == "noise":
+        assert result["accuracy/pgd"] < 0.4
+    elif method != "augment":  # whose images are in no ball
+        assert result["accuracy/pgd"] > 0.5
     about = run.info
     assert about["hardened"] == {"norm": "linf", "eps": 0.1, "method": method}
     assert json.loads((run.folder / "classifier.json").read_text())["hardened"] == about["hardened"]

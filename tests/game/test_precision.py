@@ -99,8 +99,16 @@ def test_double_precision_stays_double() -> None:
     assert net(torch.rand(1, 1, 8, 8, dtype=torch.float64)).dtype == torch.float64
 
 
-def test_auto_takes_bf16_only_where_it_is_built_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    for capabilities, wanted in (({"avx512_bf16": True}, "bf16"), ({"avx512_bf16": False}, "fp32"), ({}, "fp32")):
+def test_auto_takes_bf16_only_where_it_is_built_in_and_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    amd, intel = {"cpu_name": "AMD EPYC"}, {"cpu_name": "Intel Xeon"}
+    cases: list[tuple[dict[str, object], str]] = [
+        ({"avx512_bf16": True, **amd}, "bf16"),
+        ({"avx512_bf16": False, **amd}, "fp32"),
+        ({"avx512_bf16": True, "amx_bf16": False, **intel}, "fp32"),
+        ({"avx512_bf16": True, "amx_bf16": True, **intel}, "bf16"),
+        ({}, "fp32"),
+    ]
+    for capabilities, wanted in cases:
         found = SimpleNamespace(get_capabilities=lambda found=capabilities: found)
         monkeypatch.setattr(torch, "cpu", found)
         assert devices.fastest_precision(torch.device("cpu")) == wanted

@@ -48,7 +48,7 @@ def _devices() -> Iterator[Row]:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     yield _row("device auto", "the cpu" if device.type == "cpu" else name)
     fast = devices.fastest_precision(device) == "bf16"
-    yield _row("bf16", "built in: classifiers train in it" if fast else "not built in: classifiers train in fp32")
+    yield _row("bf16", "fast here: training uses it" if fast else "not fast here: training uses fp32")
 
 
 def _data() -> Iterator[Row]:

@@ -73,13 +73,19 @@ def autocast(device: torch.device, enabled: bool) -> contextlib.AbstractContextM
 
 
 def fastest_precision(device: torch.device) -> str:
-    """``bf16`` if the device multiplies matrices in it natively, not emulated; else ``fp32``."""
+    """``bf16`` if the device multiplies matrices in it natively and faster; else ``fp32``.
+
+    Of x86 processors these are Intel's with AMX and AMD's with AVX512-BF16. With that alone, as virtual machines often
+    show it, Intel's train 1.3 to 1.5 times as slowly in bf16 (docs/decisions/0036).
+    """
     import torch
 
     if device.type == "cpu":
         # Older versions of PyTorch cannot tell: fp32.
         capabilities: Callable[[], Mapping[str, object]] = getattr(torch.cpu, "get_capabilities", dict)
-        native = bool(capabilities().get("avx512_bf16"))
+        found = capabilities()
+        intel = "Intel" in str(found.get("cpu_name", ""))
+        native = bool(found.get("amx_bf16") or (found.get("avx512_bf16") and not intel))
     else:
         native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16" if native else "fp32"

@@ -48,7 +48,7 @@ class ClassifierConfig(Settings):
     ema: Schedule = NONE
     """Half-life of the EMA of the weights, in images; 0 for no EMA."""
     precision: str = "auto"
-    """Of matrix products in training: fp32, bf16 (faster), or auto: bf16 where the hardware has it."""
+    """Of matrix products in training: fp32, bf16, or auto: bf16 where the hardware is faster in it."""
     weights: str = ""
     """Start from this classifier: a .safetensors file or a run. Its architecture is taken."""
     until: str = "5 epochs"

@@ -92,7 +92,7 @@ class Config(AgainstConfig, InvertConfig):
     ema_rampup: float = 0.05
     """The half-life is at most this fraction of the images seen, to forget the initial weights; 0 for no limit."""
     precision: str = "auto"
-    """Of matrix products in training: fp32, bf16 (faster), or auto: bf16 where the hardware has it."""
+    """Of matrix products in training: fp32, bf16, or auto: bf16 where the hardware is faster in it."""
     compile: bool = False
     """Compile both networks by torch.compile, which takes a minute; steps with a gradient penalty stay uncompiled."""
     weights: str = ""

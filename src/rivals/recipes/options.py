@@ -174,7 +174,7 @@ class AttackConfig(EvalConfig):
     compiled: bool = False
     """Attack a model made by torch.compile, which pays on an accelerator and in long attacks."""
     precision: str = "fp32"
-    """Precision of the attack's gradients: fp32, or bf16, faster where the processor has it; fp32 decides success."""
+    """Precision of the attack's gradients: fp32, or bf16, faster on some processors; fp32 decides success."""
     save: str = "npz"
     """Save the adversarial examples as npz (one file), png (images) or none."""
 

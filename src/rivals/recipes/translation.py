@@ -89,7 +89,7 @@ class TranslateConfig(Settings):
     ema: Schedule = Schedule(5e3, 5e3)  # noqa: RUF009 - frozen
     """Half-life of the EMA of the translator's weights, in images; 0 for no EMA."""
     precision: str = "auto"
-    """Of matrix products in training: fp32, bf16 (faster), or auto: bf16 where the hardware has it."""
+    """Of matrix products in training: fp32, bf16, or auto: bf16 where the hardware is faster in it."""
     compile: bool = False
     """Compile the networks by torch.compile, which takes a minute; steps with R1 stay uncompiled."""
     weights: str = ""

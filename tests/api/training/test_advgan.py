@@ -128,22 +128,27 @@ def test_a_run_resumes_to_the_same_weights(home, run_rivals):
 
 
 @pytest.mark.parametrize(
-    "more",
+    ("more", "facts"),
     [
-        ("--target", "dark"),
-        ("--condition", "target", "--norm", "l2", "--eps", "2"),
-        ("--condition", "none"),
-        ("--universal",),
-        ("--black-box",),
+        (("--target", "dark"), {"target": "dark", "condition": "none"}),
+        (("--condition", "target", "--norm", "l2", "--eps", "3"), {"condition": "target", "norm": "l2", "eps": 3}),
+        (("--condition", "none"), {"condition": "none"}),
+        (("--universal",), {"universal": True, "condition": "none"}),
+        (("--black-box",), {"black_box": True, "condition": "label"}),
     ],
 )
-def test_its_kinds_train_and_attack(home, run_rivals, more, tmp_path):
-    words = ("train", home / "photos", "--against", home / "plain.safetensors", *QUICK, "--until", "2 steps")
-    assert run_rivals(*words, *more, "--out", tmp_path / "run").status == 0
-    attack = ("attack", home / "plain.safetensors", home / "photos", "--eps", "0.2", "--no-alarms", "--save", "none")
+def test_its_kinds_learn_to_fool(home, run_rivals, more, facts, tmp_path):
+    words = ("train", home / "photos", "--against", home / "plain.safetensors", *QUICK, "--until", "100 steps")
+    assert run_rivals(*words, "--eps", "0.4", *more, "--out", tmp_path / "run").status == 0
+    fools = json.loads((tmp_path / "run" / "run.json").read_text())["fools"]
+    assert facts.items() <= fools.items()
+    ball = more[more.index("--norm") :] if "--norm" in more else ("--eps", "0.4")
+    attack = ("attack", home / "plain.safetensors", home / "photos", *ball, "--no-alarms", "--save", "none", "--json")
     target = ("--target", "dark") if "target" in more or "--target" in more else ()
     result = run_rivals(*attack, *target, "--attack", f"generator:{tmp_path / 'run'}", "--out", tmp_path / "attack")
     assert result.status == 0, result.err
+    (stage,) = json.loads(result.out)["stages"]
+    assert stage["fooled"] > 15
 
 
 @pytest.mark.parametrize(

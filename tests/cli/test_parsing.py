@@ -113,6 +113,15 @@ def test_the_settings_of_an_earlier_run_are_taken_from_its_run_json(tmp_path: Pa
     assert recipes.HardenConfig().changed(**given) == config
 
 
+def test_the_settings_of_a_run_without_a_recipe_are_taken_too(tmp_path: Path):
+    config = recipes.TranslateConfig(scale=2, until="2 epochs", widths=(8, 16))
+    run = {"command": "translate", "recipe": "upscale", "seed": 5, "config": config.written()}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    given = settings("translate", "mnist", "--config", tmp_path / "run.json")
+    assert (given.pop("data"), given.pop("seed")) == ("mnist", 5)
+    assert recipes.TranslateConfig().changed(**given) == config
+
+
 @pytest.mark.parametrize(
     ("content", "name", "parts"),
     [

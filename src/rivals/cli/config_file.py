@@ -29,9 +29,11 @@ def read_config(path: Path, known: Iterable[str]) -> dict[str, Any]:
     table = _parse(path, content)
     if not isinstance(table, dict):
         raise UserError(f"the configuration '{path}' holds a {type(table).__name__}: write one table of settings")
+    names = list(known)
     if "config" in table and "command" in table:
         table = _of_run(path, content)
-    names = list(known)
+        if "recipe" not in names:  # of a command without recipes, whose run names its kind
+            table.pop("recipe", None)
     settings = {name.replace("-", "_"): value for name, value in table.items()}
     for name in settings:
         if name not in names:

@@ -4,8 +4,8 @@
 gets so many minutes of processor time of one thread (20 by default), not of a clock: a probe finds out how many images
 that is, so that other programs on the machine do not shorten a side.
 
-The adversarial side has the defaults of ``rivals translate``, which were tried on training images. The side by L1 alone
-gets a learning rate and a beta1 of its own, as those of a GAN may not suit it: of ``CANDIDATES`` the pair with the
+The adversarial side has the defaults of ``rivals translate`` and, to enlarge, a narrower discriminator and the distance
+in the features of a classifier (``ENLARGE``): all of it was tried on training images. The side by L1 alone gets a learning rate and a beta1 of its own, as those of a GAN may not suit it: of ``CANDIDATES`` the pair with the
 highest PSNR on ``KEPT`` training images after ``SWEEP`` of the minutes, which are not taken off its training. No side
 trains on the images that are kept aside. Test images are read when all sides are trained, and judged once.
 """
@@ -27,6 +27,7 @@ from PIL import Image
 
 import rivals
 from benchmarks.attack_cases import model_of
+from benchmarks.attack_models import MODELS
 from benchmarks.harness import RESULTS, load, record, recorded
 from benchmarks.processor_minutes import LONG, Probe, load_facts
 from rivals.api.scoring.feature_passes import find_extractor
@@ -46,6 +47,14 @@ SWEEP = 0.05  # of the minutes, for each candidate
 L1 = {"gan_weight": 0.0}
 # Learning rate and beta1 of the side by L1 alone: those of the adversarial side, and rates with Adam's usual beta1.
 CANDIDATES = ((5e-4, 0.5), (2.5e-4, 0.9), (5e-4, 0.9), (1e-3, 0.9), (2e-3, 0.9))
+# Of the adversarial side, to enlarge. The classifier was trained on the same training images, and judges nothing.
+CLASSIFIER = "cifar10-plain"
+ENLARGE = {
+    "discriminator_widths": (32, 64),
+    "perceptual": f"classifier:{MODELS / CLASSIFIER}.safetensors",
+    "perceptual_every": 4,
+}
+RECORDED = ("generator_lr", "beta1", "gan_weight", "batch_size", "discriminator_widths", "precision")
 CPU = torch.device("cpu")
 
 Images = npt.NDArray[np.uint8]
@@ -115,10 +124,11 @@ def train(data: str, images: int, out: Path, **settings: Any) -> Trained:
     run: Any = rivals.translate(
         data, until=until, sample_every=until, judge=2, out=out, seed=SEED, device="cpu", quiet=True, **settings
     )
+    config = run.info["config"]
     facts = {
         "images": run.info["images"],
         "processor_minutes": round((time.process_time() - start) / 60, 2),  # with the reading of the data
-        "settings": {name: run.info["config"][name] for name in ("generator_lr", "beta1", "gan_weight", "batch_size")},
+        "settings": {name: config[name] for name in RECORDED} | {"perceptual": Path(config["perceptual"]).stem},
         "train_hash": run.info["pairs_hash"],
     }
     return Trained(run.translator, facts)
@@ -141,11 +151,13 @@ def choose_for_l1(data: str, minutes: float, home: Path, **common: Any) -> tuple
     return {**L1, "generator_lr": best["generator_lr"], "beta1": best["beta1"]}, sweep
 
 
-def measure(data: str, budget: Budget, home: Path, name: str, **common: Any) -> dict[str, Any]:
+def measure(
+    data: str, budget: Budget, home: Path, name: str, adversarial: dict[str, Any], **common: Any
+) -> dict[str, Any]:
     """Train both sides, judge them on the same test images; save a picture."""
     chosen, sweep = choose_for_l1(data, budget.minutes, home, **common)
     trained = {}
-    for side, settings in {"adversarial": {}, "l1": chosen}.items():
+    for side, settings in {"adversarial": adversarial, "l1": chosen}.items():
         images = images_in(budget.minutes, data, **common, **settings)
         trained[side] = train(data, images, home / side, **common, **settings)
     pairs = load_image_pairs(data, TranslateConfig().changed(**common), DataOptions(), "test", print)
@@ -176,19 +188,19 @@ def shown(pairs: ImagePairs, sides: dict[str, Any]) -> Image.Image:
 
 def upscale(budget: Budget, home: Path) -> dict[str, Any]:
     """16 to 32 px."""
-    return measure("cifar10", budget, home, "upscale", scale=2)
+    return measure("cifar10", budget, home, "upscale", ENLARGE, scale=2)
 
 
 def color(budget: Budget, home: Path) -> dict[str, Any]:
     """Gray to color."""
     write_pairs(home / "data", gray)
-    return measure(str(home / "data"), budget, home, "color")
+    return measure(str(home / "data"), budget, home, "color", {})
 
 
 def from_edges(budget: Budget, home: Path) -> dict[str, Any]:
     """Edges to images."""
     write_pairs(home / "data", edges)
-    return measure(str(home / "data"), budget, home, "edges")
+    return measure(str(home / "data"), budget, home, "edges", {})
 
 
 def unpaired(budget: Budget, home: Path) -> dict[str, Any]:

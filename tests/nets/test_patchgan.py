@@ -11,7 +11,6 @@ from rivals.nets.patchgan import PatchDiscriminator
 def test_a_logit_sees_a_patch_of_the_published_size(widths, field):
     torch.manual_seed(0)
     net = PatchDiscriminator(1, widths).double()
-    assert net.receptive_field == field
     x = torch.zeros(1, 1, field + 40, field + 24, dtype=torch.float64, requires_grad=True)
     logits = net(x)
     middle = logits.shape[2] // 2, logits.shape[3] // 2
@@ -20,8 +19,14 @@ def test_a_logit_sees_a_patch_of_the_published_size(widths, field):
     assert rows[-1] - rows[0] + 1 == columns[-1] - columns[0] + 1 == field
 
 
-def test_images_smaller_than_a_patch_and_too_few_widths_are_refused():
-    with pytest.raises(UserError, match="40x33 px are smaller than a patch of 34"):
-        PatchDiscriminator(1, (2, 2, 2))(torch.zeros(1, 1, 33, 40))
+@pytest.mark.parametrize(("widths", "least"), [((2, 2), 6), ((2, 2, 2), 12), ((2, 2, 2, 2), 24)])
+def test_images_that_leave_no_logit_are_refused(widths, least):
+    net = PatchDiscriminator(1, widths)
+    assert net(torch.zeros(1, 1, least, 2 * least)).shape[2] == 1
+    with pytest.raises(UserError, match=f"40x{least - 1} px are halved to nothing.*{least} px or more"):
+        net(torch.zeros(1, 1, least - 1, 40))
+
+
+def test_too_few_widths_are_refused():
     with pytest.raises(UserError, match=r"\(8,\) make no PatchGAN"):
         PatchDiscriminator(1, (8,))

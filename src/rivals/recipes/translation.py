@@ -41,8 +41,8 @@ class TranslateConfig(Settings):
     blocks: int | None = None
     """Residual blocks of the translator: of a resnet 4 by default, of a unet 1 per stage."""
     discriminator_widths: tuple[int, ...] = ()
-    """Channels of PatchGAN's convolutions: two judge patches of 16 px, three of 34, four of 70; by default two for
-    images below 64 px, three below 256."""
+    """Channels of PatchGAN's convolutions: two judge patches of 16 px, three of 34, four of 70, or the whole image if
+    it is smaller; by default two for images below 64 px, three below 256."""
     loss: str | None = None
     """The adversarial loss: minimax, nonsaturating, least-squares, hinge, wasserstein or relativistic; by default
     relativistic with pairs and least-squares without."""

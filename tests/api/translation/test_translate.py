@@ -383,11 +383,17 @@ def test_what_is_applied_must_be_named():
         (("pairs", "--gan-weight", "0", "--l1-weight", "0"), ("nothing to learn from",)),
         (("pairs", "--gan-weight", "0", "--l1-weight", "0", "--perceptual", "lite0"), ("nothing to learn from",)),
         (
-            ("pairs", "--discriminator-widths", "4", "8", "8"),
-            ("patches of 34 px, and the images have 20", "take fewer"),
+            ("pairs", "--discriminator-widths", "4", "8", "8", "8"),
+            ("halve images of 20 px to nothing", "take fewer"),
         ),
-        (("pairs", "--size", "12"), ("judge patches of 16 px", "a --size of 16 or more, or --gan-weight 0")),
-        (("pairs", "--patch-size", "10"), ("a --patch-size of 16 or more",)),
+        (
+            ("pairs", "--size", "8", "--discriminator-widths", "4", "4", "4"),
+            ("8 px to nothing", "a --size of 12 or more, or --gan-weight 0"),
+        ),
+        (
+            ("pairs", "--patch-size", "10", "--discriminator-widths", "4", "4", "4"),
+            ("a --patch-size of 12 or more",),
+        ),
         (("pairs", "--hold-out", "1"), ("--hold-out 1 is too few",)),
         (("single", "--scale", "2"), ("'single' has a single test image", "--hold-out 10")),
         (("pairs", "--weights", "run"), ("--weights run does not fit this data: its scale is 2, not 1",)),

@@ -173,16 +173,16 @@ class TranslateJob(TrainingJob[TranslateConfig]):
         return self.images.size if self.config.patch_size is None else Size.parse(self.config.patch_size)
 
     def _check_patches(self) -> None:
-        """Refuse a discriminator whose patches are larger than the images."""
+        """Refuse a discriminator that halves the images to nothing."""
         from rivals.nets.patchgan import PatchDiscriminator
 
         widths, size = self.config.discriminator_widths, self.patch_size
-        if self.config.gan_weight and (field := PatchDiscriminator(1, widths).receptive_field) > size.shorter:
+        if self.config.gan_weight and (least := PatchDiscriminator(1, widths).least_size) > size.shorter:
             larger = "--size" if self.config.patch_size is None else "--patch-size"
             fewer = "fewer of them, " if len(widths) > 2 else ""
             raise UserError(
-                f"--discriminator-widths {' '.join(map(str, widths))} judge patches of {field} px, and the images have "
-                f"{size}: take {fewer}a {larger} of {field} or more, or --gan-weight 0 for no discriminator"
+                f"--discriminator-widths {' '.join(map(str, widths))} halve images of {size} px to nothing: take "
+                f"{fewer}a {larger} of {least} or more, or --gan-weight 0 for no discriminator"
             )
 
     def build_game(self) -> Game:

@@ -6,8 +6,8 @@ import pytest
 
 from helpers.attack_norms import ball_of
 from helpers.models import conv_model
-from rivals import L1, L2, Linf, UserError
-from rivals.attacks import ATTACKS, augment, freeze, run_ensemble
+from rivals import L1, L2, Linf, UserError, evaluate
+from rivals.attacks import ATTACKS, augment, freeze, run_ensemble, square
 
 CALLS = {name: attack for name, attack in ATTACKS.items() if name != "autoattack"} | {"augment": augment}
 
@@ -65,3 +65,15 @@ def test_radii_may_be_text(norm, text, value):
 def test_text_that_is_no_radius_is_refused(text):
     with pytest.raises(UserError, match="is not a radius: write a number or a fraction"):
         Linf(text)
+
+
+def test_an_attack_of_ones_own_may_ask_for_some_of_its_images_by_queries():
+    model, x, y = conv_model(n=12)
+
+    def adaptive(frozen, x, y, ball, **options):
+        x_adv = x.clone()
+        x_adv[:5] = square(frozen, x[:5], y[:5], Linf(0.2), queries=40)
+        return x_adv
+
+    report = evaluate(model, (x, y), Linf(0.2), attack=adaptive, alarms=False, quiet=True)
+    assert report.robust.count < 12 and not report.queries

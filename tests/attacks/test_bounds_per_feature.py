@@ -12,7 +12,7 @@ from rivals import L0, L2, Linf, evaluate
 from rivals.attacks import ATTACKS, freeze
 from rivals.reports.formatting import format_eps
 
-SHAPES = {"table": (6,), "images": (3, 4, 4)}
+SHAPES = {"table": (6,), "series": (3, 8), "images": (3, 4, 4), "video": (2, 3, 4, 4)}
 
 
 def per_feature(shape):

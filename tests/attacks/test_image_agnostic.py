@@ -9,7 +9,7 @@ from PIL import Image
 
 from helpers.models import centered_linear_model, conv_model, linear_model
 from helpers.refusals import named
-from rivals import L0, L2, Linf
+from rivals import L0, L2, Linf, UserError
 from rivals.api import attack
 from rivals.api.common.network_io import save_network
 from rivals.attacks import Placement, adversarial_patch, apply_patch, universal_perturbation
@@ -138,3 +138,9 @@ def test_from_the_command_line_the_picture_lies_beside_the_run(place, tmp_path, 
         attack(str(place / "classifier.safetensors"), str(place / "photos"), attack="patch(mm=0)", quiet=True)
     with named("unknown option of patch 'stps': did you mean steps"):
         attack(str(place / "classifier.safetensors"), str(place / "photos"), attack="patch(stps=3)", quiet=True)
+
+
+def test_a_universal_perturbation_of_a_radius_per_image_is_refused():
+    model, x, y = conv_model(n=4)
+    with pytest.raises(UserError, match="one radius, and eps has 4: give a number"):
+        universal_perturbation(model, x, y, Linf(torch.full((4,), 0.1)), steps=1)

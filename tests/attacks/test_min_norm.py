@@ -213,3 +213,25 @@ def test_bad_input(attack, ball, options, line):
     with pytest.raises(UserError, match=line) as caught:
         attack(model, x, y, ball, **options)
     assert "\n" not in str(caught.value)
+
+
+class Rounded(nn.Module):
+    """A model whose logits are rounded to another precision, as under autocast."""
+
+    def __init__(self, model, dtype):
+        super().__init__()
+        self.model, self.dtype = model, dtype
+
+    def forward(self, x):
+        return self.model(x).to(self.dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@every
+def test_logits_in_half_precision_are_fooled_as_exact_ones(name, norm, dtype):
+    model, x, y = centered_linear_model(3)
+    x_adv = SHORT[name](Rounded(model, dtype), x, y, FAR[norm])
+    assert (model(x_adv).argmax(1) != y).double().mean() >= 0.9
+    # Not much farther than need be.
+    ratio = FAR[norm].distance(x_adv, x) / closest(model, x, y, FAR[norm].p).amin(1)
+    assert ratio.median() < 1.2

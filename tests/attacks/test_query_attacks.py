@@ -112,6 +112,17 @@ def test_spsa_fools_most_of_what_gradients_fool_within_its_queries(ball):
     assert found >= 0.7 * known > 0
 
 
+def test_spsa_asks_for_valid_images_alone():
+    model, x, y = linear_model(3, (2, 4), n=6)
+    seen = []
+    hook = model.register_forward_hook(lambda module, args, out: seen.append(args[0]))
+    spsa(model, x.round(), y, Linf(0.2), queries=40, samples=4)
+    hook.remove()
+    assert (
+        len(seen) > 2 and min(float(each.min()) for each in seen) >= 0 and max(float(each.max()) for each in seen) <= 1
+    )
+
+
 def test_the_estimate_of_spsa_is_the_gradient_on_average():
     """One step in L2 from the clean image follows the gradient of a linear model, with enough pairs."""
     model, x, y = linear_model(2, (1, 2, 2), n=4)

@@ -148,3 +148,11 @@ def test_invalid_attacks_are_refused(options, says):
 
 def test_every_start_is_known_to_the_settings():
     assert set(STARTS) == {"none", "uniform", "gaussian", "nfgsm"}
+
+
+@pytest.mark.parametrize("ball", BALLS, ids=str)
+def test_the_nfgsm_start_is_noise_of_twice_the_radius_in_every_norm(ball):
+    x = torch.full((50, 3, 2, 2), 0.5, dtype=torch.float64)
+    torch.manual_seed(0)
+    distances = ball.distance(STARTS["nfgsm"](x, ball), x)
+    assert (distances <= 2 * float(ball.eps) * (1 + 1e-9)).all() and distances.max() > 1.5 * float(ball.eps)

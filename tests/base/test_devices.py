@@ -84,3 +84,9 @@ def test_the_random_state_of_the_named_gpu_is_seeded_and_no_other(gpus):
     torch.set_rng_state(state)
     assert gpus.default_generators[1].initial_seed() == rng.derive(3, "turn")
     assert torch.equal(gpus.default_generators[0].get_state(), before)
+
+
+def test_a_device_without_float64_is_refused_for_bounds():
+    devices.check_float64(torch.device("cpu"), "bounds")
+    with pytest.raises(UserError, match=r"float64, which the device mps does not have: add --device cpu"):
+        devices.check_float64(torch.device("mps"), "bounds")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rivals.base.errors import UserError
-from rivals.base.numerics import WORKSPACE, deterministic, numerics
+from rivals.base.numerics import WORKSPACE, deterministic, exact_float32, numerics
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -60,3 +60,15 @@ def test_tf32_is_told_by_place(monkeypatch):
             assert numerics(CPU)["tf32"] == "off"
     finally:
         torch.backends.fp32_precision, matmul.fp32_precision, conv.fp32_precision = before
+
+
+def test_bounds_are_computed_without_tf32():
+    matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    before = matmul.fp32_precision, conv.fp32_precision
+    try:
+        matmul.fp32_precision, conv.fp32_precision = "tf32", "tf32"
+        with exact_float32(GPU):
+            assert numerics(GPU)["tf32"] == "off"
+        assert numerics(GPU)["tf32"] == "matrix products and convolutions"
+    finally:
+        matmul.fp32_precision, conv.fp32_precision = before

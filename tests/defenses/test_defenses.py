@@ -216,3 +216,10 @@ def test_a_purified_model_says_itself_that_images_reach_out_of_its_range(labeled
     model = PurifiedModel(Brightness(), BitDepth(2))
     with pytest.raises(UserError, match=r"^the purifier is for images in .*give PurifiedModel their bounds$"):
         rivals.evaluate(model, (2 * x - 1, y), Linf(0.2, bounds=(-1, 1)), attack="pgd(steps=3)", quiet=True)
+
+
+def test_an_attack_that_asks_a_little_beyond_valid_images_reaches_a_purified_model():
+    model, y = PurifiedModel(Brightness(), JPEG(20)), torch.tensor([0, 1])
+    x = gray(0.0, 1.0)
+    assert torch.equal(model(x - 0.1), model((x - 0.1).clamp(0, 1)))
+    assert rivals.attacks.spsa(model, x, y, Linf(0.1), queries=20, samples=4).shape == x.shape

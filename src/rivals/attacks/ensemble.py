@@ -143,6 +143,8 @@ class Ensemble:
         with own_randomness(seed, x.device):
             x_adv = stage.attack(frozen, x, y, ball, targets=targets, seed=seed, batch_size=batch_size, **wanted)
         queries = frozen.queries_needed
+        if queries is not None and len(queries) != len(indices):
+            queries = None  # of an attack on some of the images, inside one of a user's own
         valid = ball.contains(x_adv, x).nonzero()[:, 0]
         margins = torch.full_like(self._margin[indices], -torch.inf)
         fooled = torch.zeros_like(indices, dtype=torch.bool)

@@ -17,9 +17,12 @@ def numerical_margin(logits: Tensor) -> Tensor:
     """The margin (n,) that logits (n, K) must have to count as adversarial: 64 units in their last place.
 
     An image closer to the boundary than that is adversarial by rounding: in another batch, or with batch norm not
-    folded, the same model may predict otherwise.
+    folded, the same model may predict otherwise. Logits in bf16 or fp16 are sums in float32, rounded once: of theirs it
+    is two units, as 64 are half of a logit in bf16.
     """
-    return 64 * torch.finfo(logits.dtype).eps * logits.detach().nan_to_num(neginf=0).abs().amax(1)
+    finfo = torch.finfo(logits.dtype)
+    units = 64 if finfo.bits > 16 else 2
+    return units * finfo.eps * logits.detach().nan_to_num(neginf=0).abs().amax(1)
 
 
 def class_pair(logits: Tensor, y: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -127,7 +127,9 @@ def adversarial_patch(
         patch = torch.full((x.shape[1], side, side), 0.5, dtype=x.dtype, device=x.device)
         if not len(state.x):
             return patch
-        moments = _Moments(torch.zeros_like(patch)[None], torch.zeros_like(patch)[None], torch.zeros(1))
+        moments = _Moments(
+            torch.zeros_like(patch)[None], torch.zeros_like(patch)[None], torch.zeros(1, device=x.device)
+        )
         for _ in range(steps):
             count = min(state.batch_size, len(state.x))
             indices = torch.randint(len(state.x), (count,), generator=random).to(x.device)

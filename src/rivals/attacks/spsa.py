@@ -124,8 +124,8 @@ class _SPSA:
         x_adv, total = rows.x_adv[:, None], torch.zeros_like(rows.x)
         per_pass = max(state.batch_size // (2 * len(rows)), 1)
         for some in torch.split(signs, per_pass, dim=1):
-            # Points leave the box by delta at most: the model is asked beyond it, as the paper does.
-            points = torch.cat([x_adv + self.delta * some, x_adv - self.delta * some], 1)
+            # The paper asks beyond the box, too; a model that takes valid images alone would refuse.
+            points = torch.cat([x_adv + self.delta * some, x_adv - self.delta * some], 1).clamp(*self.ball.bounds)
             logits = state.frozen.logits(points.flatten(0, 1))
             y = rows.y.repeat_interleave(points.shape[1])
             target = None if rows.target is None else rows.target.repeat_interleave(points.shape[1])

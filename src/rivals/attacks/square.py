@@ -152,8 +152,7 @@ class _Square:
 
     def __init__(self, state: AttackState, ball: Ball, queries: int, start: Tensor | None) -> None:
         self.state = state
-        mask = ball.mask
-        self.ball = ball if mask is None else ball.masked(as_images(mask.expand(state.x.shape[1:])[None])[0])
+        self.ball = ball.laid_out(state.x, as_images)
         self.radii = ball.radii(state.x)
         self.queries = queries
         self.start = None if start is None else state.checked_start(ball, start)

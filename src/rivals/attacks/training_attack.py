@@ -40,9 +40,11 @@ def gaussian_start(x: Tensor, ball: Ball) -> Tensor:
 
 
 def nfgsm_start(x: Tensor, ball: Ball) -> Tensor:
-    """Uniform noise from the cube with half-side 2 eps, clipped to the box only: N-FGSM (de Jorge et al. 2022)."""
-    eps = ball.radii(x).view(-1, *[1] * (x.ndim - 1))
-    return (x + 2 * eps * (2 * torch.rand_like(x) - 1)).clamp(*ball.bounds)
+    """Uniform noise from the cube with half-side 2 eps, clipped to the box: N-FGSM (de Jorge et al. 2022), for Linf.
+
+    In other norms it is projected to the ball of radius 2 eps: the cube's corners are far outside.
+    """
+    return uniform_start(x, ball.with_eps(2 * ball.radii(x)))
 
 
 STARTS: dict[str, Start] = {

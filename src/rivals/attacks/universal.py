@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rivals.attacks.attack_state import CommonOptions, Model, check_at_least, check_norm, prepare
+from rivals.base.errors import UserError
 from rivals.base.norm_balls import L1, L2, Ball, Linf
 from rivals.base.rng import generator
 from rivals.base.tensors import batch_view
@@ -50,6 +51,10 @@ def universal_perturbation(
     check_norm(ball, "universal_perturbation", (Linf, L2, L1))
     check_at_least(steps, 1, "steps")
     check_at_least(step_size, 0, "a step size")
+    if isinstance(ball.eps, Tensor) and ball.eps.numel() > 1:
+        raise UserError(
+            f"one perturbation for all images has one radius, and eps has {ball.eps.numel()}: give a number"
+        )
     with prepare(model, x, y, ball, **options) as state:
         delta = torch.zeros_like(state.x[:1] if len(state.x) else torch.zeros(1, *x.shape[1:]).to(x))
         if not len(state.x):

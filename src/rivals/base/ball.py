@@ -8,9 +8,9 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Generator, Tensor
@@ -128,6 +128,18 @@ class Ball(ABC):
         """The same ball with other radii, which are not checked."""
         other = copy.copy(self)
         object.__setattr__(other, "eps", eps)
+        return other
+
+    def laid_out(self, x: Tensor, layout: Callable[[Tensor], Tensor]) -> Self:
+        """The same ball for ``layout(x)``, which arranges the features of inputs (n, ...) in another shape."""
+
+        def moved(values: Any) -> Any:
+            return layout(values.expand(1, *x.shape[1:]))[0] if isinstance(values, Tensor) else values
+
+        other = copy.copy(self)
+        object.__setattr__(other, "bounds", tuple(moved(bound) for bound in self.bounds))
+        object.__setattr__(other, "scale", moved(self.scale))
+        object.__setattr__(other, "mask", moved(self.mask))
         return other
 
     def radii(self, x: Tensor) -> Tensor:

@@ -72,6 +72,16 @@ def autocast(device: torch.device, enabled: bool) -> contextlib.AbstractContextM
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
+def check_float64(device: torch.device, what: str) -> None:
+    """Refuse a device without float64 where ``what`` is computed in it.
+
+    Raises:
+        UserError: it is Apple's mps.
+    """
+    if device.type == "mps":
+        raise UserError(f"{what} are computed in float64, which the device mps does not have: add --device cpu")
+
+
 def fastest_precision(device: torch.device) -> str:
     """``bf16`` if the device multiplies matrices in it natively and faster; else ``fp32``.
 

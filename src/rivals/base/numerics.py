@@ -52,6 +52,23 @@ def deterministic(wanted: bool) -> Iterator[None]:
             del os.environ[WORKSPACE]
 
 
+@contextlib.contextmanager
+def exact_float32(device: torch.device) -> Iterator[None]:
+    """No float32 operation rounds its inputs to TF32 inside, as bounds allow for the rounding of float32 alone."""
+    import torch
+
+    backends: Any = torch.backends
+    places = [backends.cuda.matmul, backends.cudnn.conv] if device.type == "cuda" else []
+    before = [place.fp32_precision for place in places]
+    for place in places:
+        place.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.fp32_precision = value
+
+
 def numerics(device: torch.device) -> dict[str, bool | str]:
     """What decides the last bits of a result on a device: whether kernels are deterministic, and where TF32 is used."""
     import torch

@@ -166,7 +166,7 @@ class _Reader:
 
     def _append(self, made: Operator, inputs: tuple[int, ...]) -> None:
         if isinstance(made, Scale):
-            made = Scale(made.name, *(each.to(self.sample.dtype) for each in (made.scale, made.shift, made.shift_size)))
+            made = Scale(made.name, *(each.to(self.sample) for each in (made.scale, made.shift, made.shift_size)))
         shapes = [self.shapes[i] for i in inputs]
         try:
             with torch.no_grad():

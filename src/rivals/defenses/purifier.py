@@ -67,13 +67,14 @@ class PurifiedModel(nn.Module):
             UserError: images reach out of ``bounds``.
         """
         low, high = self.bounds
-        slack = 1e-3 * (high - low)
+        # Attacks look a little beyond valid images: they are clipped. Images of another range reach far out.
+        slack = 0.25 * (high - low)
         if len(x) and not bool((x.detach().amin() >= low - slack) & (x.detach().amax() <= high + slack)):
             raise UserError(
                 f"the purifier is for images in [{low:g}, {high:g}], and these reach from {float(x.amin()):g} to "
                 f"{float(x.amax()):g}: give PurifiedModel their bounds"
             )
-        unit = (x - low) / (high - low)
+        unit = ((x - low) / (high - low)).clamp(0, 1)
         logits: Tensor = self.model(self._purified(unit) * (high - low) + low)
         return logits
 

@@ -4,6 +4,7 @@ import copy
 import warnings
 
 import pytest
+import torch
 from torch import nn
 
 from helpers.masked_models import (
@@ -172,6 +173,28 @@ def test_a_detached_graph_falls_back_to_the_black_box(model, data):
 def test_a_random_gradient_is_detected(model, data):
     found, _ = alarms_of(Rippled(model), data)
     assert {"black-box-beats-gradient", "one-step-beats-many"} & set(found)
+
+
+class Fickle(nn.Module):
+    """In 7 of 10 passes class 1 leads by a little, in the others class 0 by far: the vote and the mean disagree."""
+
+    def __init__(self):
+        super().__init__()
+        self.passes = 0
+
+    def forward(self, x):
+        self.passes += 1
+        lead = 10 * (x.flatten(1).mean(1) - 0.5)
+        small = (0.382 * torch.arange(len(x)) + 0.618 * self.passes) % 1 < 0.7  # spread evenly over any passes
+        margin = lead + torch.where(small, 0.1, -5.0)
+        return torch.stack([-margin, margin], 1) / 2
+
+
+def test_images_on_which_vote_and_mean_disagree_are_attacked():
+    data = torch.full((20, 1, 4, 4), 0.5), torch.ones(20, dtype=torch.int64)
+    report = evaluate(Fickle(), data, Linf(0.1), attack="fgsm", eot=10, alarms=False, quiet=True)
+    assert report.clean.value == 1
+    assert report.robust.value == 0
 
 
 def test_a_randomized_model_is_noticed_and_averaged(model, data):

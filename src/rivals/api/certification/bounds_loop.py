@@ -15,7 +15,9 @@ from rivals.api.certification.image_loop import ImageLoop
 from rivals.api.robustness.beats import beat_on_forward
 from rivals.attacks.ensemble import Stage, run_ensemble
 from rivals.attacks.frozen_model import FrozenModel, freeze
+from rivals.base.devices import check_float64
 from rivals.base.errors import UserError
+from rivals.base.numerics import exact_float32
 from rivals.base.run_folder import Record
 from rivals.bounds.alpha_crown import alpha_crown_margins
 from rivals.bounds.beta_crown import beta_crown_margins
@@ -70,6 +72,8 @@ class BoundsLoop(ImageLoop[Bracket]):
 
     def begin(self, stack: contextlib.ExitStack) -> AttackProgress:
         """Freeze the model, and trace it."""
+        check_float64(self.target.device, "bounds")
+        stack.enter_context(exact_float32(self.target.device))
         sample = self.target.images(0, 2)
         self.exact = exact = stack.enter_context(freeze(self.target.model, sample, fold=False, warn=False))
         self.attacked = attacked = stack.enter_context(freeze(self.target.model, sample, warn=False))

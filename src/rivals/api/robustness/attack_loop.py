@@ -183,6 +183,11 @@ class AttackLoop:
             predicted, logits = predict(
                 self.models.exact.logits, x, batch_size=self.config.batch_size, votes=self.models.votes
             )
+        # Of a randomized model the vote decides. Where the mean of the logits says otherwise, it trades the two
+        # classes: attacks skip what the logits show to be misclassified.
+        first, voted = logits.argmax(1, keepdim=True), predicted[:, None]
+        traded = logits.scatter(1, first, logits.gather(1, voted)).scatter(1, voted, logits.gather(1, first))
+        logits = torch.where(first == voted, logits, traded)
         targets = None
         if self.target.data.targets is not None:
             targets = torch.from_numpy(self.target.data.targets[start:stop]).to(x.device)

@@ -15,6 +15,7 @@ from rivals.api.robustness.attack_spec import is_gradient_free
 from rivals.api.robustness.beats import beat_on_forward, remedy
 from rivals.api.robustness.defense import NAIVE
 from rivals.api.robustness.masking_probe import probe_masking, stages_for
+from rivals.api.robustness.surrogates import without_early_stop
 from rivals.api.robustness.target import Notes, Target
 from rivals.attacks.ensemble import Stage
 from rivals.attacks.frozen_model import FrozenModel, freeze
@@ -153,6 +154,13 @@ class Evaluator:
         # Not before the probes: they look for flaws of the gradient, and bf16 has some of its own.
         models.attacked.bf16 = self.config.precision == "bf16"
         loop.stages = stages_for(probe["gradient"], self.stages, self.ball)
+        if models.votes > 1:  # one pass that happens to fool is no reason to stop: the vote decides
+            loop.stages = tuple(
+                stage
+                if is_gradient_free(stage)
+                else dataclasses.replace(stage, attack=without_early_stop(stage.attack))
+                for stage in loop.stages
+            )
         for alarm in probe["alarms"]:
             bar.print(f"{alarm['message']}: {alarm['remedy']}")
         if folder is not None and self.processes.first:

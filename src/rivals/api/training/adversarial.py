@@ -234,6 +234,7 @@ class HardenJob(ClassifierJobBase[HardenConfig]):
         if config.certified:
             from rivals.api.training.certified import attacked_ball, certified_game, check_eps_factor
 
+            devices.check_float64(self.device, "bounds")
             check_eps_factor(config, self.ball)
             attack = self._attack(solver, attacked_ball(config, self.ball))
             return certified_game(config, player, self.ball, attack, self.ramp)

@@ -1,6 +1,8 @@
 """ONNX files and transformers' image classifiers as models to attack. Without the packages: what to install."""
 
 import importlib
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -106,6 +108,33 @@ def test_a_folder_of_transformers_is_attacked_with_its_normalization_and_classes
     with named("hf:", "cannot be loaded", "give the folder or the name of an image classifier"):
         (tmp_path / "empty").mkdir()
         find_model(f"hf:{tmp_path / 'empty'}")
+
+
+def test_a_name_of_the_hub_has_its_own_normalization_or_a_note(tmp_path, monkeypatch, capsys):
+    net = small_net()
+    net.config = SimpleNamespace(id2label={0: "cat"}, num_labels=1)
+
+    def from_pretrained(place, *, use_safetensors, trust_remote_code):
+        assert use_safetensors and not trust_remote_code
+        return net
+
+    def cached_file(place, name):
+        if place != "a/b":
+            raise OSError(f"{place} has no {name}")
+        return str(tmp_path / name)
+
+    fake = SimpleNamespace(
+        AutoModelForImageClassification=SimpleNamespace(from_pretrained=from_pretrained),
+        utils=SimpleNamespace(cached_file=cached_file),
+    )
+    monkeypatch.setitem(sys.modules, "transformers", fake)
+    (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.5], "image_std": [0.25]}')
+    found = find_model("hf:a/b")
+    assert (found.mean, found.std) == ((0.5,), (0.25,))
+    assert find_model("hf:a/c", mean=[0.5], std=[0.25]).mean == (0.5,)
+    assert not capsys.readouterr().err
+    assert find_model("hf:a/c").model is net
+    assert "hf:a/c is used without a normalization: add --mean and --std" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("name", "package"), [("onnx:net.onnx", "onnx2torch"), ("hf:a/b", "transformers")])

@@ -100,7 +100,9 @@ def hugging_face_model(
     logging.getLogger("transformers").setLevel(logging.ERROR)
     place = str(expand_user(name)) if Path(expand_user(name)).is_dir() else name
     try:
-        net = transformers.AutoModelForImageClassification.from_pretrained(place, use_safetensors=True)
+        net = transformers.AutoModelForImageClassification.from_pretrained(
+            place, use_safetensors=True, trust_remote_code=False
+        )
     except (OSError, ValueError, KeyError) as error:  # no network, no such name, no classifier of images
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
@@ -108,7 +110,7 @@ def hugging_face_model(
         ) from None
     config = net.config
     classes = tuple(str(config.id2label[i]) for i in range(config.num_labels))
-    mean, std = _normalization(Path(place))
+    mean, std = _normalization(transformers, place)
     return (
         net.eval(),
         _size_of(getattr(config, "image_size", None)),
@@ -125,12 +127,13 @@ def _size_of(image_size: Any) -> Size | None:
     return Size(*sides) if [type(side) for side in sides] == [int, int] else None
 
 
-def _normalization(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _normalization(transformers: Any, place: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and std of ``preprocessor_config.json``; none where there is no such file, or it does not normalize."""
     import json
 
-    file = folder / "preprocessor_config.json"
-    if not file.is_file():
+    try:
+        file = Path(transformers.utils.cached_file(place, "preprocessor_config.json"))
+    except OSError:
         return (), ()
     try:
         about = json.loads(file.read_text())

@@ -82,6 +82,7 @@ def find_model(
     """
     from torch import nn
 
+    from rivals.data.load import to_stderr
     from rivals.nets.wrappers import NormalizedModel
 
     if isinstance(model, nn.Module):
@@ -100,6 +101,8 @@ def find_model(
     found = dataclasses.replace(found, classes=tuple(classes) or found.classes)
     mean, std = tuple(mean) or found.mean, tuple(std) or found.std
     if not mean and not std:
+        if found.name.startswith("hf:"):
+            to_stderr(f"note: {found.name} is used without a normalization: add --mean and --std if it expects one")
         return found
     channels = found.channels
     if channels and {len(mean), len(std)} != {channels}:

@@ -11,6 +11,7 @@ import rivals
 from helpers.commands import assert_refused
 from helpers.kill_and_resume import assert_killed_run_resumes
 from helpers.refusals import named
+from rivals.api.training import classifier_factory
 from rivals.base.errors import UserError
 from rivals.base.rng import generator
 from rivals.base.run_folder import Run
@@ -83,6 +84,30 @@ def test_held_out_images_are_not_trained_on():
     again = hold_out(images, 5, seed=3)[1]
     assert np.array_equal(aside.images, again.images)
     assert not np.array_equal(aside.images, hold_out(images, 5, seed=4)[1].images)
+
+
+def test_images_are_normalized_by_statistics_that_are_summed_block_by_block(monkeypatch):
+    monkeypatch.setattr(classifier_factory, "STATISTICS_IMAGES", 10)
+    monkeypatch.setattr(classifier_factory, "STATISTICS_BYTES", 200)
+    pixels = np.random.default_rng(0).integers(0, 256, (35, 3, 8, 8), dtype=np.uint8)
+    pixels[:, 2] = 7
+    chosen, most = pixels[::3], 0
+
+    class Watched(np.ndarray):
+        def __getitem__(self, index):
+            nonlocal most
+            found = np.asarray(super().__getitem__(index))
+            most = max(most, len(found))
+            return found
+
+    labels = np.arange(35) % 2
+    images = ImageSet("noise", "train", pixels.view(Watched), labels, ("even", "odd"))
+    config = rivals.ClassifierConfig(widths=(4,))
+    spec = classifier_factory.build_network(config, images, torch.device("cpu"), 0).spec
+    floats = torch.from_numpy(chosen).double() / 255
+    assert spec["mean"] == pytest.approx(floats.mean((0, 2, 3)).tolist())
+    assert spec["std"] == pytest.approx(floats.std((0, 2, 3)).clamp_min(1 / 255).tolist())
+    assert most == 1  # image at a time, of 192 bytes
 
 
 def test_a_classifier_step_has_images_in_range_and_logits():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rivals.base import rng
 from rivals.recipes import ClassifierConfig
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from rivals.nets.classifier import Classifier
 
 STATISTICS_IMAGES = 10_000  # about as many are used for mean and standard deviation
+STATISTICS_BYTES = 2**24  # of images that are summed at a time
 LR_DECAY = 1000  # initial over final learning rate
 
 
@@ -33,8 +36,7 @@ def build_network(config: ClassifierConfig, images: ImageSet, device: torch.devi
 
     from rivals.nets.factory import build_classifier
 
-    some = torch.from_numpy(images.images[:: max(1, len(images) // STATISTICS_IMAGES)]).float() / 255
-    mean, std = some.mean((0, 2, 3)), some.std((0, 2, 3)).clamp_min(1 / 255)
+    mean, std = _statistics(images)
     options: dict[str, Any] = {} if config.blocks is None else {"blocks": config.blocks}
     with rng.fork(device):
         torch.manual_seed(rng.derive(seed, "weights"))
@@ -44,11 +46,28 @@ def build_network(config: ClassifierConfig, images: ImageSet, device: torch.devi
             channels=images.channels,
             classes=len(images.classes),
             widths=config.widths,
-            mean=tuple(mean.tolist()),
-            std=tuple(std.tolist()),
+            mean=mean,
+            std=std,
             **options,
         )
     return net.to(device)
+
+
+def _statistics(images: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, over evenly spaced images, of which few are in memory at a time."""
+    step = max(1, len(images) // STATISTICS_IMAGES)
+    n = len(range(0, len(images), step)) * math.prod(images.size)
+    rows = max(1, STATISTICS_BYTES // math.prod(images.images.shape[1:])) * step
+    totals, squares = [0] * images.channels, [0] * images.channels
+    for start in range(0, len(images), rows):
+        block = images.images[start : start + rows : step]
+        for channel in range(images.channels):
+            values = block[:, channel]
+            totals[channel] += int(values.sum(dtype=np.int64))
+            squares[channel] += int(np.square(values, dtype=np.uint16).sum(dtype=np.int64))
+    # Of whole numbers, so that no digits are lost in the difference.
+    variances = [(n * square - total**2) / (n * (n - 1)) for total, square in zip(totals, squares, strict=True)]
+    return tuple(total / n / 255 for total in totals), tuple(max(1.0, math.sqrt(each)) / 255 for each in variances)
 
 
 def build_player(config: ClassifierConfig, net: Classifier, until: Duration) -> Player:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from helpers.fake_runs import fake_run
@@ -11,6 +12,8 @@ from rivals import train
 from rivals.api.training import nearest_train_images
 from rivals.base.run_folder import Run
 from rivals.data.imageset import ImageSet
+from rivals.data.selection import Selection
+from rivals.metrics.prdc import nearest_images
 from rivals.reports.report import write_report
 
 HEADING = "Nearest training images"
@@ -54,10 +57,25 @@ class MemorizingGenerator:
         return np.arange(n) + seed
 
     def generate(self, latents, labels):
-        import torch
-
         assert labels.tolist() == [i % 2 for i in range(len(latents))]
         return torch.from_numpy(self.images[[latent % 2 * 40 for latent in latents]])
+
+
+@pytest.mark.parametrize("rows", [1, 7, 50])
+def test_images_are_searched_block_by_block(monkeypatch, rows):
+    noise = np.random.default_rng(0)
+    images = noise.integers(0, 256, (25, 1, 4, 4), dtype=np.uint8).repeat(2, 0)  # each twice, the lower index first
+    samples = torch.from_numpy(noise.integers(0, 256, (3, 1, 4, 4), dtype=np.uint8))
+    expected = nearest_images(torch.from_numpy(images), samples, 5).indices
+    view = Selection(images, np.arange(50))
+    copied = []
+    monkeypatch.setattr(
+        Selection, "__getitem__", lambda self, index: copied.append(len(images[index])) or self.images[index]
+    )
+    monkeypatch.setattr(nearest_train_images, "BLOCK", 16 * rows)
+    found = nearest_train_images._nearest(ImageSet("noise", "train", view), samples, 5)
+    assert torch.equal(found, expected)
+    assert max(copied) <= rows
 
 
 def test_memorized_image_is_its_own_nearest_neighbor(tmp_path):

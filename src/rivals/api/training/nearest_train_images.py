@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from rivals.base.run_folder import Run
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from rivals.data.imageset import ImageSet
 
 GRID = "nearest.png"
 GENERATED, NEAREST = 10, 5  # generated images, and neighbors of each, as in `rivals score`
 SPEED = 100e6  # bytes of images that are searched per second on one slow core
+BLOCK = 2**24  # bytes of images that are searched at a time
 MAX_SHARE = 0.05  # of the run's time that the search may take
 
 
@@ -30,7 +34,6 @@ def save_nearest(run: Run, generator: Any, images: ImageSet, sample_grid: int, *
     """
     import torch
 
-    from rivals.metrics.prdc import nearest_images
     from rivals.reports.image_grid import save_png
     from rivals.reports.sections.neighbors import neighbor_grid
 
@@ -39,7 +42,23 @@ def save_nearest(run: Run, generator: Any, images: ImageSet, sample_grid: int, *
     n = min(GENERATED, sample_grid)
     labels = torch.arange(n) % generator.classes if generator.classes else None
     samples = generator.generate(generator.latents(sample_grid, seed)[:n], labels)
-    k = min(NEAREST, len(images))
-    neighbors = nearest_images(torch.from_numpy(images.images[:]), samples, k).indices.numpy()
+    neighbors = _nearest(images, samples, min(NEAREST, len(images))).numpy()
     save_png(neighbor_grid(samples.numpy(), images.images[neighbors]), run.folder / GRID)
     run.update(nearest_images={"grid": GRID, "space": "pixels", "n_generated": n, "n_train": len(images)})
+
+
+def _nearest(images: ImageSet, samples: Tensor, k: int) -> Tensor:
+    """Indices (m, k) of the k images nearest to each sample, searched block by block: they need not fit into memory."""
+    import torch
+
+    from rivals.metrics.prdc import nearest_images
+
+    rows = max(1, BLOCK // math.prod(images.images.shape[1:]))
+    indices, distances = torch.empty(len(samples), 0, dtype=torch.long), torch.empty(len(samples), 0)
+    for start in range(0, len(images), rows):
+        block = torch.from_numpy(images.images[start : start + rows])
+        found = nearest_images(block, samples, min(k, len(block)))
+        distances, order = torch.cat([distances, found.distances], 1).sort(dim=1, stable=True)
+        indices = torch.cat([indices, found.indices + start], 1).gather(1, order)[:, :k]
+        distances = distances[:, :k]
+    return indices

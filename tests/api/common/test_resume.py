@@ -30,6 +30,12 @@ def test_a_file_where_the_runs_should_be_is_refused_in_one_line():
         pass
 
 
+def test_a_link_to_nothing_where_the_runs_should_be_is_refused_in_one_line():
+    Path("runs").symlink_to("unmounted")
+    with pytest.raises(UserError, match="cannot write runs/a-1: "), reserve_folder(None, "a"):
+        pass
+
+
 def test_an_option_that_the_run_does_not_have_is_blamed_before_what_it_would_need():
     plain = AttackConfig(), DataOptions()
     options = {"config": plain[0].written(), "data_options": plain[1].written()}

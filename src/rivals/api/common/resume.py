@@ -91,9 +91,13 @@ def reserve_folder(out: str | Path | None, name: str) -> Iterator[Path]:
         return
     for number in itertools.count(1):
         folder = Path("runs", f"{name}-{number}")
-        with explain_os_errors(folder), contextlib.suppress(FileExistsError):
-            folder.mkdir(parents=True)
-            break
+        with explain_os_errors(folder):
+            try:
+                folder.mkdir(parents=True)
+                break
+            except FileExistsError:
+                if not folder.parent.is_dir():  # but a link to nothing, below which no number will be free
+                    raise
     try:
         yield folder
     finally:

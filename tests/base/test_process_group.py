@@ -33,6 +33,17 @@ def test_without_a_launcher_a_process_is_alone(monkeypatch):
         raise KeyError
 
 
+@pytest.mark.parametrize("size", [None, "1"])
+def test_a_rank_among_no_others_is_the_first(monkeypatch, size):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    if size:
+        monkeypatch.setenv("WORLD_SIZE", size)
+    assert launcher.environment_rank() == 0
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert launcher.environment_rank() == 1
+
+
 @pytest.mark.parametrize("seconds", ["soon", "", "nan"])
 def test_a_timeout_that_is_no_time_is_refused(monkeypatch, seconds):
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -18,9 +18,9 @@ TIMEOUT = 1800.0  # seconds that a process waits for the others
 
 
 def environment_rank() -> int:
-    """The rank that ``torchrun`` gave to this process; 0 without it."""
+    """The rank that ``torchrun`` gave to this process; 0 without it, whatever else may have set ``RANK``."""
     rank = os.environ.get("RANK", "")
-    return int(rank) if rank.isdecimal() else 0
+    return int(rank) if rank.isdecimal() and os.environ.get("WORLD_SIZE", "1") != "1" else 0
 
 
 def environment_size() -> int:

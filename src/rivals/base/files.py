@@ -123,6 +123,9 @@ def write_atomically(path: Path, content: bytes) -> None:
                 folder = os.open(path.parent, os.O_RDONLY)
                 try:
                     os.fsync(folder)
+                except OSError as error:
+                    if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # as file systems say that have no such call
+                        raise
                 finally:
                     os.close(folder)
         except OSError:

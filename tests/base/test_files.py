@@ -18,6 +18,22 @@ def test_a_write_replaces_the_file_and_leaves_no_temporary_one(tmp_path):
     assert [each.name for each in path.parent.iterdir()] == ["file"]
 
 
+def test_two_processes_that_write_a_file_at_once_do_not_meet(tmp_path, monkeypatch):
+    path, sync = tmp_path / "file", os.fsync
+
+    def write_another(descriptor):
+        monkeypatch.setattr(os, "fsync", sync)
+        with monkeypatch.context() as other:
+            other.setattr(os, "getpid", lambda: 0)
+            write_atomically(path, b"other")
+        assert path.read_bytes() == b"other"
+
+    monkeypatch.setattr(os, "fsync", write_another)
+    write_atomically(path, b"own")
+    assert path.read_bytes() == b"own"
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
 def test_a_full_disk_is_reported_and_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "file"
     write_atomically(path, b"old")

@@ -23,7 +23,7 @@ def test_a_folder_that_another_process_is_just_creating_is_refused(tmp_path):
 
 
 def test_a_start_that_was_killed_while_it_wrote_run_json_can_be_repeated(tmp_path):
-    (tmp_path / ".run.json.tmp").write_text("{")
+    (tmp_path / ".run.json.123.tmp").write_text("{")
     assert Run.create(tmp_path, {"seed": 3}).info["seed"] == 3
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 

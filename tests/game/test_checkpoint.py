@@ -1,5 +1,6 @@
 """Checkpoints on disk."""
 
+import os
 import re
 import threading
 
@@ -21,7 +22,7 @@ def test_two_checkpoints_are_kept_and_a_broken_one_is_skipped(tmp_path):
     for step in range(4):
         checkpoints.save(step, {"x": torch.full((2,), float(step))}, {"note": "n"})
     assert [path.name for path in checkpoints.paths()] == ["000000000002.safetensors", "000000000003.safetensors"]
-    (tmp_path / ".000000000004.safetensors.tmp").write_bytes(b"left by a kill")
+    (tmp_path / ".000000000004.safetensors.123.tmp").write_bytes(b"left by a kill")
     checkpoints.save(3, {"x": torch.full((2,), 3.0)}, {"note": "n"})
     checkpoints.wait()
     assert not list(tmp_path.glob(".*"))
@@ -47,7 +48,7 @@ def test_a_checkpoint_that_cannot_be_written_is_told_at_the_next_and_leaves_the_
     game, checkpoints = affine_game([]), Checkpoints(tmp_path / "run")
     checkpoints.save_game(game, Progress(1, 4, 0.1, 1.0))
     checkpoints.wait()
-    (tmp_path / "run" / f".{2:012d}.safetensors.tmp").mkdir()  # in the way of the second
+    (tmp_path / "run" / f".{2:012d}.safetensors.{os.getpid()}.tmp").mkdir()  # in the way of the second
     checkpoints.save_game(game, Progress(2, 8, 0.2, 2.0))
     with pytest.raises(UserError, match="cannot write"):
         checkpoints.save_game(game, Progress(3, 12, 0.3, 3.0))

@@ -110,7 +110,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         UserError: no space, no permission or another OSError; the old file is intact.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # not that of another process which writes it too
     with explain_os_errors(path):
         try:
             with temporary.open("wb") as file:

@@ -21,7 +21,7 @@ from rivals.base.typed_json import conforms, parse_json, read_json
 
 T = TypeVar("T")
 
-HALF = ".run.json.tmp"  # as write_atomically calls it
+HALF = ".run.json.*.tmp"  # as write_atomically calls it
 LOCK = ".lock"
 REPORT = "report.html"
 WAITING = '<meta name="waiting" content="for its run">'  # in a report that was written before its run began
@@ -117,6 +117,8 @@ class Run:
         run._identity = _identity(run.folder)
         with run.lock():  # of two that start at once, one finds it locked or no longer free
             cls.check_free(run.folder)
+            for half in run.folder.glob(HALF):
+                half.unlink(missing_ok=True)
             run.info = {"format": FORMAT, "state": "running", **info}
         return run
 
@@ -303,7 +305,7 @@ def _is_left(path: Path) -> bool:
     if path.name == REPORT and path.is_file():
         with path.open("rb") as file:
             return WAITING.encode() in file.read(BLOCK)
-    return path.name in (HALF, LOCK)
+    return path.name == LOCK or path.match(HALF)
 
 
 def _lines_backward(path: Path) -> Iterator[tuple[bytes, int]]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -56,10 +57,9 @@ def test_several_positional_arguments_and_aliases():
 def test_repeatable_flag_comes_from_the_words_or_the_file(tmp_path):
     file = tmp_path / "studio.json"
     file.write_text(json.dumps({"data": ["a", "b"], "allow-host": ["x.test"]}))
-    runs = {"runs": Path("runs")}
-    assert settings("studio") == runs
-    assert settings("studio", "--data", "a b", "--data", "c") == runs | {"data": ("a b", "c")}
-    assert settings("studio", "--data", "c", "--config", file) == runs | {"data": ("c",), "allow_host": ["x.test"]}
+    assert settings("studio") == {}
+    assert settings("studio", "--data", "a b", "--data", "c") == {"data": ("a b", "c")}
+    assert settings("studio", "--data", "c", "--config", file) == {"data": ("c",), "allow_host": ["x.test"]}
     for wrong in ("a", [1]):
         file.write_text(json.dumps({"data": wrong}))
         with pytest.raises(UserError, match="give a list of texts"):
@@ -102,6 +102,40 @@ def test_a_file_gives_settings_and_flags_take_precedence(tmp_path: Path, suffix:
         "seed": 3,
     }
     assert settings("harden", "fashion-mnist", "--config", path)["data"] == "fashion-mnist"
+
+
+def test_a_file_gives_a_positional_argument_that_has_a_default(tmp_path: Path):
+    path = tmp_path / "explore.toml"
+    path.write_text('what = "sefa"')
+    assert settings("explore", "r", "--config", path) == {"run": "r", "what": "sefa"}
+    assert settings("explore", "r", "walk", "--config", path) == {"run": "r", "what": "walk"}
+    assert settings("explore", "r") == {"run": "r"}
+    assert settings("studio", "runs") == {"runs": Path("runs")}
+
+
+@pytest.mark.parametrize(
+    ("words", "line", "right"),
+    [
+        (["train"], 'resume = "auto"', True),
+        (["train"], "resume = true", True),
+        (["train"], 'resume = "yes"', "give bool or 'auto'"),
+        (["data", "prune"], "days = 30", True),
+        (["data", "prune"], "days = true", "give float"),
+        (["export", "r"], "out = 5", "give str"),
+        (["export", "r"], 'format = "onx"', "give 'onnx' or 'safetensors'"),
+        (["sample", "r"], "grid = 5", "give str"),
+        (["sample", "r"], 'grid = "a.png"', True),
+        (["explore", "r"], "what = 5", "give 'walk' or 'classes'"),
+    ],
+)
+def test_a_value_of_a_file_has_a_type_that_the_setting_takes(tmp_path: Path, words, line, right):
+    path = tmp_path / "a.toml"
+    path.write_text(line)
+    if right is True:
+        assert line.partition(" ")[0] in settings(*words, "--config", path)
+        return
+    with pytest.raises(UserError, match=f"{re.escape(repr(str(path)))} is of the wrong type: {right}"):
+        settings(*words, "--config", path)
 
 
 def test_the_settings_of_an_earlier_run_are_taken_from_its_run_json(tmp_path: Path):

@@ -231,3 +231,8 @@ def test_images_are_inverted_with_their_own_classes(tmp_path: Path, run_rivals: 
         with pytest.raises(ZeroDivisionError):
             rivals.explore(str(tmp_path / "generator.safetensors"), "invert", images=str(tmp_path / "sorted"))
     assert seen[0].tolist() == [1, 2]
+
+
+def test_an_unknown_exploration_is_one_line():
+    with pytest.raises(UserError, match="unknown exploration 'pcaa': did you mean pca"):
+        rivals.explore("r", "pcaa")

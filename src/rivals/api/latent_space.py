@@ -16,6 +16,7 @@ from rivals.api.common.network_io import (
 )
 from rivals.base.errors import UserError
 from rivals.base.files import whole_folder, write_atomically
+from rivals.base.registry import unknown
 from rivals.recipes.options import ExploreConfig, SampleConfig
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ def explore(
         UserError: bad input, in one line; no file is written over.
     """
     config = ExploreConfig().changed(**settings)
+    if what not in USED:
+        raise unknown("exploration", what, USED)
     if (config.images is not None) != (what == "invert"):
         raise UserError("invert needs --images PATH, a folder or zip of pictures, and nothing else takes it")
     for name, value in vars(config).items():

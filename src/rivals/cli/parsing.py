@@ -134,8 +134,6 @@ def parse(flags: Flags, command: str, words: Sequence[str]) -> Call:
     _, others = _parse_once(flags, command, words, variant=1)
     # A flag was set if and only if its value does not depend on the default, and a repeatable one is not empty.
     given = {name: value for name, value in values.items() if same(value, others[name]) and value != ()}
-    left_out = [name for name in _positional(flags) if given[name] is None]
-    given = {name: value for name, value in given.items() if name not in left_out}
     as_json, config = given.pop("json", False), given.pop("config", None)
     if config is not None:
         settings = read_config(config, [name for name in values if name not in ("json", "config")])
@@ -179,10 +177,23 @@ def _check_types(flags: Flags, settings: Mapping[str, Any], config: Path) -> Non
             if not isinstance(settings[name], list) or not all(isinstance(each, str) for each in settings[name]):
                 raise UserError(f"{name} {settings[name]!r} in '{config}' is of the wrong type: give a list of texts")
             continue
-        allowed = [each for each in (get_args(kinds[name]) or (kinds[name],)) if each in (bool, int, float, str)]
-        if allowed and type(settings[name]) not in allowed:
-            wanted = " or ".join(each.__name__ for each in allowed)
-            raise UserError(f"{name} {settings[name]!r} in '{config}' is of the wrong type: give {wanted}")
+        value, wanted = settings[name], dict[str, bool]()  # what may be given, and whether it is
+        for part in _parts(kinds[name]):
+            if get_origin(part) is Literal:
+                wanted |= {repr(word): same(value, word) for word in get_args(part)}
+            elif part in _WRITTEN:
+                wanted[_WRITTEN[part][-1].__name__] = type(value) in _WRITTEN[part]
+        if wanted and not any(wanted.values()):
+            raise UserError(f"{name} {value!r} in '{config}' is of the wrong type: give {' or '.join(wanted)}")
+
+
+_WRITTEN: dict[Any, tuple[type, ...]] = {  # the types of a file that a parameter of a type takes
+    bool: (bool,),
+    int: (int,),
+    float: (int, float),
+    str: (str,),
+    Path: (str,),
+}
 
 
 def same(one: Any, other: Any) -> bool:
@@ -212,10 +223,6 @@ def _parameters(flags: Flags) -> list[inspect.Parameter]:
     fields = {field.name for options in flags.options.values() for field in dataclasses.fields(options)}
     shown = [each for each in signature.parameters.values() if each.name not in (*flags.hidden, *fields)]
     return [each for each in shown if each.kind is not each.VAR_KEYWORD]
-
-
-def _positional(flags: Flags) -> list[str]:
-    return [each.name for each in _parameters(flags) if each.kind is each.POSITIONAL_OR_KEYWORD]
 
 
 def _parse_once(flags: Flags, command: str, words: Sequence[str], variant: int) -> tuple[Sequence[Any], dict[str, Any]]:
@@ -257,7 +264,10 @@ def _own_flag(parameter: inspect.Parameter, variant: int) -> inspect.Parameter:
         elif get_origin(kind) is not Literal:
             kind = str if default is parameter.empty else str | None
         shown = tyro.conf.arg(metavar=name if default is parameter.empty else f"[{name}]")
-        return parameter.replace(annotation=Annotated[kind, shown, tyro.conf.Positional])
+        return parameter.replace(
+            annotation=Annotated[kind, shown, tyro.conf.Positional],
+            default=default if variant == 0 or default is parameter.empty else _other(kind, default),
+        )
     if Path in get_args(kind):
         kind = Path | None if default is None else Path
     if kind == tuple[str, ...]:
@@ -312,11 +322,17 @@ _SAMPLES: dict[Any, tuple[Any, Any]] = {
 }
 
 
+def _parts(kind: Any) -> tuple[Any, ...]:
+    """The types of a union, or the one type."""
+    return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+
+
 def _other(kind: Any, value: Any) -> Any:
     """Some value of a type that differs from ``value``."""
-    kinds = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
     choices = [
-        each for one in kinds for each in (get_args(one) if get_origin(one) is Literal else _SAMPLES.get(one, ()))
+        each
+        for one in _parts(kind)
+        for each in (get_args(one) if get_origin(one) is Literal else _SAMPLES.get(one, ()))
     ]
     return next(each for each in choices if each != value)
 

@@ -17,6 +17,7 @@ from helpers.fake_runs import fake_run
 from rivals import UserError, build_classifier, build_generator
 from rivals.api import hub, onnx_export
 from rivals.api.common.network_io import save_network
+from rivals.nets.factory import build_encoder, build_perturber
 from rivals.reports import image_grid
 
 WIDTHS = {"mlp": (16,), "dcgan": (6, 5), "sngan": (6, 5, 4), "r3": (8, 8, 8)}
@@ -103,6 +104,29 @@ def test_a_network_goes_through_a_folder(net: str, tmp_path: Path, run_rivals: R
     ):
         status, _, err = run_rivals(*words)
         assert status == 2 and wrong in err and len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("role", "file", "use"),
+    [
+        ("perturber", "generator.safetensors", "rivals attack MODEL --attack generator:shared"),
+        ("encoder", "encoder.safetensors", "latents = net(images * 2 - 1)"),
+    ],
+)
+def test_networks_beside_a_game_are_shared_and_exported_or_refused(role: str, file: str, use: str, tmp_path) -> None:
+    shape: dict[str, Any] = {"size": 8, "channels": 1, "widths": (4, 4, 4)[: 3 if role == "perturber" else 2]}
+    net = build_perturber(**shape) if role == "perturber" else build_encoder(latent_dim=3, **shape)
+    save_network(net.eval(), tmp_path / file, {"data": "noise"})
+    rivals.push(str(tmp_path / file), str(tmp_path / "shared"))
+    assert file in rivals.pull(f"{tmp_path}/shared", out=tmp_path / "back")["files"]
+    back = rivals.load(tmp_path / "back")
+    assert back.spec["role"] == role
+    assert use in (tmp_path / "back" / "README.md").read_text()
+    x = torch.rand(2, 1, 8, 8)
+    assert torch.equal(back(x), net(x))
+    with pytest.raises(UserError, match=f"the {role} at .* has no ONNX form: add --format safetensors"):
+        rivals.export(str(tmp_path / file))
+    assert rivals.load(rivals.export(str(tmp_path / file), format="safetensors")["file"]).spec == net.spec
 
 
 def test_a_folder_without_a_network_or_with_a_broken_one_is_refused(tmp_path: Path) -> None:

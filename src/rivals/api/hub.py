@@ -24,6 +24,11 @@ TASKS = {
     "generator": ("unconditional-image-generation", "images = net.sample(16, seed=0)  # uint8 (16, C, H, W)"),
     "classifier": ("image-classification", "logits = net(images)  # images (n, C, H, W) in [0, 1]"),
     "translator": ("image-to-image", "outputs = net(images)  # images (n, C, H, W) in [0, 1]"),
+    "encoder": ("image-feature-extraction", "latents = net(images * 2 - 1)  # images (n, C, H, W) in [0, 1]"),
+    "perturber": (
+        "image-to-image",
+        "x_adv = net(images, labels)  # in [0, 1]; or: rivals attack MODEL --attack generator:{place}",
+    ),
 }
 
 
@@ -153,8 +158,9 @@ def _write_files(net: Any, folder: Path, title: str, results: list[tuple[str, fl
     from rivals.reports import image_grid
 
     role = net.spec["role"]
+    name = "generator" if role == "perturber" else role  # as in a run, where it is the generator of the game
     save_network(
-        net, folder / f"{role}.safetensors", {k: v for k, v in net.about.items() if k not in ("format", "spec")}
+        net, folder / f"{name}.safetensors", {k: v for k, v in net.about.items() if k not in ("format", "spec")}
     )
     if role == "generator":
         image_grid.save_png(image_grid.make_grid(net.sample(SHOWN, seed=0).numpy()), folder / PICTURE)
@@ -164,7 +170,8 @@ def _write_files(net: Any, folder: Path, title: str, results: list[tuple[str, fl
 
 def _card(net: Any, role: str, title: str, results: list[tuple[str, float]]) -> str:
     """The model card: metadata with the measured metrics as the Hub reads them (``model-index``), then text."""
-    kind, use = TASKS.get(role, TASKS["translator"])
+    kind, use = TASKS[role]
+    article = "An" if role == "encoder" else "A"
     spec = {key: value for key, value in net.spec.items() if key not in ("mean", "std")}
     about = {key: value for key, value in net.about.items() if key not in ("format", "spec", "classes", "recipe")}
     rows = [f"| {key} | {json.dumps(value)} |" for key, value in (spec | about).items()]
@@ -180,11 +187,11 @@ def _card(net: Any, role: str, title: str, results: list[tuple[str, float]]) -> 
             *("---", "library_name: rivals", f"pipeline_tag: {kind}", "tags: [rivals, adversarial-learning]"),
             *(*index, "---"),
             *("", f"# {Path(title).name}", ""),
-            f"A {role} made with [Rivals](https://pypi.org/project/rivals/), adversarial learning for PyTorch.",
+            f"{article} {role} made with [Rivals](https://pypi.org/project/rivals/), adversarial learning for PyTorch.",
             *(["", f"![{SHOWN} samples]({PICTURE})"] if role == "generator" else []),
             *("", "```python", "import rivals", ""),
             f'net = rivals.load("{Path(title).name}")  # the folder, after: rivals pull {title}',
-            *(use, "```", "", "| | |", "|---|---|", *rows, ""),
+            *(use.format(place=Path(title).name), "```", "", "| | |", "|---|---|", *rows, ""),
         ]
     )
 

@@ -49,6 +49,8 @@ def export(
     """
     net = load(run)
     role = net.spec["role"]
+    if format == "onnx" and role not in ("generator", "classifier", "translator"):
+        raise UserError(f"the {role} at '{run}' has no ONNX form: add --format safetensors")
     file = Path(out) if out else home_of(run) / (f"{role}.onnx" if format == "onnx" else f"{role}-export.safetensors")
     if file.suffix != f".{format}":
         raise UserError(f"'{file}' does not end in .{format}: name a file that does, or another --format")

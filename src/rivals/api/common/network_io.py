@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rivals.nets.generator import Generator
 
 FORMAT = 2  # of the JSON file: 2 has a digest
-ROLES = ("generator", "classifier", "translator")  # the names of network files
+ROLES = ("generator", "classifier", "translator", "encoder")  # the names of network files
 FRAMES = 20  # of an interpolation, between two images
 BLOCK = 64  # frames generated at a time
 FIX = "copy both files of the network anew, or resume the run that wrote them"
@@ -83,8 +83,8 @@ def load(path: str | Path, *, device: str = "cpu") -> Any:
 
     Returns:
         The module in evaluation mode: a generator with ``.sample(n)``, a classifier, which maps images (n, C, H, W) in
-        [0, 1] to logits, or a translator, which maps them to images in [0, 1]. Its ``about`` is what the .json says,
-        without the digest.
+        [0, 1] to logits, a translator or the perturber of an attack, which map them to images in [0, 1], or an encoder,
+        which maps images in [-1, 1] to latents. Its ``about`` is what the .json says, without the digest.
 
     Raises:
         UserError: there is no network, one of its files is damaged, or they do not belong together.

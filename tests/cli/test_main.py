@@ -1,14 +1,19 @@
 """The command line end to end, as a user runs it: results, refusals in one line, interruptions, resumption."""
 
+import contextlib
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from helpers.commands import TINY, assert_refused
+from helpers.commands import TINY, assert_refused, call_main
+from rivals import api
 from rivals.api.robustness import before_after
 from rivals.api.training import callbacks
+from rivals.console.bars import ProgressBar
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 
@@ -42,6 +47,33 @@ def test_train_prints_json_and_writes_everything_else_to_standard_error(run_riva
     assert result["state"] == "finished"
     assert result["images"] == 32
     assert "L_D" in err
+
+
+@contextlib.contextmanager
+def unread_stderr():
+    """Within it standard error is a pipe whose reader has left."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w", buffering=1) as stream, contextlib.redirect_stderr(stream):
+        yield
+
+
+def test_a_note_that_nobody_reads_is_no_success(monkeypatch):
+    def data_ls():
+        """List."""
+        print("a note", file=sys.stderr, flush=True)
+
+    monkeypatch.setattr(api, "data_ls", data_ls)
+    with unread_stderr():
+        assert call_main(["data", "ls"]) == 2
+        print("what follows goes nowhere", file=sys.stderr, flush=True)
+
+
+def test_progress_that_nobody_reads_stops_nothing():
+    with unread_stderr(), ProgressBar(quiet=False) as progress:
+        progress.print("step 1")
+        progress.update(0.5, "step 2")
+    assert progress.console.quiet
 
 
 def test_without_out_the_next_free_folder_is_taken(run_rivals, photos):

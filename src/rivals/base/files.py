@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from rivals.base.errors import UserError
 
@@ -35,6 +36,13 @@ def explain_os_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, f"{error.strerror or error}: choose another place")
         raise UserError(f"cannot write {path}: {reason}") from error
+
+
+def discard(stream: TextIO) -> None:
+    """Let a stream end in nothing, as its reader has left: what it still holds would fail again at the end."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, stream.fileno())
+    os.close(nothing)
 
 
 def make_folder(folder: Path, *, parents: bool = False) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rivals.base.errors import Interrupted, ProcessLost, UserError, printable
+from rivals.base.files import discard
 from rivals.base.launcher import environment_rank, environment_size, tell_others
 from rivals.base.signals import interrupt_on_signal
 
@@ -39,11 +40,12 @@ def _run_and_exit(words: Sequence[str]) -> None:
     except Interrupted as error:
         _exit(str(error), 130)
     except ProcessLost as error:
-        print(f"rivals: {error}", file=sys.stderr)
+        with contextlib.suppress(BrokenPipeError):
+            print(f"rivals: {error}", file=sys.stderr)
         os._exit(1)  # at once: shutting down would wait for the lost process
     except KeyboardInterrupt:
         _exit("interrupted", 130)
-    except BrokenPipeError:
+    except BrokenPipeError:  # of the result or the help, whose reader has seen enough
         sys.stderr.close()
     except OSError as error:
         if error.strerror is None:  # not from the operating system: a bug, to be seen in full
@@ -86,8 +88,13 @@ def _run(words: Sequence[str]) -> None:
     call = parse(COMMANDS[name].flags(rest), name, rest)
     if environment_size() > 1 and not COMMANDS[name].on_processes:
         raise UserError(f"rivals {name} runs in one process, and {environment_size()} were started: call it by itself")
-    with _cached_in(call.cache):
-        result = call.function(*call.arguments, **call.settings)
+    try:
+        with _cached_in(call.cache):
+            result = call.function(*call.arguments, **call.settings)
+    except BrokenPipeError:  # of a note
+        raise UserError(
+            "a pipe was closed by its reader before the command was done: send standard error to a file or to /dev/null"
+        ) from None
     if environment_rank():
         return
     if call.as_json:
@@ -117,7 +124,10 @@ def _cached_in(folder: Path | None) -> Iterator[None]:
 
 def _exit(message: str, status: int) -> None:
     if environment_rank() == 0:
-        print(f"rivals: {printable(message)}", file=sys.stderr)
+        try:
+            print(f"rivals: {printable(message)}", file=sys.stderr)
+        except BrokenPipeError:
+            discard(sys.stderr)
     sys.exit(status)
 
 

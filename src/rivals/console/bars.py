@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from types import TracebackType
@@ -11,10 +12,20 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 
 from rivals.base.errors import printable
+from rivals.base.files import discard
 
 SECONDS_PER_LINE = 10.0  # between plain lines
 MIN_HEIGHT = 16  # lines of a terminal that has room for a picture
 SECONDS_PER_UPDATE = 0.2  # between updates of a bar
+
+
+class _Console(Console):
+    """Standard error, which goes quiet when its reader leaves: that is no reason to stop a training."""
+
+    def on_broken_pipe(self) -> None:
+        """Print nothing from now on; rich would end the process."""
+        self.quiet = True
+        discard(sys.stderr)
 
 
 class _BarWithPicture(Progress):
@@ -42,7 +53,7 @@ class ProgressBar:
     def __init__(
         self, *, quiet: bool, description: str = "starting", total: float = 1.0, columns: Sequence[ProgressColumn] = ()
     ) -> None:
-        self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self.console = _Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self._progress: _BarWithPicture | None = None
         self._next_update = 0.0
         if self.console.is_terminal and not quiet:

@@ -17,6 +17,8 @@ def test_an_unavailable_device_is_refused():
 def test_a_failed_allocation_becomes_a_user_error():
     with pytest.raises(UserError, match="not enough memory"), devices.explain_out_of_memory():
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+    with pytest.raises(UserError, match="not enough memory"), devices.explain_out_of_memory():
+        raise RuntimeError("MPS backend out of memory (MPS allocated: 1.00 GB, max allowed: 1.00 GB)")
     with pytest.raises(RuntimeError, match="another"), devices.explain_out_of_memory():
         raise RuntimeError("another error")
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from helpers.models import normal, uniform
+from helpers.pretend_device import PRETEND, WithoutFloat64
 from helpers.refusals import named
 from rivals import L0
 from rivals.base.norm_balls import ball_for
@@ -15,6 +16,11 @@ X = uniform(6, 2, 2, 2)
 V = X + normal(6, 2, 2, 2, seed="v")
 EVERY = [L0(k, pixels=pixels) for pixels in (False, True) for k in (0, 1, 3)]
 every = pytest.mark.parametrize("ball", EVERY, ids=lambda ball: f"{ball} pixels={ball.pixels}")
+
+
+def test_bounds_and_radii_may_be_on_a_device_without_float64():
+    with WithoutFloat64():
+        assert L0(torch.ones(2, device=PRETEND), bounds=(0.0, torch.ones((), device=PRETEND))).eps.device == PRETEND
 
 
 def nearest_by_brute_force(v, x, ball):

@@ -15,6 +15,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 PRETEND = torch.device("meta")
 
 
+class WithoutFloat64(TorchDispatchMode):
+    """Makes the pretend device one that refuses float64, as MPS does, and whose tensors are ones where they are read.
+
+    As in some versions of PyTorch, copy and conversion at once are refused too.
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        there = any(isinstance(each, torch.Tensor) and each.device.type == "meta" for each in args)
+        if there and kwargs.get("dtype") == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        if there and func is torch.ops.aten._to_copy.default and torch.device(kwargs["device"]).type == "cpu":
+            return torch.ones(args[0].shape, dtype=args[0].dtype)
+        return func(*args, **kwargs)
+
+
 class Crossings(TorchDispatchMode):
     """Logs copies between the host and the pretend device, by the line of ours that makes them."""
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import rivals
 from helpers.commands import RunRivals, assert_refused
+from helpers.pretend_device import PRETEND, WithoutFloat64
 from rivals import UserError
 from rivals.api.common.network_io import save_network
 from rivals.latent.directions import pca, sefa
@@ -98,6 +99,14 @@ def test_sefa_finds_the_singular_vectors_of_the_first_layer() -> None:
     found = sefa(generator, 3)
     assert torch.allclose(found.strengths, torch.tensor([5.0, 3.0, 1.0]), rtol=1e-4)
     assert torch.allclose((found.vectors * vectors[:3]).sum(1).abs(), torch.ones(3), atol=1e-4)
+
+
+def test_directions_are_found_on_a_device_without_float64() -> None:
+    generator = small("mlp").to(PRETEND)
+    with WithoutFloat64():
+        for found in (sefa(generator, 2), pca(generator, 2, samples=8)):
+            assert found.vectors.device == found.strengths.device == PRETEND
+            assert found.vectors.dtype == torch.float32
 
 
 def test_pca_of_the_first_layer_finds_the_singular_vectors_too() -> None:

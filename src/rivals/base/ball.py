@@ -48,7 +48,9 @@ class Ball(ABC):
     mask: Tensor | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        low, high = (torch.as_tensor(bound, dtype=torch.float64) for bound in self.bounds)
+        # Off the device first: MPS has no float64.
+        plain = (bound.cpu() if isinstance(bound, Tensor) else bound for bound in self.bounds)
+        low, high = (torch.as_tensor(bound, dtype=torch.float64) for bound in plain)
         if not bool((low.isfinite() & high.isfinite() & (low < high)).all()):
             raise UserError(
                 f"bounds of {describe_bounds(self.bounds)} hold no image: give the smallest value, then the largest"

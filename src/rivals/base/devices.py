@@ -105,8 +105,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on any device."""
     import torch
 
-    # The CPU's allocator raises a plain RuntimeError, known by its text alone.
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+    # The allocators of the CPU and of MPS raise a plain RuntimeError, known by its text alone.
+    told = "allocate memory" in str(error) or "out of memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or told
 
 
 @contextlib.contextmanager

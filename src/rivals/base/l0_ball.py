@@ -36,7 +36,7 @@ class L0(Ball):
     def __post_init__(self) -> None:
         super().__post_init__()
         unit = "pixels" if self.pixels else "components"
-        for value in torch.as_tensor(self.eps, dtype=torch.float64).flatten().tolist():
+        for value in self.eps.flatten().tolist() if isinstance(self.eps, Tensor) else [float(self.eps)]:
             if value != round(value):
                 raise UserError(f"an L0 eps of {value:g} is no whole number of {unit}: give one, such as 10")
 

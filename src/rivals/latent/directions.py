@@ -47,8 +47,8 @@ def sefa(generator: LatentGenerator, count: int = 6) -> Directions:
     # A's column i is f(e_i) - f(0), which removes the bias b.
     origin = _activations(generator, torch.zeros_like(basis[:1]), 0, 0)
     matrix = (_activations(generator, basis, 0, 0) - origin).flatten(1).T
-    _, strengths, vectors = torch.linalg.svd(matrix.double(), full_matrices=False)
-    return Directions(_signed(vectors[:count]).to(like.dtype), strengths[:count].to(like.dtype))
+    _, strengths, vectors = torch.linalg.svd(matrix.cpu().double(), full_matrices=False)  # MPS has no float64
+    return Directions(_signed(vectors[:count]).to(like), strengths[:count].to(like))
 
 
 def pca(
@@ -80,7 +80,7 @@ def pca(
         raise UserError(f"{samples} samples cannot tell {count} directions apart: take {2 * count} or more")
     z = generator.latents(samples, seed)
     activations = torch.cat(
-        [_activations(generator, block, depth, label).flatten(1) for block in torch.split(z, BATCH)]
+        [_activations(generator, block, depth, label).flatten(1).cpu() for block in torch.split(z, BATCH)]
     ).double()
     centered = activations - activations.mean(0)
     # Randomized SVD: only the leading components are needed, and a layer may have more entries than samples.
@@ -89,17 +89,17 @@ def pca(
     rotation, deviations, _ = torch.linalg.svd(inner, full_matrices=False)
     coordinates = (left @ rotation[:, :count]) * deviations[:count]
     # Eq. of sec. 2.2: latents as a linear function of the PCA coordinates.
-    regressed = torch.linalg.lstsq(coordinates, z.double()).solution
+    regressed = torch.linalg.lstsq(coordinates, z.cpu().double()).solution
     vectors = regressed / regressed.norm(dim=1, keepdim=True).clamp_min(1e-12)
     spread = deviations[:count] / (samples - 1) ** 0.5
-    return Directions(_signed(vectors).to(z.dtype), spread.to(z.dtype))
+    return Directions(_signed(vectors).to(z), spread.to(z))
 
 
 def _sketch(matrix: Tensor, count: int, seed: int) -> Tensor:
     """Columns (entries, k) that nearly span the leading right singular vectors (Halko et al. 2011, alg. 4.4)."""
     generator = torch.Generator().manual_seed(seed)
     width = min(count + 10, *matrix.shape)
-    columns = torch.randn(matrix.shape[1], width, generator=generator, dtype=matrix.dtype).to(matrix.device)
+    columns = torch.randn(matrix.shape[1], width, generator=generator, dtype=matrix.dtype)
     # Subspace iterations, orthonormalized for stability.
     for _ in range(4):
         columns = torch.linalg.qr(matrix.T @ (matrix @ columns)).Q

@@ -14,6 +14,17 @@ def test_an_unavailable_device_is_refused():
         devices.pick("toaster")
 
 
+def test_a_device_that_fails_is_refused_with_the_cause(monkeypatch):
+    def fail(size, device):
+        raise RuntimeError("CUDA driver version is insufficient.\nCompile with TORCH_USE_CUDA_DSA")
+
+    monkeypatch.setattr(torch, "zeros", fail)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device("cuda"))
+    for name, fix in (("auto", "take cpu$"), ("cuda", "take cpu or auto$")):
+        with pytest.raises(UserError, match=rf"'cuda' cannot be used here \(CUDA driver .* insufficient\): {fix}"):
+            devices.pick(name)
+
+
 def test_a_failed_allocation_becomes_a_user_error():
     with pytest.raises(UserError, match="not enough memory"), devices.explain_out_of_memory():
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")

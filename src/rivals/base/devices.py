@@ -24,6 +24,7 @@ def pick(name: str = "auto") -> torch.device:
     """
     import torch
 
+    fix = "take cpu" if name == "auto" else "take cpu or auto"
     if name == "auto":
         found = torch.accelerator.current_accelerator(check_available=True)
         name = "cpu" if found is None else found.type
@@ -33,8 +34,9 @@ def pick(name: str = "auto") -> torch.device:
             device = torch.device(device.type, _index_of_process(name))
             torch.accelerator.set_device_index(device.index)  # collectives use the current one
         torch.zeros(1, device=device).item()  # not so on "meta", which computes shapes alone
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise UserError(f"device '{name}' cannot be used here: take cpu or auto") from None
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise UserError(f"device '{name}' cannot be used here ({reason}): {fix}") from None
     return device
 
 

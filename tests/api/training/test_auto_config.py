@@ -124,6 +124,26 @@ def test_a_budget_in_minutes_is_probed_width_by_width(fast):
     assert choice.total_images == pytest.approx(1e5 / 128 * 540)
 
 
+@pytest.mark.parametrize(("fits", "first"), [(100, 96), (64, 64), (32, None)])
+def test_a_network_that_does_not_fit_into_memory_ends_the_search(fast, monkeypatch, fits, first):
+    measure = fitting.probe
+
+    def probe(config, images, device, seed):
+        if config.generator_widths[0] > fits:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+        return measure(config, images, device, seed)
+
+    monkeypatch.setattr(fitting, "probe", probe)
+    if first is None:
+        with pytest.raises(RuntimeError, match="allocate memory"):
+            fitting.fit_config(images(size=32, channels=3), {"until": "10 minutes"}, CPU, 0)
+        return
+    choice = fitting.fit_config(images(size=32, channels=3), {"until": "10 minutes"}, CPU, 0)
+    assert choice.config.generator_widths[0] == first
+    assert choice.reasons["generator_widths"] == "the widest that fits into memory"
+    assert choice.images_per_second == pytest.approx(1e5 / first)
+
+
 def test_settings_of_the_user_are_kept(fast):
     said = {
         "until": "400k images",

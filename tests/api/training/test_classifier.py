@@ -12,6 +12,7 @@ from helpers.commands import assert_refused
 from helpers.kill_and_resume import assert_killed_run_resumes
 from helpers.refusals import named
 from rivals.api.training import classifier_factory
+from rivals.api.training.classifier import ClassifierJob
 from rivals.base.errors import UserError
 from rivals.base.rng import generator
 from rivals.base.run_folder import Run
@@ -171,6 +172,16 @@ def test_user_errors_are_reported_in_one_line(run_rivals, stripes, tmp_path):
     assert "unknown recipe 'resnte'" in assert_refused(run_rivals("classify", stripes, "--recipe", "resnte"))
     assert "--lr 3.0 cannot work" in assert_refused(run_rivals("classify", stripes, "--lr", "3", "--out", "runs/x"))
     assert "blocks" in assert_refused(run_rivals("classify", stripes, "--blocks", "2", "--out", "runs/x"))
+
+
+@pytest.mark.parametrize("until", ["1 minutes", "1 epochs"])
+def test_memory_that_is_not_there_before_training_is_one_line(stripes, monkeypatch, until):
+    def build_game(job):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+
+    monkeypatch.setattr(ClassifierJob, "build_game", build_game)
+    with named("not enough memory", "lower --batch-size"):
+        rivals.classify(stripes, until=until, **TINY)
 
 
 def test_too_few_images_to_hold_some_out(tmp_path):

@@ -94,8 +94,15 @@ def fit_config(
     candidates = [config.changed(**auto_rules.widths(channels, facts)) for channels in auto_rules.LADDER]
     if any(name in given for name in _FIXES_WIDTHS):
         candidates = [config]
+    rule = f"the widest with {auto_rules.IMAGES_PER_CHANNEL:,} images per channel of the first stage"
     for candidate in candidates:
-        measured = processes * probe(candidate, images, device, seed) if budget is None else 0.0
+        try:
+            measured = processes * probe(candidate, images, device, seed) if budget is None else 0.0
+        except RuntimeError as error:
+            if candidate is candidates[0] or not devices.is_out_of_memory(error):
+                raise
+            rule = "the widest that fits into memory"
+            break
         seen = budget or measured * seconds
         # The narrowest is used however few images it sees.
         if candidate is not candidates[0] and not auto_rules.is_enough(seen, candidate.generator_widths[0]):
@@ -103,7 +110,6 @@ def fit_config(
         config, speed, total = candidate, measured, seen
     speed = speed or processes * probe(config, images, device, seed)
     if len(candidates) > 1:
-        rule = f"the widest with {auto_rules.IMAGES_PER_CHANNEL:,} images per channel of the first stage"
         reasons |= {"generator_widths": rule, "discriminator_widths": "the same, reversed"}
     settings, more = auto_rules.settings_for_length(total, Duration.parse(config.until), facts)
     config = config.changed(**{name: value for name, value in settings.items() if name not in given})
@@ -128,7 +134,7 @@ def probe(config: Config, images: ImageSet, device: torch.device, seed: int) -> 
         game.round(step, batches, seed=seed)["loss/generator"].item()  # which waits for the device
         return time.perf_counter() - start
 
-    with rng.fork(device), devices.explain_out_of_memory():
+    with rng.fork(device):
         seconds(0), seconds(1)  # warm-up, with and without penalties
         with_penalty = seconds(every)
         plain: list[float] = []

@@ -51,10 +51,11 @@ def _run_job(job: TrainingJob[Any]) -> Run:
         job.load_data()
     with processes.together():
         if processes.first and not job.resuming:
-            _resolve(job)
+            with devices.explain_out_of_memory():  # of games that are played to measure them
+                _resolve(job)
     job.take_choices(processes.share(job.choices() if processes.first else None))
     check_share(processes, job.micro_batches)
-    with processes.together():
+    with processes.together(), devices.explain_out_of_memory():
         job.game = job.build_game()
         job.batches = job.make_batches()
     check_same_game(processes, job.game, job.loaded, job.images)

@@ -228,14 +228,14 @@ def test_a_process_that_stops_beating_is_given_up(hung):
         processes.remedy = "do this"
         processes.beat()
         if processes.rank == hung:
-            time.sleep(1)
+            time.sleep(4)
             raise ProcessLost("too late")
         if processes.rank == 2:
             return None
         return processes.share(1) if hung == 0 else processes.gather(processes.rank)
 
-    line = run_in_processes(3, function, timeout=0.3)[1 - hung]
-    assert line.startswith(f"ProcessLost: process {hung} of 3 made no progress for 0.3 seconds (RIVALS_TIMEOUT)")
+    line = run_in_processes(3, function, timeout=1.5)[1 - hung]
+    assert line.startswith(f"ProcessLost: process {hung} of 3 made no progress for 1.5 seconds (RIVALS_TIMEOUT)")
     assert line.endswith(": do this")
 
 

@@ -52,7 +52,7 @@ def test_alpha_is_over_white_and_an_odd_height_ends_in_half_a_line():
 @pytest.mark.parametrize("colors", ["truecolor", "256", None])
 def test_samples_are_shown_above_the_bar_of_a_terminal_with_colors(monkeypatch, colors):
     options = {"force_terminal": True, "color_system": colors, "width": 60, "height": 30}
-    monkeypatch.setattr(bars, "Console", lambda **given: Console(**{**given, **options}))
+    monkeypatch.setattr(bars, "_Console", lambda **given: Console(**{**given, **options}))
     samples = np.full((9, 1, 8, 8), 200, np.uint8)
     with TrainingProgress(Duration(100, "images"), 50, samples=lambda: samples) as bar:
         bar({"images": 8, "step": 1, "seconds": 0.1, "sample_grid": "samples/8.png", "diversity": 1.0})

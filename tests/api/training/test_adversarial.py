@@ -60,17 +60,17 @@ def stripes_and_brightness(tmp_path, monkeypatch):
     """
     monkeypatch.setenv("RIVALS_DATA", str(tmp_path / "none"))
     monkeypatch.chdir(tmp_path)
-    lying = np.where(np.arange(8)[:, None] % 4 < 2, 60, -60) * np.ones(8)
-    for name, shade, bars in (("lie", -10, lying), ("stand", 10, lying.T)):
-        others = iter(range(60))
-        picture(tmp_path / "mixed", name, 60, lambda: 128 + shade + (bars if next(others) >= 9 else bars.T))  # noqa: B023
+    lying = np.where(np.arange(8)[:, None] % 4 < 2, 70, -70) * np.ones(8)
+    for name, shade, bars in (("lie", -12, lying), ("stand", 12, lying.T)):
+        others = iter(range(90))
+        picture(tmp_path / "mixed", name, 90, lambda: 128 + shade + (bars if next(others) >= 9 else bars.T))  # noqa: B023
     return str(tmp_path / "mixed")
 
 
 @pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.kappa is None])
 def test_every_method_that_meets_the_attack_gives_a_robust_classifier(stripes_and_brightness, method):
     data = stripes_and_brightness
-    run = rivals.harden(data, Linf(0.1), method=method, until="10 epochs", lr=2e-2, out="runs/hard", **TINY)
+    run = rivals.harden(data, Linf(0.1), method=method, until="10 epochs", lr=1.5e-2, out="runs/hard", **TINY)
     result = run.result()
     assert result["state"] == "finished"
     assert result["accuracy/test"] > 0.7

@@ -88,7 +88,7 @@ def fastest_precision(device: torch.device) -> str:
     """``bf16`` if the device multiplies matrices in it natively and faster; else ``fp32``.
 
     Of x86 processors these are Intel's with AMX and AMD's with AVX512-BF16. With that alone, as virtual machines often
-    show it, Intel's train 1.3 to 1.5 times as slowly in bf16 (docs/decisions/0036).
+    show it, Intel's take 1.3 to 1.6 times as long in bf16 (docs/decisions/0036).
     """
     import torch
 

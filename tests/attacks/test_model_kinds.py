@@ -12,7 +12,7 @@ from torch import nn
 from helpers.attack_norms import ball_of, norms_of, short
 from helpers.models import conv_model
 from rivals import L0, L1, L2, Linf, UserError, certify, evaluate
-from rivals.attacks import ATTACKS, apgd, autoattack, fab, freeze, pgd, square
+from rivals.attacks import ATTACKS, apgd, autoattack, fab, freeze, pgd, sparse_rs, square
 from rivals.attacks.autoattack import GRADIENT_FREE
 from rivals.attacks.input_checks import OneLogitWarning
 
@@ -57,6 +57,31 @@ def test_half_precision_stays_in_ball_and_box(norm, dtype):
             x_adv = attack(net, x, y, norm, **short(name))
             assert x_adv.dtype == dtype, name
             assert norm.contains(x_adv, x).all(), name
+
+
+class Asked(nn.Module):
+    """A model that keeps the images it is asked about."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.images = net, []
+
+    def forward(self, x):
+        self.images.append(x.detach())
+        return self.net(x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_random_search_tries_places_everywhere_in_any_precision(dtype):
+    x = torch.full((1, 1, 1, 3000), 0.5, dtype=dtype)
+    net = Asked(nn.Sequential(nn.Flatten(), nn.Linear(3000, 2, dtype=dtype)))
+    with torch.no_grad():
+        net.net[1].weight.zero_()  # nothing is better than anything else, so each proposal changes the first state
+        net.net[1].bias.copy_(torch.tensor([3.0, -1.0]))
+    sparse_rs(net, x, torch.zeros(1, dtype=torch.int64), L0(1), queries=600)
+    changed = (torch.cat(net.images).flatten(1) != 0.5).any(0)
+    # 600 of 3,000 places drawn at random are 544 different ones; with 256 random numbers they would be 256.
+    assert 450 < int(changed.sum()) < 600
 
 
 def test_the_attacks_listed_as_gradient_free_are_those_that_take_no_gradient():

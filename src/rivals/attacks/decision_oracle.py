@@ -127,7 +127,7 @@ class Oracle:
         u = draw_per_image(torch.rand, self.x, [generator], size=coarse)
         for dim, side in enumerate(sides, 2):
             u = u.repeat_interleave(cell, dim).narrow(dim, 0, side)
-        noise: Tensor = low + (high - low) * u
+        noise: Tensor = low + (high - low) * u.to(self.x.dtype)
         return noise
 
     def only_movable(self, x_adv: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ def admix(x: Tensor, draw: Draw) -> list[Tensor]:
     The other images are those of the call: alone among all, this transform makes results depend on which there are.
     """
     copies = []
-    weights = draw.different.to(x.dtype) + torch.finfo(x.dtype).eps  # all alike where no label differs
+    weights = draw.different.float() + torch.finfo(torch.float32).eps  # all alike where no label differs
     shares = (weights / weights.sum(1, keepdim=True)).cumsum(1)
     for _ in range(ADMIX_IMAGES):
         u = draw_per_image(torch.rand, x.detach(), draw.generators, size=())

@@ -95,7 +95,8 @@ class AugmentRanges:
 
     def distort(self, x: Tensor, generators: Sequence[Generator]) -> Tensor:
         """Images (n, C, H, W) in [0, 1], each distorted at random. Padding is black."""
-        return self.apply(x, 2 * draw_per_image(torch.rand, x, generators, size=(5,)) - 1)
+        u = 2 * draw_per_image(torch.rand, x, generators, size=(5,)) - 1
+        return self.apply(x, u.to(x.dtype))
 
     def apply(self, x: Tensor, u: Tensor) -> Tensor:
         """Images (n, C, H, W) in [0, 1], each distorted by its row of ``u`` (n, 5) in [-1, 1]: shares of the ranges."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rivals.attacks.active_batch import Rows
 from rivals.attacks.attack_state import AttackState
-from rivals.attacks.square import judge_proposals, random_block
+from rivals.attacks.square import empty_block, judge_proposals, random_block
 from rivals.base.errors import UserError
 from rivals.base.l0_ball import L0
 from rivals.base.rng import draw_per_image
@@ -113,7 +113,7 @@ class RegionSearch:
             place=place,
             new_up=up,
             new_place=place,
-            u=x.new_empty((len(x), _BLOCK, 2 + self.channels)),
+            u=empty_block(x, _BLOCK, 2 + self.channels),
         )
 
     def _place(self, u: Tensor, size: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from rivals.attacks.active_batch import ActiveBatch, Rows
 from rivals.attacks.attack_state import AttackState, CommonOptions, Model, check_at_least, check_norm, prepare
 from rivals.attacks.sparse_regions import ALPHA, RegionSearch
-from rivals.attacks.square import judge_proposals, random_block
+from rivals.attacks.square import empty_block, judge_proposals, random_block
 from rivals.base.errors import UserError
 from rivals.base.l0_ball import L0
 from rivals.base.norm_balls import Ball
@@ -149,7 +149,7 @@ class _SparseRS:
             colors=colors,
             new_place=place,
             new_colors=colors,
-            u=x.new_empty((len(x), _BLOCK, self.n_random)),
+            u=empty_block(x, _BLOCK, self.n_random),
         )
 
     def step(self, rows: _SparseRows) -> Tensor:

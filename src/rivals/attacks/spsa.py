@@ -120,6 +120,7 @@ class _SPSA:
         state, shape = self.state, tuple(rows.x.shape[1:])
         generators = state.generators(rows.index, rows.k, "spsa")
         signs = draw_per_image(torch.rand, rows.x, generators, size=(self.samples, *shape)).sub_(0.5).sign()
+        signs = signs.to(rows.x.dtype)
         signs = self.ball.on_mask(signs)
         x_adv, total = rows.x_adv[:, None], torch.zeros_like(rows.x)
         per_pass = max(state.batch_size // (2 * len(rows)), 1)

@@ -108,6 +108,11 @@ def judge_proposals(state: AttackState, rows: RandomRows, proposal: Tensor) -> t
     return adversarial, better
 
 
+def empty_block(x: Tensor, proposals: int, n_random: int) -> Tensor:
+    """Room for the numbers that choose so many proposals for each image, (b, proposals, n_random)."""
+    return x.new_empty((len(x), proposals, n_random), dtype=torch.promote_types(x.dtype, torch.float32))
+
+
 def random_block(state: AttackState, rows: RandomRows, made: Tensor, attack: str) -> Tensor:
     """The numbers (b, n_random) for the proposals by number (b,), after a new block is drawn where one begins."""
     position = made % rows.u.shape[1]
@@ -179,7 +184,7 @@ class _Square:
             k=torch.zeros_like(indices),
             value=torch.full_like(eps, -torch.inf),
             proposal=start,
-            u=x.new_empty((len(x), _BLOCK, self.windows.n_random)),
+            u=empty_block(x, _BLOCK, self.windows.n_random),
         )
 
     def step(self, rows: _SquareRows) -> Tensor:
@@ -213,7 +218,7 @@ class _LinfWindows:
         self.n_random = 2 + 2 * channels
 
     def start(self, x: Tensor, ball: Ball, u: Tensor) -> Tensor:
-        return ball.linear_max(x, u - 0.5)
+        return ball.linear_max(x, (u - 0.5).to(x.dtype))
 
     def propose(self, rows: _SquareRows, ball: Ball, u: Tensor) -> Tensor:
         # Alg. 2, line 2: where the window is

@@ -106,7 +106,7 @@ class L0(Ball):
 
     def _sparse(self, values: Tensor, x: Tensor, generators: Sequence[Generator]) -> Tensor:
         """``values`` in eps components or pixels drawn at random from the mask, and x elsewhere."""
-        size = (1, *x.shape[2:]) if self.pixels else None
+        size = (1, *x.shape[2:]) if self.pixels else tuple(x.shape[1:])
         scores = draw_per_image(torch.rand, x, generators, size=size)
         if self.mask is not None:
             mask = self.mask.expand(x.shape[1:])

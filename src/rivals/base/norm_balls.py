@@ -93,7 +93,7 @@ class L2(Ball):
         # A Gaussian direction and a radius of eps U^(1/D): a ball's volume grows with the D-th power of its radius.
         noise = self.on_mask(draw_per_image(torch.randn, x, generators))
         share = draw_per_image(torch.rand, x, generators, size=()) ** (1 / max(self.dimensions(x), 1))
-        length = share * self.radii(x) / nonzero_norm(noise, self.p)
+        length = share.to(x.dtype) * self.radii(x) / nonzero_norm(noise, self.p)
         return (x + noise * batch_view(length, x)).clamp_(*self.bounds)
 
     def sample_sphere(self, x: Tensor, generators: Sequence[Generator]) -> Tensor:
@@ -169,9 +169,10 @@ class L1(Ball):
         # D exponential variables over the sum of D + 1 of them are uniform on the simplex and its inside.
         # Random signs; exponential variables -log(1 - U).
         signs = draw_per_image(torch.rand, x, generators).sub_(0.5).sign()
-        sizes = self.on_mask(draw_per_image(torch.rand, x, generators).neg_().log1p_().neg_())
+        u = draw_per_image(torch.rand, x, generators, size=tuple(x.shape[1:]))  # below 1: not rounded to x's precision
+        sizes = self.on_mask(u.neg_().log1p_().neg_().to(x.dtype))
         one_more = draw_per_image(torch.rand, x, generators, size=()).neg_().log1p_().neg_()
-        total = sizes.flatten(1).sum(1) + one_more
+        total = sizes.flatten(1).sum(1) + one_more.to(x.dtype)
         return (x + signs * sizes * batch_view(self.radii(x) / total, x)).clamp_(*self.bounds)
 
     def sample_sphere(self, x: Tensor, generators: Sequence[Generator]) -> Tensor:

@@ -92,13 +92,17 @@ def draw_per_image(
 ) -> Tensor:
     """Numbers of ``torch.rand`` or ``torch.randn`` for each image of ``x`` (n, ...) from its own CPU generator.
 
+    They are drawn in single precision at least: bf16 has 256 numbers from 0 to 1, too few to choose a pixel by.
+
     Returns:
-        (n, *size), by default of the shape of ``x``, on its device: the same numbers on every device.
+        (n, *size) in the precision they were drawn in; by default of the shape and precision of ``x``. On its device:
+        the same numbers on every device.
     """
     import torch
 
     shape = tuple(x.shape[1:]) if size is None else size
-    out = torch.empty((len(x), *shape), dtype=x.dtype)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    out = torch.empty((len(x), *shape), dtype=x.dtype if size is None else dtype)
     for row, generator in zip(out, generators, strict=True):
-        row.copy_(distribution(shape, generator=generator, dtype=x.dtype))
+        row.copy_(distribution(shape, generator=generator, dtype=dtype))
     return out.to(x.device)

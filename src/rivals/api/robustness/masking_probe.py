@@ -240,7 +240,7 @@ def _loss_decreases(loop: AttackLoop, x: Tensor, y: Tensor, targets: Tensor | No
             # Of all orders: a ripple may be in step with any single length.
             least, most = SMALL_STEPS
             spread = draw_per_image(torch.rand, images, generators, size=())
-            lengths = ball.radii(images) * least * (most / least) ** spread
+            lengths = ball.radii(images) * least * (most / least) ** spread.to(images.dtype)
             after = cross_entropy(frozen.logits(ball.project(ball.step(at, gradient, lengths), images)), labels, aims)
             rounding = 16 * torch.finfo(logits.dtype).eps * logits.abs().amax(1)
             loss_decreases[some, point] = after < before - rounding

@@ -185,11 +185,11 @@ ATTACKS: Registry[Attack] = Registry(
         "autoattack": autoattack,
     },
 )
+LABELS_ONLY = ("hopskipjump", "surfree")  # of these, the attacks that see no logits
 GRADIENT_FREE = (
     "noise",
     "square",
     "sparse_rs",
     "spsa",
-    "hopskipjump",
-    "surfree",
+    *LABELS_ONLY,
 )  # of these, the attacks that need no gradient

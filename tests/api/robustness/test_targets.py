@@ -47,6 +47,17 @@ def test_a_class_is_a_target_by_name_and_number_without_its_own_images(model, ta
         evaluate(model, images, Linf(0.1), attack=ATTACK, target=3, out=tmp_path / "r", resume=True, **QUIET)
 
 
+@pytest.mark.parametrize("attack", ["hopskipjump(queries=50)", "surfree(queries=50)", "square(queries=5)", "fgsm"])
+def test_a_targeted_attack_by_labels_is_said_to_need_a_start(model, data, attack):
+    def noted(given):
+        ball = L2(0.1) if attack.startswith("surfree") else Linf(0.1)
+        return any("starts from noise" in note for note in evaluate(model, given, ball, attack=attack, **QUIET).notes)
+
+    x, y = (part[:4] for part in data)
+    assert noted((x, y, (y + 1) % CLASSES)) == ("queries=50" in attack)
+    assert not noted((x, y))
+
+
 def test_bad_targets_are_one_line(model, data):
     x, y = data
     with named("unknown target class 'kind 7'", "did you mean kind"):

@@ -228,7 +228,18 @@ def is_gradient_free(stage: Stage) -> bool:
     """Whether a stage needs no gradient."""
     from rivals.attacks.autoattack import GRADIENT_FREE
 
-    return stage.name.startswith(GENERATOR) or re.split(r"\W", stage.name)[0] in GRADIENT_FREE
+    return stage.name.startswith(GENERATOR) or _attack_of(stage) in GRADIENT_FREE
+
+
+def sees_labels_only(stage: Stage) -> bool:
+    """Whether a stage searches from an adversarial image, by predicted labels alone."""
+    from rivals.attacks.autoattack import LABELS_ONLY
+
+    return _attack_of(stage) in LABELS_ONLY
+
+
+def _attack_of(stage: Stage) -> str:
+    return re.split(r"\W", stage.name)[0]
 
 
 def read_options(name: str, attack: Callable[..., Any], text: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from rivals.api.robustness.adv_store import AdvStore
 from rivals.api.robustness.attack_loop import MEMORY, AttackLoop, EvalModels
 from rivals.api.robustness.attack_records import CleanRecord, ProbeRecord, StageRecord
-from rivals.api.robustness.attack_spec import is_gradient_free
+from rivals.api.robustness.attack_spec import is_gradient_free, sees_labels_only
 from rivals.api.robustness.beats import beat_on_forward, remedy
 from rivals.api.robustness.defense import NAIVE
 from rivals.api.robustness.masking_probe import probe_masking, stages_for
@@ -36,6 +36,10 @@ from rivals.metrics.robust_accuracy import EvalState, Robustness
 from rivals.nets.wrappers import EOTModel
 from rivals.recipes.options import AttackConfig
 
+NO_START = (
+    "an attack by labels alone starts from noise that the model takes for the target class; where there is none, the "
+    "image counts as robust: attack with logits or gradients as well"
+)
 VOTES = 10  # forward passes whose majority decides on a randomized model, or as many as --eot if those are more
 
 
@@ -121,6 +125,8 @@ class Evaluator:
         models, warned = self._freeze(stack)
         stack.enter_context(beat_on_forward(self.processes, models.exact.run, models.attacked.run))
         target.check_classes(models.exact.classes, self.notes)
+        if target.data.targets is not None and any(map(sees_labels_only, self.stages)):
+            self.notes(NO_START)
         store = AdvStore(
             None if folder is None else folder.folder,
             self.config.save,

@@ -36,7 +36,7 @@ from rivals.data.splits import hold_out
 from rivals.reports.image_grid import make_grid, save_png
 
 MINUTES, N, SEED = 20.0, 10_000, 0
-CODE = 4  # channels of the 4 x 4 codes
+WIDTHS, CODE = (32, 64), 4  # channels of the stages, each half as high as the one before, and of the 8 x 8 codes
 BATCH, WARM, TIMED, ROUNDS = 64, 8, 64, 3  # the last two: steps of a probe, and how often it is made
 KEPT = 2500  # training images
 SWEEP = 0.15  # of the minutes, for each candidate
@@ -48,24 +48,25 @@ SHOWN = 24
 
 
 class Autoencoder(nn.Module):
-    """Images (B, 3, 32, 32) in [0, 1] to 4 x 4 codes of 4 channels, a forty-eighth of their numbers, and back."""
+    """Images (B, 3, 32, 32) in [0, 1] to 8 x 8 codes of 4 channels, a twelfth of their numbers, and back."""
 
     def __init__(self) -> None:
         super().__init__()
-        widths = (32, 64, 128)
+        first, last = WIDTHS[0], WIDTHS[-1]
         down = [
             part
-            for inputs, outputs in itertools.pairwise((3, *widths))
+            for inputs, outputs in itertools.pairwise((3, *WIDTHS))
             for part in (nn.Conv2d(inputs, outputs, 4, 2, 1), nn.ReLU())
         ]
         up = [
             part
-            for inputs, outputs in itertools.pairwise(widths[::-1])
+            for inputs, outputs in itertools.pairwise(WIDTHS[::-1])
             for part in (nn.ConvTranspose2d(inputs, outputs, 4, 2, 1), nn.ReLU())
         ]
-        self.encoder = nn.Sequential(*down, nn.Conv2d(128, CODE, 1))
-        self.decoder = nn.Sequential(nn.Conv2d(CODE, 128, 3, 1, 1), nn.ReLU(), *up)
-        self.last = nn.ConvTranspose2d(32, 3, 4, 2, 1)
+        self.encoder = nn.Sequential(*down, nn.Conv2d(last, CODE, 3, 1, 1))
+        middle = [part for inputs in (CODE, last) for part in (nn.Conv2d(inputs, last, 3, 1, 1), nn.ReLU())]
+        self.decoder = nn.Sequential(*middle, *up)
+        self.last = nn.ConvTranspose2d(first, 3, 4, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Reconstructions, (B, 3, 32, 32)."""

@@ -33,8 +33,9 @@ class TranslateConfig(Settings):
     """Of learning without pairs: cut (PatchNCE, one translator) or cyclegan (there and back, two translators)."""
     reverse: bool = False
     """Translate from B to A."""
-    net: str = "resnet"
-    """The translator: resnet or unet."""
+    net: str | None = None
+    """The translator: resnet or unet, which also passes on its input at full resolution; by default unet with pairs of
+    A and B, else resnet."""
     widths: tuple[int, ...] = ()
     """Channels of the translator's stages from the input's resolution down, each half as high; the net's own by
     default."""
@@ -172,6 +173,8 @@ class TranslateConfig(Settings):
     def resolved(self) -> Self:
         """With the weights that are left to the kind of translation."""
         settings: dict[str, float | str | Schedule] = {}
+        if self.net is None:
+            settings["net"] = "unet" if self.kind == "paired" else "resnet"
         # Without a target to hold on to, the loss of CUT and CycleGAN, which needs no gradient penalty.
         loss = self.loss or ("relativistic" if self.paired else "least-squares")
         settings["loss"] = loss
@@ -188,7 +191,7 @@ class TranslateConfig(Settings):
 
     def changed(self, **settings: Any) -> Self:
         """As :meth:`Settings.changed`; another net resets the settings that belong to the one before."""
-        if settings.get("net", self.net) != self.net:
+        if self.net is not None and settings.get("net", self.net) != self.net:
             settings = {"widths": (), "blocks": None} | settings
         return super().changed(**settings)
 

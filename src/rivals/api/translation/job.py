@@ -238,7 +238,7 @@ class TranslateJob(TrainingJob[TranslateConfig]):
     def net_of(self, player: str) -> str:
         """The architecture of a player."""
         return {"discriminator": "patchgan", "inverse_discriminator": "patchgan", "head": "mlp"}.get(
-            player, self.config.net
+            player, str(self.config.net)
         )
 
     def network_facts(self) -> Record:

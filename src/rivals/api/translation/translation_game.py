@@ -99,7 +99,7 @@ class TranslationGame:
         channels, in_channels = pairs.targets.channels, pairs.in_channels
         make = partial(
             build_translator,
-            config.net,
+            str(config.net),
             size=self.patch_size,
             channels=channels,
             in_channels=in_channels,

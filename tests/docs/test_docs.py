@@ -126,7 +126,7 @@ def parse():
             fields = {field.name for each in flags.options.values() for field in dataclasses.fields(each)}
             options = distribute({key: given[key] for key in given if key in fields}, *flags.options.values())
             for each in options:
-                assert getattr(each, "net", "cnn") in (*CLASSIFIERS, *GAN_NETS, *TRANSLATORS)
+                assert getattr(each, "net", None) in (None, *CLASSIFIERS, *GAN_NETS, *TRANSLATORS)
                 assert (getattr(each, "loss", None) or "hinge") in LOSSES
             return given
         return {}

@@ -326,6 +326,25 @@ def test_weights_and_loss_that_are_left_to_the_kind(given, wanted):
     assert {name: getattr(config, name) for name in wanted} == wanted
 
 
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({}, "unet"),
+        ({"pairs": "side-by-side"}, "unet"),
+        ({"scale": 2}, "resnet"),
+        ({"pairs": "unpaired"}, "resnet"),
+        ({"pairs": "unpaired", "method": "cyclegan"}, "resnet"),
+        ({"net": "resnet"}, "resnet"),
+        ({"scale": 4, "net": "unet"}, "unet"),
+    ],
+)
+def test_the_network_is_that_of_the_kind_and_keeps_its_own_widths(given, wanted):
+    config = TranslateConfig().changed(**given, widths=(4, 8), blocks=0)
+    assert (config.resolved().net, config.resolved().widths, config.resolved().blocks) == (wanted, (4, 8), 0)
+    other = "unet" if wanted == "resnet" else "resnet"
+    assert config.resolved().changed(net=other).widths == ()
+
+
 @pytest.mark.parametrize("side", [64, 256, 1024])
 def test_large_images_are_judged_in_small_blocks(side, monkeypatch):
     """Or an evaluation would need more memory than training on patches."""

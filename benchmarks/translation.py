@@ -55,7 +55,23 @@ ENLARGE = {
     "perceptual": f"classifier:{MODELS / CLASSIFIER}.safetensors",
     "perceptual_every": 4,
 }
-RECORDED = ("generator_lr", "beta1", "gan_weight", "batch_size", "discriminator_widths", "precision")
+# Both sides of colors and of edges have these networks, so small that a side sees enough images; the rest is of the
+# adversarial side. A discriminator of four widths sees the whole image.
+COLOR_NET: dict[str, Any] = {"net": "unet", "widths": (16, 32, 64, 128)}
+COLOR: dict[str, Any] = {"discriminator_widths": (32, 64), "gan_weight": 0.02}
+WHOLE = (32, 64, 128, 256)
+EDGES_NET: dict[str, Any] = {"net": "unet", "widths": (16, 32, 64, 128), "blocks": 0}
+RATES = {"generator_lr": "1e-3", "discriminator_lr": "1e-3"}
+EDGES: dict[str, Any] = {"discriminator_widths": WHOLE, "gan_weight": 1.0, "r1": 0.3, **RATES}
+UNPAIRED: dict[str, Any] = {
+    "pairs": "unpaired",
+    "widths": (16, 32, 64),
+    "blocks": 2,
+    "discriminator_widths": WHOLE,
+    "nce_weight": 0.3,
+    "identity_weight": 0.3,
+}
+RECORDED = ("net", "widths", "blocks", "generator_lr", "beta1", "gan_weight", "batch_size", "discriminator_widths", "precision")
 CPU = torch.device("cpu")
 
 Images = npt.NDArray[np.uint8]
@@ -195,13 +211,13 @@ def upscale(budget: Budget, home: Path) -> dict[str, Any]:
 def color(budget: Budget, home: Path) -> dict[str, Any]:
     """Gray to color."""
     write_pairs(home / "data", gray)
-    return measure(str(home / "data"), budget, home, "color", {})
+    return measure(str(home / "data"), budget, home, "color", COLOR, **COLOR_NET)
 
 
 def from_edges(budget: Budget, home: Path) -> dict[str, Any]:
     """Edges to images."""
     write_pairs(home / "data", edges)
-    return measure(str(home / "data"), budget, home, "edges", {})
+    return measure(str(home / "data"), budget, home, "edges", EDGES, **EDGES_NET)
 
 
 def unpaired(budget: Budget, home: Path) -> dict[str, Any]:
@@ -209,8 +225,8 @@ def unpaired(budget: Budget, home: Path) -> dict[str, Any]:
     one, other = "automobile", "truck"
     write_classes(home / "data", one, other)
     data = str(home / "data")
-    net, facts = train(data, images_in(budget.minutes, data, pairs="unpaired"), home / "cut", pairs="unpaired")
-    config = TranslateConfig().changed(pairs="unpaired")
+    net, facts = train(data, images_in(budget.minutes, data, **UNPAIRED), home / "cut", **UNPAIRED)
+    config = TranslateConfig().changed(**UNPAIRED)
     pairs = load_image_pairs(data, config, DataOptions(), "test", print)
     values = judge({"cut": net}, pairs, n=len(pairs), device=CPU, extractor=find_extractor("lite0", CPU))["cut"]
     model, names = model_of("cifar10-plain").eval(), load("cifar10", split="test").classes

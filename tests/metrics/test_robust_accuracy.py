@@ -30,7 +30,7 @@ def test_the_report_adds_up_the_records():
     report = report_of(state)
     curve = [(eps, accuracy.count, accuracy.of) for eps, accuracy in report.curve]
     assert curve == [(0.0, 5, 6), (0.1, 3, 6), (0.2, 2, 6)]
-    assert (report.clean.count, report.robust.count, report.robust_8bit.count) == (5, 2, 3)
+    assert (report.clean.count, report.robust.count) == (5, 2)
     assert [(each.name, each.clean.count, each.robust.count, each.clean.of) for each in report.classes] == [
         ("cat", 2, 1, 3),
         ("dog", 3, 1, 3),
@@ -39,7 +39,8 @@ def test_the_report_adds_up_the_records():
     assert (one.attacked, one.fooled, one.forwards, one.backwards, one.seconds) == (8, 3, 16, 8, 0.75)
     assert report.stages["two"].unverified == 1
     assert json.loads(json.dumps(report.as_dict()))["robust"]["count"] == 2
-    for text in ("clean accuracy", "83.3%", "fooled 3 of 8", "1 unverified", "no sign of gradient masking"):
+    assert report.robust_8bit is report.as_dict()["robust_8bit"] is None  # 2 was fooled in floats, and at 0.1 alone
+    for text in ("clean accuracy", "83.3%", "in 8 bits      unknown", "fooled 3 of 8", "1 unverified", "no sign of gradient masking"):
         assert text in str(report)
 
 
@@ -75,3 +76,14 @@ def test_the_verdict_distinguishes_masking_from_a_weak_attack_and_from_no_check(
     assert report_of(state, protocol=unprobed).verdict.startswith("not checked for gradient masking: none of the first")
     assert report_of(state, alarms=[weak], protocol=unprobed).verdict.startswith("the attack may be weak here")
     assert report_of(state, protocol={"alarms": True, "probed": 1}).verdict == "no sign of gradient masking"
+
+
+def test_robust_in_8_bits_is_known_where_all_that_fails_to_survive_was_fooled_at_the_largest_radius():
+    state = EvalState(np.array([0, 1, 0, 1, 0, 1]), [0.1, 0.2])
+    state.update(step(CLEAN, 0, [0], [0]))
+    state.update(step("one", 1, [1, 2], [1, 2]))
+    state.update(step("one", 2, [3, 4], [3]))
+    state.done = 6
+    report = report_of(state)
+    assert (report.robust.count, report.robust_8bit.count) == (1, 2)
+    assert "in 8 bits      33.3%" in str(report)

@@ -18,6 +18,7 @@ from rivals.base.run_folder import Record
 from rivals.metrics.proportion import Proportion
 
 QUERY_BUDGETS = tuple(digit * 10**power for power in range(7) for digit in (1, 2, 5))
+UNKNOWN_8BIT = "unknown: not all that a smaller eps fooled survives rounding; attack at the largest alone"
 CLEAN = "clean"  # the stage that attacks nothing: predictions for the clean images
 # Alarms that do not show masked gradients by themselves, but that an attack may fail because of.
 NOT_MASKING = ("randomized", "probabilities", "weak-attack", "batch-dependent")
@@ -122,6 +123,9 @@ class EvalState:
         fooled_at, labels = self.fooled_at[: self.done], self.labels[: self.done]
         fooled_8bit = self.fooled_8bit[: self.done]
         top, n = len(self.radii), len(fooled_at)
+        # An image that a smaller radius fooled, but not when rounded, is not attacked again: what the largest radius
+        # would do to it in 8 bits is not known.
+        in_floats_below = bool(np.any((fooled_at > 0) & (fooled_at < top) & ~fooled_8bit))
 
         def accuracy(eps_index: int, chosen: npt.NDArray[np.bool_] | None = None) -> Proportion:
             smallest = fooled_at if chosen is None else fooled_at[chosen]
@@ -135,7 +139,7 @@ class EvalState:
         return Robustness(
             clean=accuracy(0),
             robust=accuracy(top),
-            robust_8bit=Proportion(n - int(np.sum(fooled_8bit)), n),
+            robust_8bit=None if in_floats_below else Proportion(n - int(np.sum(fooled_8bit)), n),
             curve=tuple((eps, accuracy(i)) for i, eps in enumerate([0.0, *self.radii])),
             classes=tuple(rows),
             stages=dict(self.stages),
@@ -182,7 +186,8 @@ class Robustness:
         clean: Clean accuracy.
         robust: Robust accuracy at the largest radius: images classified correctly, also after every stage.
         robust_8bit: The same where an adversarial example counts only if it is still misclassified when rounded to 8
-            bits, as an image file does.
+            bits, as an image file does. None where an image was fooled at a smaller radius, but not when rounded: such
+            images are not attacked again.
         curve: (eps, robust accuracy) for each radius, from 0 on.
         classes: Accuracies by class.
         stages: What each stage of the attack did, in order, over all radii.
@@ -198,7 +203,7 @@ class Robustness:
 
     clean: Proportion
     robust: Proportion
-    robust_8bit: Proportion
+    robust_8bit: Proportion | None
     curve: tuple[tuple[float, Proportion], ...]
     classes: tuple[ClassAccuracy, ...]
     stages: dict[str, StageCount]
@@ -247,7 +252,7 @@ class Robustness:
         return {
             "clean": self.clean.as_dict(),
             "robust": self.robust.as_dict(),
-            "robust_8bit": self.robust_8bit.as_dict(),
+            "robust_8bit": None if self.robust_8bit is None else self.robust_8bit.as_dict(),
             **({} if self.naive is None else {"naive": self.naive.as_dict()}),
             "n": self.n,
             "verdict": self.verdict,
@@ -274,7 +279,7 @@ class Robustness:
             f"{self.protocol.get('attack', 'attack')}, {self.protocol.get('norm', '')} eps {eps}, {self.n:,} images",
             f"clean accuracy   {self.clean}",
             f"robust accuracy  {self.robust}",
-            f"  in 8 bits      {self.robust_8bit}",
+            f"  in 8 bits      {self.robust_8bit or UNKNOWN_8BIT}",
         ]
         if self.naive is not None:
             lines.append(f"  naive          {self.naive}  (attacks that do not see the defense)")

@@ -167,6 +167,19 @@ def test_robust_in_8_bits_counts_only_what_survives_rounding(model):
     assert wide.robust_8bit.count == wide.robust.count < wide.clean.count
 
 
+def test_robust_in_8_bits_is_unknown_once_a_smaller_radius_fools_in_floats_alone():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    with torch.no_grad():
+        net[1].weight.copy_(torch.stack([torch.full((16,), 100.0), torch.full((16,), -100.0)]))
+        net[1].bias.copy_(torch.tensor([-100 * 16 * (100 / 255 - 0.001), 100 * 16 * (100 / 255 - 0.001)]))
+    x, y = torch.full((4, 1, 4, 4), 100 / 255), torch.zeros(4, dtype=torch.int64)
+    alone = evaluate(net, (x, y), Linf(8 / 255), attack="pgd(steps=10)", **QUIET)
+    assert (alone.clean.count, alone.robust.count, alone.robust_8bit.count) == (4, 0, 0)
+    # The small ball fools in floats alone, and the large one never meets what it fooled.
+    both = evaluate(net, (x, y), Linf(8 / 255), attack="pgd(steps=10)", curve=(0.0015,), **QUIET)
+    assert (both.robust.count, both.curve[1][1].count, both.robust_8bit) == (0, 0, None)
+
+
 # Memory
 
 

@@ -363,6 +363,29 @@ def test_a_run_without_held_out_images_has_none_for_evaluation(photos, tmp_path)
     assert given.values[0]["n_real"] == 60
 
 
+def test_images_that_were_trained_on_are_left_out_of_those_given(tmp_path, capsys):
+    """Less than half of the images given are training images: those bound nothing."""
+    draw = np.random.default_rng(0)
+    pictures = draw.integers(0, 256, (150, 8, 8), dtype=np.uint8)
+    for folder, chosen in (("photos", range(60)), ("mixed", range(20, 150)), ("rest", range(60, 150))):
+        (tmp_path / folder).mkdir()
+        for number in chosen:
+            Image.fromarray(pictures[number]).save(tmp_path / folder / f"{number:03d}.png")
+    tiny = {"recipe": "mlp", "generator_widths": (8,), "discriminator_widths": (8,), "sample_grid": 4, "batch_size": 8}
+    run = rivals.train(str(tmp_path / "photos"), **tiny, until="2 steps", out=tmp_path / "run", quiet=True)
+    capsys.readouterr()
+    found = rivals.equilibrium(run.folder, real=str(tmp_path / "mixed"), steps=1, n=200)
+    assert "trained on 40 images of --real" in capsys.readouterr().err
+    assert found.values[-1]["n_real"] == 90 and all(each["left_out"] == 40 for each in found.values)
+    alone = rivals.equilibrium(run.folder, real=str(tmp_path / "rest"), steps=1, n=200, quiet=True)
+    assert "left_out" not in alone.values[0]
+    assert [each["value"] for each in found.values] == [each["value"] for each in alone.values]
+    for number in range(60, 101):
+        (tmp_path / "mixed" / f"{number:03d}.png").unlink()
+    with pytest.raises(UserError, match=r"trained on 40 of the 89 images of --real .* 49 others are too few"):
+        rivals.equilibrium(run.folder, real=str(tmp_path / "mixed"), steps=1, quiet=True)
+
+
 def test_few_images_that_d_separates_prove_no_certain_divergence():
     """With an overlap of 4%, 25 of each often show none of it: the lower end must stay below the truth."""
     alone = jsd_bound(torch.full((25,), 12.0), torch.full((25,), -12.0))

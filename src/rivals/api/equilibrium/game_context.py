@@ -44,6 +44,7 @@ class GameContext:
         finished: The generator that the run saved.
         images: The training images.
         held_out: Images that the players were not trained on.
+        left_out: How many images were not taken, since the players were trained on them.
         seed: Of everything random.
         steps: Training budget of a player that is trained alone.
     """
@@ -55,6 +56,7 @@ class GameContext:
     finished: Any
     images: ImageSet
     held_out: ImageSet
+    left_out: int
     seed: int
     steps: int
 
@@ -71,6 +73,7 @@ class GameContext:
             "n_fake": n,
             "split": f"{self.held_out.name} {self.held_out.split}",
             "seed": self.seed,
+            **({"left_out": self.left_out} if self.left_out else {}),
             **facts,
         }
 
@@ -103,15 +106,15 @@ def load_context(
         whole = match_classes(whole, about["data"]["classes"], "the run", note_printer(quiet))
     check_images(about, whole)
     images, held_out = held_out_images(whole, source, options, config.hold_out, seed=about["seed"], quiet=quiet)
+    left_out = 0
     if settings.real is not None:
         split = evaluation_split(settings.real) or "train"
         held_out = load_images(settings.real, options.changed(**real.differences()), quiet=quiet, split=split)
-        known = set(_hashes(images))
-        seen = sum(each in known for each in _hashes(held_out))
-        if 2 * seen > len(held_out):
-            raise UserError(
-                f"the run was trained on {seen:,} of the {len(held_out):,} images of --real {settings.real}, and those "
-                "prove nothing: name others"
+        held_out, left_out = _not_trained_on(held_out, images, settings.real)
+        if left_out:
+            note_printer(quiet)(
+                f"note: the run was trained on {left_out:,} images of --real {settings.real}, which prove nothing and "
+                "are left out"
             )
     if held_out is None:
         raise UserError(
@@ -135,7 +138,24 @@ def load_context(
     # The saved one may be earlier, if it scored best; a run that was killed has saved none yet.
     saved = (run.folder / "generator.safetensors").exists()
     finished = load(run.folder, device=str(game.device)) if saved else game.players["generator"].eval_net
-    return GameContext(run, config, loss, game, finished, images, held_out, settings.seed, settings.steps)
+    return GameContext(run, config, loss, game, finished, images, held_out, left_out, settings.seed, settings.steps)
+
+
+def _not_trained_on(given: ImageSet, images: ImageSet, source: str) -> tuple[ImageSet, int]:
+    """Those of the images given that are not among the training images, and how many are.
+
+    Raises:
+        UserError: too few are left.
+    """
+    known = set(_hashes(images))
+    new = np.array([each not in known for each in _hashes(given)], bool)
+    seen = len(given) - int(new.sum())
+    if seen and len(given) - seen < MIN_IMAGES:
+        raise UserError(
+            f"the run was trained on {seen:,} of the {len(given):,} images of --real {source}, which prove nothing, "
+            f"and {len(given) - seen} others are too few: name {MIN_IMAGES} or more others"
+        )
+    return subset(given, np.flatnonzero(new)) if seen else given, seen
 
 
 def _hashes(images: ImageSet) -> Iterator[int]:

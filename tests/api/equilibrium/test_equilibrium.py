@@ -1,7 +1,9 @@
 """How far from the draw, against games whose distance is known: Gaussians, and tiny runs from end to end."""
 
+import dataclasses
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy import integrate, stats
+from torch import nn
 from torch.nn.functional import softplus
 
 import rivals
+from rivals.api.common.model_zoo import NamedModel, find_model
 from rivals.api.equilibrium import estimation
 from rivals.base.errors import UserError
 from rivals.base.run_folder import Run
@@ -297,6 +301,54 @@ def test_the_command_gives_the_same_values(run_rivals, found, run):
     assert status == 0, err
     result = json.loads(out)
     assert result["values"] == [record for record in found.values if "classifier" not in record]
+
+
+class Said(nn.Module):
+    """What a classifier returns in place of its logits."""
+
+    def __init__(self, net, how):
+        super().__init__()
+        self.net, self.how = net, how
+
+    def forward(self, x):
+        return self.how(self.net(x))
+
+
+def entropies(found):
+    return [record["value"] for record in found.values if "classifier" in record]
+
+
+def test_a_classifier_is_read_as_an_attack_reads_it(found, run, photos, tmp_path, monkeypatch, capsys):
+    net = rivals.load(found.values[-1]["classifier"])
+    trained = []
+    monkeypatch.setattr(estimation, "train_alone", lambda *_: trained.append(1))
+
+    def measured(how, quiet=True):
+        given = dataclasses.replace(find_model(net), model=Said(net, how))
+        monkeypatch.setattr(estimation, "find_model", lambda name: given)
+        return rivals.equilibrium(run.folder, steps=1, n=60, classifier="given", quiet=quiet)
+
+    for how in (lambda z: z.softmax(1), lambda z: SimpleNamespace(logits=z), lambda z: {"logits": z}):
+        other = measured(how)
+        assert entropies(other) == pytest.approx(entropies(found), rel=1e-4)
+        for one, two in zip(other.history, found.history, strict=True):
+            assert one == pytest.approx(two, rel=1e-4, abs=1e-6)
+    assert entropies(measured(lambda z: z[:, :1] - z[:, 1:])) == pytest.approx(entropies(found), rel=1e-4)
+    measured(lambda z: z[:, 0], quiet=False)
+    assert "one logit per image" in capsys.readouterr().err
+
+
+def test_a_classifier_that_does_not_fit_costs_no_training(run, monkeypatch):
+    monkeypatch.setattr(estimation, "train_alone", lambda *_: pytest.fail("trained before the classifier was read"))
+    wrong = {
+        "takes images of 9 px": NamedModel(nn.Identity(), "given", Size(9, 9)),
+        "returns a set": NamedModel(Said(nn.Identity(), lambda z: {1}), "given"),
+        "the model fails on images": NamedModel(nn.Linear(5, 2), "given"),
+    }
+    for said, model in wrong.items():
+        monkeypatch.setattr(estimation, "find_model", lambda name, model=model: model)
+        with pytest.raises(UserError, match=said):
+            rivals.equilibrium(run.folder, steps=1, n=60, classifier="given", quiet=True)
 
 
 @pytest.mark.parametrize(("n", "size", "channels"), [(6, "8", 1), (7, "28", 3), (1, "300", 1), (5, "24x9", 3)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from rivals.api.equilibrium.discriminator_eval import (
 )
 from rivals.api.equilibrium.game_context import GameContext
 from rivals.api.equilibrium.trained_alone import EVALUATIONS, EvalSet, game_of_one, split_held_out, train_alone
+from rivals.attacks.frozen_model import freeze
+from rivals.attacks.input_checks import ONE_LOGIT
 from rivals.base import rng
 from rivals.base.errors import UserError
 from rivals.base.files import write_atomically
@@ -26,9 +28,6 @@ from rivals.metrics import equilibrium as measure
 from rivals.metrics.mode_coverage import label_entropy
 from rivals.reports import image_grid
 from rivals.reports.report import write_report
-
-if TYPE_CHECKING:
-    pass
 
 FILE = "equilibrium.json"
 
@@ -41,16 +40,14 @@ def estimate(context: GameContext, classifier: str | None, report: Callable[[str
         classifier: A classifier of the data, for the entropy of classes, or None.
         report: Receives a line before each training.
     """
+    # First of all: a classifier that does not fit must not cost the training.
+    by_classes, history = ([], []) if classifier is None else _class_entropy(context, classifier, report)
     values = _as_trained(context)
     report(f"training a fresh discriminator for {context.steps} steps")
     values += _fresh_discriminator(context)
     report(f"training each player alone for {context.steps} steps")
     values.append(_duality_gap(context))
-    values += _pixel_entropy(context)
-    history: list[Record] = []
-    if classifier is not None:
-        found, history = _class_entropy(context, classifier)
-        values += found
+    values += _pixel_entropy(context) + by_classes
     run = context.run
     result: Record = {"run": str(run.folder), "images": context.clock.images, "values": values, "history": history}
     write_atomically(run.folder / FILE, json.dumps(result, indent=2).encode() + b"\n")
@@ -166,29 +163,38 @@ def _pixel_entropy(context: GameContext) -> list[Record]:
     ]
 
 
-def _class_entropy(context: GameContext, classifier: str) -> tuple[list[Record], list[Record]]:
+def _class_entropy(
+    context: GameContext, classifier: str, report: Callable[[str], None]
+) -> tuple[list[Record], list[Record]]:
     """The entropy of classes: of generated images, of real ones, and of the sample grids along the run."""
-    named = find_model(classifier)
-    model = named.model.to(context.game.device).eval()
+    named, device = find_model(classifier), context.game.device
     size, channels = context.images.size, context.images.channels
     if (named.size or size) != size or (named.channels or channels) != channels:
         raise UserError(
-            f"'{named.name}' takes images of {named.size} px and {named.channels} channels, the run's have {size} and "
-            f"{channels}: give a classifier of this data"
+            f"'{named.name}' takes images of {named.size or size} px and {named.channels or channels} channels, the "
+            f"run's have {size} and {channels}: give a classifier of this data"
         )
+    real = torch.from_numpy(context.held_out.images[:])
+    model = named.model.to(device, torch.float32)
+    with freeze(model, real[:2].to(device) / 255, fold=False, warn=False) as frozen:
+        if frozen.one_logit:
+            report(ONE_LOGIT)
 
-    @torch.no_grad()
-    def found(images: Tensor) -> tuple[float, float]:
-        said = [model(block.to(context.game.device) / 255).softmax(1).cpu() for block in torch.split(images, 500)]
-        return label_entropy(torch.cat(said))
+        def found(images: Tensor) -> tuple[float, float]:
+            said = torch.cat([frozen.logits(block.to(device) / 255).cpu() for block in torch.split(images, 500)])
+            return label_entropy(said if frozen.probabilities else said.softmax(1))
 
+        return _class_values(context, named.name, real, found), _class_history(context, found)
+
+
+def _class_values(
+    context: GameContext, classifier: str, real: Tensor, found: Callable[[Tensor], tuple[float, float]]
+) -> list[Record]:
+    """The entropy of classes of generated images and of real ones."""
     protocol = context.protocol(len(context.held_out), generator="finished", discriminator="", budget="")
-    protocol |= {"classifier": named.name}
-    (varied, unsure), (data_varied, data_unsure) = (
-        found(_finished_images(context)),
-        found(torch.from_numpy(context.held_out.images[:])),
-    )
-    values = [
+    protocol |= {"classifier": classifier}
+    (varied, unsure), (data_varied, data_unsure) = found(_finished_images(context)), found(real)
+    return [
         _value("class entropy", varied, protocol, unit="nats", equilibrium=data_varied),
         _value(
             "class entropy of the data", data_varied, protocol | {"generator": ""}, unit="nats", equilibrium=data_varied
@@ -202,12 +208,16 @@ def _class_entropy(context: GameContext, classifier: str) -> tuple[list[Record],
             equilibrium=data_unsure,
         ),
     ]
+
+
+def _class_history(context: GameContext, found: Callable[[Tensor], tuple[float, float]]) -> list[Record]:
+    """The entropy of classes of the sample grids."""
     history = []
     for record in context.run.records():
         path = context.run.folder / record.get("sample_grid", "")
         # The grid shows RGBA images over a checkerboard, so their pixels cannot be read back.
-        if "sample_grid" in record and path.is_file() and channels != 4:
-            tiles = torch.from_numpy(image_grid.split_grid(path, context.config.sample_grid, size))
+        if "sample_grid" in record and path.is_file() and context.images.channels != 4:
+            tiles = torch.from_numpy(image_grid.split_grid(path, context.config.sample_grid, context.images.size))
             overall, single = found(tiles)
             history.append({"images": record["images"], "class_entropy": overall, "class_entropy_image": single})
-    return values, history
+    return history

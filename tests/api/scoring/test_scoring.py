@@ -16,6 +16,7 @@ from rivals.api.scoring import feature_passes
 from rivals.base.errors import UserError
 from rivals.cli import main as cli
 from rivals.data.imageset import ImageSet
+from rivals.data.splits import hold_out
 from rivals.extractors import weights
 from rivals.extractors.efficientnet_lite0 import PACKAGE
 from rivals.metrics.feature_set import feature_set
@@ -290,6 +291,25 @@ def test_a_run_is_scored_from_the_command_line_into_its_folder(eyes, tmp_path, c
     capsys.readouterr()
     assert run_cli("score", out, "--metrics", "fdd") == 2
     assert capsys.readouterr().err.startswith("rivals: unknown metric 'fdd': did you mean fd")
+
+
+def test_a_run_is_compared_with_what_it_was_trained_on(eyes, tmp_path):
+    (tmp_path / "photos").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (150, 8, 8), dtype=np.uint8)
+    for number, picture in enumerate(pixels):
+        Image.fromarray(picture).save(tmp_path / "photos" / f"{number:03d}.png")
+    small = {"recipe": "mlp", "generator_widths": (8,), "discriminator_widths": (8,), "sample_grid": 4, "seed": 3}
+    run = rivals.train(
+        str(tmp_path / "photos"), **small, hold_out=50, until="2 steps", batch_size=8, out=tmp_path / "run", quiet=True
+    )
+    whole = rivals.load_images(str(tmp_path / "photos"))
+    trained_on, held_out = hold_out(whole, 50, 3)
+    assert run.info["held_out"]["hash"] == held_out.hash
+    own = scored(run, None, eyes, metrics="fd", n=200)["fd"]
+    assert (own.protocol["real_of"], own.protocol["real_hash"]) == (100, trained_on.hash)
+    assert own.value == scored(run, trained_on, eyes, metrics="fd", n=200)["fd"].value
+    named = scored(run, str(tmp_path / "photos"), eyes, metrics="fd", n=200)["fd"]
+    assert named.protocol["real_of"] == 150
 
 
 def test_a_run_of_a_classifier_has_no_sample_grids(tmp_path):

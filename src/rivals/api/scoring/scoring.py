@@ -278,7 +278,7 @@ def _generated_images(
 
 
 def _real_images(data: Any, run: Run | None, options: DataOptions, split: str, progress: PassProgress) -> ImageSet:
-    """The real images: those named, or those of the run, read as it read them.
+    """The real images: those named, or those that the run was trained on, read as it read them.
 
     Raises:
         UserError: none were named and there is no run, or there is only one image.
@@ -286,10 +286,12 @@ def _real_images(data: Any, run: Run | None, options: DataOptions, split: str, p
     from rivals.api.common.resume import TrainingInfo
     from rivals.data.imageset import ImageSet
     from rivals.data.load import load as load_images
+    from rivals.data.splits import hold_out
 
     if isinstance(data, ImageSet):
         images = data
     else:
+        held_out, seed = 0, 0
         if data is None:
             source = {} if run is None else run.info.get("source", {})
             if run is None or "data" not in source:
@@ -299,7 +301,11 @@ def _real_images(data: Any, run: Run | None, options: DataOptions, split: str, p
             needed = run.read_info(TrainingInfo)
             data, own = needed["source"]["data"], needed["data_options"]
             options = DataOptions().changed(**own).changed(**options.differences())
+            if split == "train":
+                held_out, seed = int(needed["config"].get("hold_out", 0)), needed["seed"]
         images = load_images(data, split=split, on_note=progress.print, **options.written())
+        if 0 < held_out < len(images):
+            images, _ = hold_out(images, held_out, seed)
     if len(images) < 2:
         raise UserError(f"'{images.name}' has 1 image, which has no spread: give 2 or more")
     return images

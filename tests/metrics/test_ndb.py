@@ -12,6 +12,12 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+def one_broken(n):
+    points = torch.zeros(n, 2)
+    points[2, 1] = torch.nan
+    return points
+
+
 def test_kmeans_finds_separated_clusters():
     mixture = square()
     centers = kmeans(mixture.sample(2000), 25)
@@ -38,8 +44,11 @@ def test_ndb_counts_chance_for_the_same_distribution_and_most_bins_for_another()
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: ndb(torch.zeros(4, 2), torch.zeros(4, 2)), "cannot fill 100 bins"),
-        (lambda: ndb(torch.zeros(400, 2), torch.zeros(4, 3)), "do not fit"),
+        (lambda: ndb(torch.zeros(4, 2), torch.zeros(4, 2)), "has 4 images: give 100 or more"),
+        (lambda: ndb(torch.zeros(400, 2), torch.zeros(0, 2)), "the generated set is empty"),
+        (lambda: ndb(torch.zeros(400, 2), torch.zeros(4, 3)), "2 dimensions and generated ones 3"),
+        (lambda: ndb(one_broken(400), torch.zeros(4, 2)), "real features of image 2 are not finite"),
+        (lambda: ndb(torch.zeros(400, 2), one_broken(4)), "generated features of image 2 are not finite"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(call, message):

@@ -48,7 +48,9 @@ def test_duplicates_are_closer_than_any_two_real_images():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: support_size(torch.zeros(1, 2), 0.1), "no pairs"),
+        (lambda: support_size(torch.zeros(1, 2), 0.1), "has 1 image: give 2 or more, since one has no pairs"),
+        (lambda: support_size(torch.tensor([[0.0], [torch.nan]]), 0.1), "features of image 1 are not finite"),
+        (lambda: duplicate_distance(torch.tensor([[0.0], [torch.inf]])), "real features of image 1 are not finite"),
         (lambda: duplicate_distance(torch.zeros(3, 2)), "copies"),
     ],
 )

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rivals.base.errors import UserError
 from rivals.base.rng import generator
 from rivals.metrics.entropy import jsd
+from rivals.metrics.feature_checks import checked, same_dtype
 
 _BLOCK = 2048  # points whose distances to all centers are in memory at a time
 
@@ -46,13 +46,10 @@ def ndb(train: Tensor, points: Tensor, *, bins: int = 100, alpha: float = 0.05, 
         seed: Seed of the initial centers.
 
     Raises:
-        UserError: fewer real points than bins, no generated ones, or different dimensions.
+        UserError: fewer real points than bins, no generated ones, different dimensions, or a value that is not finite.
     """
-    if train.ndim != 2 or points.ndim != 2 or train.shape[1] != points.shape[1]:
-        shapes = f"{tuple(train.shape)} and {tuple(points.shape)}"
-        raise UserError(f"points of shapes {shapes} do not fit: give (n, d) and (m, d)")
-    if len(train) < bins or not len(points):
-        raise UserError(f"{len(train)} real and {len(points)} generated points cannot fill {bins} bins: give more")
+    real = checked(train, "real", bins, f"1 or more for each of {bins} bins")
+    train, points = same_dtype(real, checked(points, "generated"), ("real", "generated"))
     from scipy.stats import norm
 
     centers = kmeans(train, bins, seed=seed)

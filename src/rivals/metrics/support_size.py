@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rivals.base.errors import UserError
+from rivals.metrics.feature_checks import checked
 
 _BLOCK = 2048  # points whose distances to all others are in memory at a time
 
@@ -50,10 +51,9 @@ def support_size(points: Tensor, threshold: float) -> SupportSize:
         threshold: Largest distance of near-duplicates; :func:`duplicate_distance` gives one from real images.
 
     Raises:
-        UserError: fewer than two points.
+        UserError: fewer than two points, or a value that is not finite.
     """
-    if points.ndim != 2 or len(points) < 2:
-        raise UserError(f"points of shape {tuple(points.shape)} have no pairs: give (n, d), n of 2 or more")
+    points = checked(points, "generated", 2, "since one has no pairs")
     from scipy.stats import chi2
 
     n = len(points)
@@ -92,10 +92,9 @@ def duplicate_distance(real: Tensor) -> float:
     """The smallest distance between two real points (n, d): closer images are closer than any two of the data.
 
     Raises:
-        UserError: two of them are the same, or there are fewer than two.
+        UserError: two of them are the same, there are fewer than two, or a value is not finite.
     """
-    if real.ndim != 2 or len(real) < 2:
-        raise UserError(f"points of shape {tuple(real.shape)} have no pairs: give (n, d), n of 2 or more")
+    real = checked(real, "real", 2, "since one has no pairs")
     nearest = min(float(block.min()) for block in _pair_distances(real) if block.numel())
     if nearest == 0:
         raise UserError("two real images are the same, so no distance marks duplicates: remove exact copies first")

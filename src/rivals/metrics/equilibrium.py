@@ -43,9 +43,11 @@ class ConfidenceInterval:
         """``offset + factor * value``, for a ``factor`` above 0."""
         return ConfidenceInterval(offset + factor * self.value, offset + factor * self.low, offset + factor * self.high)
 
-    def as_dict(self) -> dict[str, float]:
-        """As plain values."""
-        return {"value": self.value, "low": self.low, "high": self.high}
+    def as_dict(self) -> dict[str, float | None]:
+        """As plain values; without an interval, None for its ends, as JSON has no infinity."""
+        bounded = math.isfinite(self.low) and math.isfinite(self.high)
+        low, high = (self.low, self.high) if bounded else (None, None)
+        return {"value": self.value, "low": low, "high": high}
 
 
 def cross_entropy_loss(real: Tensor, fake: Tensor) -> ConfidenceInterval:

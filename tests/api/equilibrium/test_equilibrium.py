@@ -303,6 +303,19 @@ def test_the_command_gives_the_same_values(run_rivals, found, run):
     assert result["values"] == [record for record in found.values if "classifier" not in record]
 
 
+def test_an_interval_without_ends_is_null(run, monkeypatch):
+    """A discriminator that gives all images the same logit: r_v is 0 / 0."""
+    (run.folder / "equilibrium.json").unlink(missing_ok=True)
+    monkeypatch.setattr(estimation.ProbeSet, "logits", lambda *_: (torch.zeros(60),) * 3)
+    found = rivals.equilibrium(run.folder, steps=1, n=60, quiet=True)
+    text = (run.folder / "equilibrium.json").read_text()
+    written = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    (r_v,) = (record for record in written["values"] if record["name"] == "r_v")
+    assert (r_v["value"], r_v["low"], r_v["high"]) == (0, None, None)
+    assert "r_v: 0\n" in str(found)
+    assert "r_v" in (run.folder / "report.html").read_text()
+
+
 class Said(nn.Module):
     """What a classifier returns in place of its logits."""
 

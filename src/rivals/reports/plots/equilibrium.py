@@ -93,6 +93,12 @@ def find_estimate(measured: Record, name: str, discriminator: str | None = None)
     return None
 
 
+def find_interval(measured: Record, name: str, discriminator: str | None = None) -> Record | None:
+    """An estimate as by :func:`find_estimate`, if it has an interval."""
+    found = find_estimate(measured, name, discriminator)
+    return None if found is None or None in (finite(found["low"]), finite(found["high"])) else found
+
+
 def panels(history: History, measured: Record) -> list[EquilibriumPanel]:
     """The panels that have something to show.
 
@@ -127,7 +133,7 @@ def _divergence_panel(history: History, measured: Record) -> EquilibriumPanel | 
         series = Series(name, color, np.array([]), np.array([]), dots=True)
         if curve is not None:
             series.images, series.values = curve.images, np.maximum(slope * curve.mean + offset, 0)
-        fresh = find_estimate(measured, estimate, FRESH)
+        fresh = find_interval(measured, estimate, FRESH)
         if fresh is not None:
             value, low, high = (max(0.0, slope * fresh[end] + offset) for end in ("value", "low", "high"))
             series.estimates.append((at, value, low, high))

@@ -9,7 +9,7 @@ from rivals.base.run_schema import Count, Finite
 from rivals.reports.formatting import MISSING, finite, format_count, format_number, format_setting
 from rivals.reports.history import History, get_objects
 from rivals.reports.html import Html, join, svg_figure, table, tag
-from rivals.reports.plots.equilibrium import FRESH, equilibrium_svgs, find_estimate, panels
+from rivals.reports.plots.equilibrium import FRESH, equilibrium_svgs, find_estimate, find_interval, panels
 from rivals.reports.sections.common import EMPTY
 
 FILE = "equilibrium.json"
@@ -85,9 +85,9 @@ def summary(history: History, measured: Record) -> list[str]:
     accuracy = calibrated["value"] if calibrated else last[0] if last else None
     found = (
         _held_out_sentence(accuracy),
-        _fresh_discriminator_sentence(find_estimate(measured, "accuracy", FRESH), accuracy),
-        _duality_gap_sentence(find_estimate(measured, "duality gap")),
-        _overfitting_sentence(find_estimate(measured, "r_v")),
+        _fresh_discriminator_sentence(find_interval(measured, "accuracy", FRESH), accuracy),
+        _duality_gap_sentence(find_interval(measured, "duality gap")),
+        _overfitting_sentence(find_interval(measured, "r_v")),
     )
     return [sentence for sentence in found if sentence]
 

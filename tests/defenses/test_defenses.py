@@ -62,15 +62,17 @@ def gray(*values):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_jpeg_is_that_of_files_up_to_their_integer_arithmetic(quality, channels):
     torch.manual_seed(0)
-    smooth = nn.functional.interpolate(torch.rand(1, channels, 5, 5), size=(20, 20), mode="bicubic").clamp(0, 1)
-    image = (smooth * 255).round() / 255
-    pixels = (image[0] * 255).byte().permute(1, 2, 0).numpy()
-    file = io.BytesIO()
-    Image.fromarray(pixels if channels == 3 else pixels[..., 0]).save(file, "JPEG", quality=quality, subsampling=0)
-    wanted = torch.from_numpy(np.array(Image.open(file))).view(20, 20, channels).permute(2, 0, 1)
-    found = JPEG(quality)(image)[0] * 255
-    assert (found - wanted).abs().mean() < 2
-    assert (found - image[0] * 255).abs().mean() > (0.2 if quality < 90 else 0)
+    # Sums of bytes are often halfway between two steps, where arithmetic decides: so the mean over several images.
+    smooth = nn.functional.interpolate(torch.rand(20, channels, 5, 5), size=(20, 20), mode="bicubic").clamp(0, 1)
+    levels = (smooth * 255).round()
+    wanted = []
+    for pixels in levels.byte().permute(0, 2, 3, 1).numpy():
+        file = io.BytesIO()
+        Image.fromarray(pixels if channels == 3 else pixels[..., 0]).save(file, "JPEG", quality=quality, subsampling=0)
+        wanted.append(torch.from_numpy(np.array(Image.open(file))).view(20, 20, channels).permute(2, 0, 1))
+    found = JPEG(quality)(levels / 255) * 255
+    assert (found - torch.stack(wanted)).abs().mean() < 0.6  # 0.8 and more if Y, Cb and Cr are not rounded to bytes
+    assert (found - levels).abs().mean() > (0.2 if quality < 90 else 0)
 
 
 def test_the_surrogate_of_jpeg_is_near_it_and_has_a_gradient():

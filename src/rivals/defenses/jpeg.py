@@ -80,14 +80,15 @@ class JPEG(Purifier):
         dct, tables = self.dct.to(x), self.tables[:channels, None, None].to(x)
         levels = to_bytes(x * 255)  # a file is made of bytes
         values = levels - 128
-        if channels == 3:  # the shift cancels in the chroma
-            values = torch.einsum("kc,nchw->nkhw", self.to_ycc.to(x), values)
+        if channels == 3:  # the shift cancels in the chroma; a codec keeps Y, Cb and Cr as bytes, too
+            values = to_bytes(torch.einsum("kc,nchw->nkhw", self.to_ycc.to(x), values)).clamp(-128, 127)
         padded = F.pad(values, (0, -width % BLOCK, 0, -height % BLOCK), mode="replicate")
         blocks = padded.unfold(2, BLOCK, BLOCK).unfold(3, BLOCK, BLOCK)  # (n, C, rows, columns, 8, 8)
         coefficients = rounded(dct @ blocks @ dct.T / tables) * tables
         blocks = dct.T @ coefficients @ dct
         values = blocks.permute(0, 1, 2, 4, 3, 5).reshape(padded.shape)[..., :height, :width]
         if channels == 3:
+            values = to_bytes(values).clamp(-128, 127)
             values = torch.einsum("ck,nkhw->nchw", torch.linalg.inv(self.to_ycc).to(x), values)
         return to_bytes((values + 128).clamp(0, 255)) / 255
 

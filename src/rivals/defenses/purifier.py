@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rivals.base.errors import UserError
+from rivals.base.images import under_noise
 
 GRADIENTS = ("own", "bpda", "surrogate")
 
@@ -67,9 +68,14 @@ class PurifiedModel(nn.Module):
             UserError: images reach out of ``bounds``.
         """
         low, high = self.bounds
-        # Attacks look a little beyond valid images: they are clipped. Images of another range reach far out.
+        # Attacks look a little beyond valid images, and smoothing far beyond: they are clipped. Else images that reach
+        # far out have another range.
         slack = 0.25 * (high - low)
-        if len(x) and not bool((x.detach().amin() >= low - slack) & (x.detach().amax() <= high + slack)):
+        if (
+            not under_noise()
+            and len(x)
+            and not bool((x.detach().amin() >= low - slack) & (x.detach().amax() <= high + slack))
+        ):
             raise UserError(
                 f"the purifier is for images in [{low:g}, {high:g}], and these reach from {float(x.amin()):g} to "
                 f"{float(x.amax()):g}: give PurifiedModel their bounds"

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from rivals.base.errors import UserError
+from rivals.base.images import images_under_noise
 from rivals.base.rng import on_device, streams
 
 LogitsFn = Callable[[Tensor], Tensor]
@@ -79,7 +80,8 @@ def sample_under_noise(
         how: dict[str, Any] = {"generator": generator, "dtype": image.dtype, "device": image.device}
         drawn = [torch.randn((_BLOCK, *image.shape), **how) for _ in range(blocks)]
         for noise in torch.split(torch.cat(drawn)[: samples - first * _BLOCK], batch_size):
-            logits = model(image + sigma * noise)
+            with images_under_noise():
+                logits = model(image + sigma * noise)
             classes = torch.arange(logits.shape[1], device=image.device)
             counts = counts + (logits.argmax(1, keepdim=True) == classes).sum(0)
     return counts

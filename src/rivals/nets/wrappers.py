@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rivals.base.errors import UserError
+from rivals.base.images import images_under_noise
 from rivals.base.rng import generator
 
 
@@ -115,7 +116,8 @@ class SmoothedClassifier(nn.Module):
         if noise.shape[1:] != x.shape[1:] or noise.dtype != x.dtype or noise.device != x.device:
             unit = torch.randn((self.samples, *x.shape[1:]), generator=generator(self.seed, "smoothed"), dtype=x.dtype)
             noise = self._noise = self.sigma * unit.to(x.device)
-        logits: Tensor = self.model((x[:, None] + noise).flatten(0, 1))
+        with images_under_noise():
+            logits: Tensor = self.model((x[:, None] + noise).flatten(0, 1))
         # log((1/m) sum_i p_i) from log-probabilities, without underflow.
         # A class that is masked, of -inf, has a gradient of 0 and not NaN.
         logs = logits.log_softmax(1).clamp_min(torch.finfo(logits.dtype).min)

@@ -6,6 +6,7 @@ import torch
 import rivals
 from rivals.base.errors import UserError
 from rivals.base.rng import generator
+from rivals.defenses import BitDepth, PurifiedModel
 from rivals.metrics.certified_curve import certified_robustness
 from rivals.metrics.randomized_smoothing import ABSTAIN, min_samples, outvoted, sample_under_noise
 from rivals.nets.wrappers import SmoothedClassifier
@@ -59,6 +60,29 @@ def test_the_robust_accuracy_of_a_linear_classifier_lies_between_the_bounds(line
     assert max(open_) <= 6  # 30 images, 1.2 / 29 apart: what 1,000 samples and 500 confirmation samples leave undecided
     assert report.curve[0].lower.count >= 25
     assert report.curve[-1].upper.count < report.curve[0].upper.count
+
+
+def test_a_purified_model_is_certified_as_one_that_clips_its_images():
+    """Denoised smoothing: noise far out of the range is clipped, but images of another range are refused."""
+    y = torch.arange(6) % 2
+    x = (0.3 + 0.4 * y.float()).view(-1, 1, 1, 1).expand(-1, 1, 4, 4) + torch.arange(6).view(-1, 1, 1, 1) / 100
+
+    class Brightness(torch.nn.Module):
+        def forward(self, x):
+            mean = x.flatten(1).mean(1)
+            return 20 * torch.stack([0.5 - mean, mean - 0.5], 1)
+
+    class Clipped(Brightness):
+        def forward(self, x):
+            return super().forward((x.clamp(0, 1) * 7).round() / 7)
+
+    how = {"sigma": 0.5, "radii": (0.1, 0.5), "samples": 200, "quiet": True}
+    purified = PurifiedModel(Brightness(), BitDepth(3), "bpda")
+    found, clipped = (rivals.certify(model, (x, y), **how) for model in (purified, Clipped()))
+    assert [point.lower for point in found.curve] == [point.lower for point in clipped.curve]
+    assert found.curve[0].lower.count > 0
+    with pytest.raises(UserError, match="give PurifiedModel their bounds"):
+        purified(4 * x - 2)
 
 
 def test_the_curves_fall_and_never_cross(linear):

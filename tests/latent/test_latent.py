@@ -154,13 +154,30 @@ def test_generated_images_are_inverted(net: str) -> None:
 
 
 def test_inversion_limits_the_length_of_latents() -> None:
-    generator, _ = stretched([1.0] * 4)
-    found = invert(generator, torch.full((1, 1, 8, 8), 40.0), starts=2, steps=50)
-    assert found.latents.norm() <= 2 + 2.2 + 1e-4
+    generator, _ = stretched([0.01] * 4)  # no latent of this length is bright enough
+    found = invert(generator, torch.ones(1, 1, 8, 8), starts=2, steps=100)
+    assert 4 < found.latents.norm() <= 2 + 2.2 + 1e-4
     with pytest.raises(UserError, match=r"do not fit a generator of 1x8x8"):
         invert(generator, torch.zeros(1, 3, 8, 8))
     with pytest.raises(UserError, match="search nothing"):
         invert(generator, torch.zeros(1, 1, 8, 8), starts=0)
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (torch.zeros(0, 1, 8, 8), "there are no images to invert: give 1 or more"),
+        (torch.full((2, 1, 8, 8), 200, dtype=torch.uint8), r"of type uint8 .* images\.float\(\) / 255"),
+        (torch.full((1, 1, 8, 8), 40.0), r"from 40 to 40 .* \[0, 1\]"),
+        (torch.full((1, 1, 8, 8), -0.5), r"from -0\.5 to -0\.5"),
+        (torch.full((1, 1, 8, 8), torch.nan), "from nan to nan"),
+    ],
+)
+def test_images_that_no_error_can_be_measured_by_are_refused(images: Tensor, said: str) -> None:
+    generator, _ = stretched([1.0] * 4)
+    with pytest.raises(UserError, match=said) as caught:
+        invert(generator, images, starts=1, steps=1)
+    assert "\n" not in str(caught.value)
 
 
 def test_explore_on_the_command_line(tmp_path: Path, run_rivals: RunRivals) -> None:

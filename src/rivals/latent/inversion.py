@@ -13,6 +13,8 @@ from rivals.base.errors import UserError
 from rivals.base.size import Size
 from rivals.latent.protocol import LatentGenerator
 
+ROUNDING = 1e-6  # by which values may overstep [0, 1]
+
 
 @dataclass(frozen=True)
 class Inversion:
@@ -55,7 +57,7 @@ def invert(
         seed: Of the starts. The result for an image depends only on it and on the image's index.
 
     Raises:
-        UserError: the images do not fit the generator, or a number is below 1.
+        UserError: the images do not fit the generator, are none or out of range, or a number is below 1.
     """
     wanted = (generator.channels, *Size.parse(generator.size))
     if images.ndim != 4 or tuple(images.shape[1:]) != wanted:
@@ -63,6 +65,7 @@ def invert(
             f"images of shape {tuple(images.shape)} do not fit a generator of {'x'.join(map(str, wanted))}: "
             "give (n, C, H, W)"
         )
+    _check_values(images)
     if min(starts, steps) < 1 or not lr > 0:
         raise UserError(f"{starts} starts of {steps} steps at {lr:g} search nothing: take 1 or more, above 0")
     found = [
@@ -73,6 +76,22 @@ def invert(
     best = errors.argmin(1)
     rows = torch.arange(len(images), device=best.device)
     return Inversion(latents[rows, best], errors[rows, best], errors)
+
+
+def _check_values(images: Tensor) -> None:
+    """Refuse images by which no error can be measured.
+
+    Raises:
+        UserError: there are none, of whole numbers, or with values that are not in [0, 1].
+    """
+    if not len(images):
+        raise UserError("there are no images to invert: give 1 or more")
+    if not images.is_floating_point():
+        kind = str(images.dtype).removeprefix("torch.")
+        raise UserError(f"images of type {kind} cannot be inverted: give floats in [0, 1], as images.float() / 255")
+    low, high = (float(end) for end in torch.aminmax(images.detach()))  # NaN if any value is
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):
+        raise UserError(f"images from {low:.4g} to {high:.4g} cannot be inverted: give values in [0, 1]")
 
 
 def _search(

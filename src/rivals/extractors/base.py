@@ -87,11 +87,10 @@ class Extractor:
                 f"the extractor {self.name} was made for images of {self.channels} channels, and these have "
                 f"{images.shape[1]}: take another extractor"
             )
-        device = next(self.net.parameters(), torch.zeros(0)).device
         features, logits = [], []
         for block in torch.split(images, BATCH):
             padded = torch.cat([block, block[-1:].expand(BATCH - len(block), -1, -1, -1)])
-            values = padded.to(device)
+            values = padded.to(self.device)
             pixels = values.float() if self.channels else to_rgb(values)
             inputs = self.prepare(pixels.contiguous(memory_format=torch.channels_last))
             block_features, block_logits = self.net(inputs.contiguous(memory_format=torch.channels_last))
@@ -105,6 +104,11 @@ class Extractor:
                 "the images are none that it can take"
             )
         return output
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.net.parameters(), torch.zeros(0)).device
 
     def to(self, device: torch.device) -> Extractor:
         """Move the network; returns the extractor."""

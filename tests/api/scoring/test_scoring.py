@@ -165,6 +165,10 @@ def test_real_images_are_processed_once(eyes, tmp_path, monkeypatch):
     assert first == second and looked == [real.hash, fake.hash, fake.hash]
     scored(fake, real, eyes, n_real=50)  # another number of images is another set
     assert looked.count(real.hash) == 2
+    scored(fake, real, eyes, deterministic=True)  # and other kernels make other features
+    monkeypatch.setattr(feature_passes, "numerics", lambda device: {"deterministic": False, "tf32": "convolutions"})
+    scored(fake, real, eyes)
+    assert looked.count(real.hash) == 4
     for kept in feature_passes.folder().glob("*"):
         kept.write_bytes(b"damaged")
     assert by_name(scored(fake, real, eyes)) == first

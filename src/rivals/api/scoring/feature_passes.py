@@ -16,6 +16,7 @@ from rivals.api.scoring.class_shares import class_counts, classes_by_share
 from rivals.base.errors import UserError
 from rivals.base.files import expand_user, make_folder
 from rivals.base.hashing import arrays_hash, weights_hash
+from rivals.base.numerics import numerics
 from rivals.base.process_group import ALONE, ProcessGroup
 from rivals.base.registry import unknown
 from rivals.base.rng import generator as seeded
@@ -193,12 +194,16 @@ def extract_features(
 def cached_real_features(
     extractor: Extractor, source: Source, *, what: str, show: Show, processes: ProcessGroup = ALONE
 ) -> FeatureSet:
-    """As :func:`extract_features`, without logits, cached by the images, the extractor and its resize rule.
+    """As :func:`extract_features`, without logits, cached by the images, the extractor, its resize rule and numerics.
 
     If the cache cannot be written, nothing is cached. Of several processes the first one reads and writes it; what the
     others get has no moments, and no features if they were cached.
     """
-    identity = (FORMAT, source.about["hash"], source.n, extractor.name, extractor.hash, extractor.resize)
+    identity = (
+        *(FORMAT, source.about["hash"], source.n, extractor.name, extractor.hash, extractor.resize),
+        # Features of another kind of device, or by other kernels, are not those that the protocol tells of.
+        *(extractor.device.type, numerics(extractor.device)),
+    )
     path = folder() / f"{decode_cache.key(*identity)}.safetensors"
     cached = _read(path) if processes.first else None
     if processes.share(cached is not None and cached.n == source.n):

@@ -71,7 +71,17 @@ UNPAIRED: dict[str, Any] = {
     "nce_weight": 0.3,
     "identity_weight": 0.3,
 }
-RECORDED = ("net", "widths", "blocks", "generator_lr", "beta1", "gan_weight", "batch_size", "discriminator_widths", "precision")
+RECORDED = (
+    "net",
+    "widths",
+    "blocks",
+    "generator_lr",
+    "beta1",
+    "gan_weight",
+    "batch_size",
+    "discriminator_widths",
+    "precision",
+)
 CPU = torch.device("cpu")
 
 Images = npt.NDArray[np.uint8]

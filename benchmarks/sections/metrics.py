@@ -30,8 +30,8 @@ def fidelity(r: Result) -> Section:
         rows=rows,
         answer=f"Largest difference **{r['worst']:.0e}**. Fréchet distance at {step['dimensions']:,} dimensions: "
         f"**{step['ratio']['sqrtm']:.1f} times** as fast in processor time as by `sqrtm`, differing by "
-        f"{step['relative']['sqrtm']:.0e}, and **{step['ratio']['eigvals']:.1f} times** as fast as by `eigvals`, differing "
-        f"by {step['relative']['eigvals']:.0e}. Peak memory of precision and recall: {memory}.",
+        f"{step['relative']['sqrtm']:.0e}, and **{step['ratio']['eigvals']:.1f} times** as fast as by `eigvals`, "
+        f"differing by {step['relative']['eigvals']:.0e}. Peak memory of precision and recall: {memory}.",
         limits="Agreement on equal features only. Resizing and the feature network, where published values most often "
         "differ, are not part of it. The peers use all threads, and here each side has one.",
     )

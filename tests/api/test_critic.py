@@ -200,6 +200,52 @@ def test_images_and_a_critic_of_other_precisions(of_critic, of_images, batch_nor
     assert mixed["loss/discriminator"].isfinite()
 
 
+class Drawn(nn.Module):
+    """An augmentation that keeps what it draws."""
+
+    def __init__(self):
+        super().__init__()
+        self.draws = []
+
+    def forward(self, x, clock=None):
+        self.draws.append(float(torch.rand(())))
+        return x
+
+
+def test_the_models_turns_are_augmented_anew_and_alike_when_resumed():
+    def draws_of_loss(critic, steps):
+        found = []
+        for seed in steps:
+            critic.loss(images(seed=seed).requires_grad_(), real=images()).backward()
+            found.append(augment.draws[-1])
+            critic.learn(images(), images(seed=seed))
+        return found
+
+    augment = Drawn()
+    critic = rivals.Critic(patches(), augment=augment)
+    before = torch.random.get_rng_state()
+    found = draws_of_loss(critic, range(4))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert len(set(found)) == 4 and len(set(augment.draws)) == len(augment.draws)
+    again = rivals.Critic(patches(), augment=augment)
+    draws_of_loss(again, range(2))
+    resumed = rivals.Critic(patches(), augment=augment)
+    resumed.load_state_dict(again.state_dict())
+    torch.rand(3)  # what the user's own loop draws does not matter
+    assert draws_of_loss(resumed, range(2, 4)) == found[2:]
+
+
+def test_validation_leaves_batch_norm_and_drops_nothing():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Conv2d(4, 1, 3))
+    critic = rivals.Critic(net)
+    critic.learn(images(), images(seed=1))
+    before = copy.deepcopy(net.state_dict())
+    with torch.no_grad():
+        assert critic.loss(images(seed=1)) == critic.loss(images(seed=1))
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    assert all(part.training for part in net.modules())
+
+
 def test_a_turn_keeps_no_graph_of_the_model():
     critic, model = rivals.Critic(patches()), Autoencoder()
     y = model(images())

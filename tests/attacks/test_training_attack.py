@@ -65,6 +65,15 @@ def test_the_divergence_is_from_the_predictions_for_the_clean_image():
     assert (reached >= by_chance).all()
 
 
+@pytest.mark.parametrize("ball", [Linf(0.05), L2(0.3), L1(1.0)], ids=str)
+@pytest.mark.parametrize("start", STARTS)
+def test_several_steps_stay_in_the_ball_from_every_start(start, ball):
+    net, x = nn.Sequential(nn.Flatten(), nn.Linear(75, 4)), torch.rand(6, 3, 5, 5)
+    y = torch.arange(6) % 4
+    for steps in (2, 7):
+        assert ball.contains(TrainingPGD(steps, 2.5 / steps, start)(net, x, y, ball), x).all()
+
+
 def test_the_nfgsm_start_is_not_projected_onto_the_ball():
     """N-FGSM: noise of up to 2 eps, then a step, clipped to the box alone."""
     net, (x, y) = Counted(), points(200)

@@ -1,15 +1,21 @@
 """Losses of adversarial training against their definitions, term by term."""
 
+import copy
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from rivals.attacks.training_attack import TrainingPGD
 from rivals.base.errors import UserError
+from rivals.base.norm_balls import Linf
 from rivals.base.rng import generator
 from rivals.base.schedules import Clock
 from rivals.game.classifier_step import ClassifierStep
+from rivals.game.game import Game, Turn
+from rivals.game.player import Player, adam
 from rivals.losses.adversarial import awp, madry, mart, readings, trades
 from rivals.losses.classification import cross_entropy
 
@@ -80,6 +86,24 @@ def step(net, x, y):
     return ClassifierStep(
         {"c": net}, "c", lambda: (x * 255, y), batch_size=len(x), clock=Clock(0), augment=None, needs_input_grad=False
     )
+
+
+@pytest.mark.parametrize("loss", [madry(), awp(trades(6.0))], ids=["madry", "awp"])
+def test_a_frozen_backbone_under_attack_keeps_its_statistics_and_its_weights(loss):
+    torch.manual_seed(0)
+    backbone = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten()).eval().requires_grad_(False)
+    head = nn.Sequential(nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    net = nn.Sequential(backbone, head)
+    frozen, learning = copy.deepcopy(backbone.state_dict()), copy.deepcopy(head.state_dict())
+    batch = torch.rand(8, 1, 4, 4) * 255, torch.arange(8) % 3
+    attack = TrainingPGD(2, 0.7)
+    step = partial(ClassifierStep, attack=lambda net, x, y, clock: attack(net, x, y, Linf(0.1)))
+    game = Game({"c": Player(net, adam(1e-2))}, [Turn("c", loss)], make_step=step)
+    for index in range(3):
+        game.round(index, SimpleNamespace(n=8, batch_size=8, micro_batches=1, draw=lambda *args: batch), seed=0)
+    assert all(torch.equal(value, frozen[name]) for name, value in backbone.state_dict().items())
+    assert not any(torch.equal(value, learning[name]) for name, value in head.state_dict().items())
+    assert head[1].training and not backbone[1].training
 
 
 def test_awp_takes_the_gradient_at_the_perturbed_weights():

@@ -40,7 +40,14 @@ def test_the_report_adds_up_the_records():
     assert report.stages["two"].unverified == 1
     assert json.loads(json.dumps(report.as_dict()))["robust"]["count"] == 2
     assert report.robust_8bit is report.as_dict()["robust_8bit"] is None  # 2 was fooled in floats, and at 0.1 alone
-    for text in ("clean accuracy", "83.3%", "in 8 bits      unknown", "fooled 3 of 8", "1 unverified", "no sign of gradient masking"):
+    for text in (
+        "clean accuracy",
+        "83.3%",
+        "in 8 bits      unknown",
+        "fooled 3 of 8",
+        "1 unverified",
+        "no sign of gradient masking",
+    ):
         assert text in str(report)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from rivals.base import rng
 from rivals.base.duration import Duration
 from rivals.base.errors import UserError
+from rivals.base.evaluation_mode import evaluating
 from rivals.base.run_folder import Record
 from rivals.base.schedules import Clock, Schedule
 from rivals.base.tensor_files import load_tensors, save_tensors
@@ -160,11 +162,14 @@ class Critic:
         if not self.started:
             return fake.new_zeros(())
         player = self._game.players[DISCRIMINATOR]
-        if torch.is_grad_enabled():
+        validates = not torch.is_grad_enabled()
+        if not validates:
             player.train()
         player.set_learning(False)
         step = self._view(GENERATOR, fake.detach() if real is None else real, fake, labels)
-        with rng.fork(self._game.device):  # what augments draws
+        with rng.fork(self._game.device), evaluating(player.net) if validates else contextlib.nullcontext():
+            # What augments draws is new in every turn, as in the critic's own.
+            rng.reseed(self._game.device, self.seed, "loss", self.turns)
             total: Tensor = torch.stack([*self.gan_loss.generator(step).values()]).sum()
         self._generator_loss = total.detach()
         weight = self.weight.at(self._clock)

@@ -129,16 +129,15 @@ def results_of(run: str | Path) -> list[tuple[str, float]]:
     Of a generator the scores in ``scores.json``; of a classifier its test accuracy and, if it was hardened, its robust
     accuracy under the attack that chose it; of a translator its judgement on held-out images.
     """
+    from rivals.api.training.saved_state import measured_of_saved
     from rivals.reports.sections.before_after import NUMBERS, BeforeAfterFile
     from rivals.reports.sections.scores import FILE, ScoresFile
 
     folder = Path(run)
     if not (folder / "run.json").exists():
         return []
-    found = []
-    for record in Run(folder).records():
-        if "accuracy/test" in record:
-            found = [("accuracy", float(record["accuracy/test"]))]
+    accuracy = measured_of_saved(Run(folder), "classifier", "accuracy/test".__eq__)
+    found = [("accuracy", float(value)) for value in accuracy.values()]
     if (folder / NUMBERS).exists():
         compared = read_json(folder / NUMBERS, BeforeAfterFile, FIX)
         protocol, after = compared["protocol"], compared["sides"][-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rivals.base.evaluation_mode import evaluating
 from rivals.base.schedules import Clock
 from rivals.game.gan_step import GENERATOR, GanStep
 
@@ -80,10 +82,10 @@ class AdvGanStep(GanStep):
         A classifier learns from them as the attack makes them, in evaluation mode.
         """
         with torch.set_grad_enabled(self.mover == GENERATOR):
-            generator: Any = self.nets[GENERATOR].train(self.mover != CLASSIFIER)
+            generator: Any = self.nets[GENERATOR]
             told = {"none": None, "label": self.y, "target": self.targets}[generator.condition]
-            perturbed: Tensor = generator(self.x, told)
-            generator.train()
+            with evaluating(generator) if self.mover == CLASSIFIER else contextlib.nullcontext():
+                perturbed: Tensor = generator(self.x, told)
             share = self._strength(self.clock)
             return perturbed if share == 1 else self.x + share * (perturbed - self.x)
 
@@ -122,7 +124,6 @@ class AdvGanStep(GanStep):
             learning: Tensor = net(images)
             return learning
         # As it will be attacked. In training mode it would update the running statistics of its batch norm.
-        net.eval()
-        logits: Tensor = net(images)
-        net.train()
+        with evaluating(net):
+            logits: Tensor = net(images)
         return logits

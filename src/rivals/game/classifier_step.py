@@ -11,6 +11,7 @@ from typing import Self
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from rivals.base.evaluation_mode import evaluating
 from rivals.base.schedules import Clock
 from rivals.game.gan_step import Augment, augmented
 
@@ -78,10 +79,9 @@ class ClassifierStep:
         running statistics of batch norm, and batch statistics would couple the images.
         """
         assert self._attack is not None, "a loss on adversarial examples needs an attack"
-        net = self.nets[self.mover].eval()
-        x_adv = self._attack(net, self.x, self.y, self.clock)
-        net.train()
-        return x_adv
+        net = self.nets[self.mover]
+        with evaluating(net):
+            return self._attack(net, self.x, self.y, self.clock)
 
     @cached_property
     def logits(self) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from rivals.base.evaluation_mode import evaluating
 from rivals.base.schedules import Clock
 from rivals.game.gan_step import DISCRIMINATOR, GanStep
 
@@ -37,10 +38,9 @@ class RobGanStep(GanStep):
         if self.mover != DISCRIMINATOR:
             return (images * (1 / 127.5)).sub_(1)
         assert labels is not None, "Rob-GAN needs labels"
-        net = self.nets[DISCRIMINATOR].eval()  # batch norm must neither learn from the attack's passes nor mix images
-        x_adv = self._attack(net, images * (1 / 255), labels, self.clock)
-        net.train()
-        return x_adv * 2 - 1
+        net = self.nets[DISCRIMINATOR]
+        with evaluating(net):  # batch norm must neither learn from the attack's passes nor mix images
+            return self._attack(net, images * (1 / 255), labels, self.clock) * 2 - 1
 
     @property
     def y(self) -> Tensor:

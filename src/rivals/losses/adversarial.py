@@ -126,7 +126,8 @@ def awp(loss: Loss, gamma: float = 5e-3) -> Loss:
         raise UserError(f"a weight perturbation of {gamma:g} is out of range: take a fraction above 0, such as 0.005")
 
     def perturbed(step: Any) -> LossTerms:
-        weights = {name: weight for name, weight in step.weights.items() if weight.ndim > 1}
+        # Weights that are frozen stay as they are here, too.
+        weights = {name: weight for name, weight in step.weights.items() if weight.ndim > 1 and weight.requires_grad}
         with step.unchanged_buffers():
             total = torch.stack(list(loss(step).values())).sum()
         grads = torch.autograd.grad(total, list(weights.values()))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from rivals.base import rng
 from rivals.base.errors import UserError
+from rivals.base.evaluation_mode import evaluating
 from rivals.base.size import AnySize, Size
 from rivals.nets.padding import WIDEST, check_image_shape
 
@@ -98,7 +98,7 @@ class Generator(nn.Module):
         The network is in evaluation mode during the call; every module's mode is restored afterward.
         """
         like = next(self.parameters())
-        with _eval_mode(self):
+        with evaluating(self):
             moved = z.to(like, non_blocking=True)
             x: Tensor = self(moved, None if labels is None else labels.to(like.device, non_blocking=True))
         # [-1, 1] to 0..255, rounded to the nearest.
@@ -201,15 +201,3 @@ class Pass:
         padded = torch.cat([self.z, self.z.new_zeros(self.size - n, self.z.shape[1])])
         labels = None if self.labels is None else torch.cat([self.labels, self.labels.new_zeros(self.size - n)])
         return self.generator.generate(padded, labels)[:n]
-
-
-@contextlib.contextmanager
-def _eval_mode(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterward every submodule has its own mode back."""
-    training = [part for part in module.modules() if part.training]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True

@@ -158,6 +158,10 @@ class HardenConfig(ClassifierConfig):
             raise UserError(
                 f"--adversarial-weight has no meaning for the method {self.method}, which has {other}: leave it out"
             )
+        if self.label_smoothing and method.loss == "mart":
+            raise UserError("--label-smoothing has no meaning for the method mart: leave it out")
+        if self.replays != HardenConfig.replays and method.attack != "free":
+            raise UserError(f"--replays has no meaning for the method {self.method}, only for free: leave it out")
         self._check_certified(method)
         if self.awp and method.attack == "generator":
             raise UserError("--awp cannot be combined with the method gan, whose other player learns: leave one out")
@@ -212,6 +216,7 @@ class HardenConfig(ClassifierConfig):
                 "beta": None,
                 "kappa": None,
                 "adversarial_weight": 1.0,
+                "replays": HardenConfig.replays,
                 **{name: getattr(HardenConfig, name) for name in ("eps_factor", "small_box", "ibp_regularizer")},
             } | settings
         return super().changed(**settings)

@@ -15,6 +15,7 @@ from helpers.commands import assert_refused
 from helpers.kill_and_resume import assert_killed_run_resumes, goes_on
 from rivals import Linf, build_generator
 from rivals.api.common.network_io import save_network
+from rivals.api.hub import results_of
 from rivals.base.duration import Duration
 from rivals.base.errors import UserError
 from rivals.base.run_folder import Run
@@ -82,6 +83,28 @@ def test_every_method_that_meets_the_attack_gives_a_robust_classifier(stripes_an
     assert about["hardened"] == {"norm": "linf", "eps": 0.1, "method": method}
     assert json.loads((run.folder / "classifier.json").read_text())["hardened"] == about["hardened"]
     assert about["config"]["eps"] == "0.1"
+
+
+def test_the_result_is_of_the_state_that_was_saved(stripes, tmp_path):
+    run = rivals.harden(stripes, Linf(0.1), method="fgsm", until="6 epochs", out="runs/hard", **TINY)
+    records = list(run.records())
+    first, *_, last = (record for record in records if "accuracy/pgd" in record)
+    file = run.folder / "classifier.json"
+    about = json.loads(file.read_text())
+    assert about["step"] in [record["step"] for record in records if "accuracy/pgd" in record]
+    for saved in (first, last):  # whichever was the best
+        file.write_text(json.dumps({**about, "step": saved["step"]}))
+        at = [record for record in records if record["step"] == saved["step"]]
+        result, (tested,) = run.result(), [record for record in at if "accuracy/test" in record]
+        assert {key: result[key] for key in ("accuracy/pgd", "accuracy/held_out")}.items() <= saved.items()
+        assert (result["accuracy/test"], result["n_test"]) == (tested["accuracy/test"], tested["n_test"])
+        assert dict(results_of(run.folder))["accuracy"] == tested["accuracy/test"]
+    assert first["accuracy/pgd"] != last["accuracy/pgd"]
+
+
+def test_a_step_of_free_training_is_a_batch_with_its_replays(stripes, tmp_path):
+    run = rivals.harden(stripes, Linf(0.1), method="free", replays=3, until="5 steps", out="runs/free", **TINY)
+    assert (run.info["step"], run.info["images"]) == (5, 5 * 3 * TINY["batch_size"])
 
 
 def test_awp_extra_images_weights_and_eps_warmup_go_together(stripes, tmp_path):
@@ -313,6 +336,8 @@ def test_user_errors_are_reported_in_one_line(run_rivals, stripes, tmp_path):
         (["--eps", "x"], "eps 'x' is not a radius"),
         (["--eps", "0"], "an eps of 0 is not an attack"),
         (["--method", "noise", "--steps", "3"], "--steps has no meaning for the method noise"),
+        (["--method", "mart", "--label-smoothing", "0.3"], "--label-smoothing has no meaning for the method mart"),
+        (["--method", "fgsm", "--replays", "9"], "--replays has no meaning for the method fgsm"),
         (["--method", "mart", "--steps", "0"], "--steps 0 is not an attack"),
         (["--extra-share", "0.3"], "--extra-share has no meaning without --extra"),
         (["--extra-keep", "0.5"], "add --extra-teacher"),

@@ -117,6 +117,11 @@ class HardenJob(ClassifierJobBase[HardenConfig]):
             self.recipe = self.recipe or "certified"
         super().resolve_config()
 
+    @property
+    def images_per_step(self) -> int:
+        """Images that a step shows to the classifier, replays included."""
+        return self.config.batch_size * (self.config.replays if self.config.resolved.attack == "free" else 1)
+
     def new_network(self) -> Classifier:
         """As of any classifier; a new network for certified training has the weights of Shi et al. 2021."""
         net = super().new_network()

@@ -43,15 +43,15 @@ class ClassifierRun(Run):
         return net
 
     def result(self) -> Record:
-        """The state and the last accuracies of the run, as plain values."""
+        """The state of the run and the accuracies of the classifier that it saved, as plain values."""
+        from rivals.api.training.saved_state import measured_of_saved
+
         info = self.info
-        last: Record = {}
-        for record in self.records():
-            last |= {key: value for key, value in record.items() if key.startswith("accuracy/") or key == "n_test"}
+        accuracies = measured_of_saved(self, "classifier", lambda key: key.startswith("accuracy/") or key == "n_test")
         return {
             "run": str(self.folder),
             **{key: info[key] for key in ("state", "images", "step", "epochs", "seconds")},
-            **last,
+            **accuracies,
             "classifier": str(self.folder / "classifier.safetensors"),
             "report": str(self.report),
         }
@@ -180,12 +180,17 @@ class ClassifierJobBase(TrainingJob[C], Generic[C]):
         self.config = self.recipes[self.recipe]().changed(**self.config_settings)
         if self.config.precision == "auto":
             self.config = self.config.changed(precision=devices.fastest_precision(self.device))
-        until, batch_size = Duration.parse(self.config.until), self.config.batch_size
+        until, per_step = Duration.parse(self.config.until), self.images_per_step
         if until.unit == "minutes":
             images = self._images_per_second() * until.amount * 60
         else:
-            images = until.amount * {"images": 1, "epochs": len(self.images), "steps": batch_size}[until.unit]
-        self.total_images = max(batch_size, round(images))
+            images = until.amount * {"images": 1, "epochs": len(self.images), "steps": per_step}[until.unit]
+        self.total_images = max(per_step, round(images))
+
+    @property
+    def images_per_step(self) -> int:
+        """Images that a step shows to the classifier."""
+        return self.config.batch_size
 
     def _images_per_second(self) -> float:
         """The speed of a game like this one, measured in a few rounds of this process: all have about the same."""

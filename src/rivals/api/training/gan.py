@@ -47,15 +47,15 @@ class GanRun(Run):
         return generator
 
     def result(self) -> Record:
-        """The state and the last values of the run, as plain values."""
+        """The state and the last values of the run, as plain values; what is measured, of the generator it saved."""
+        from rivals.api.training.saved_state import measured_of_saved
+
         info, last = self.info, {}
         for record in self.records():
             if "loss/discriminator" in record:
                 last = record
         keys = ("loss/discriminator", "loss/generator", "d_real", "d_fake")
-        measured: Record = {}
-        for record in self.records():
-            measured |= {key: value for key, value in record.items() if key in MEASURED}
+        measured = measured_of_saved(self, "generator", MEASURED.__contains__)
         return {
             "run": str(self.folder),
             **{key: info[key] for key in ("state", "images", "step", "epochs", "seconds", "alarms")},

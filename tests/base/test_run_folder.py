@@ -22,6 +22,16 @@ def test_a_folder_that_another_process_is_just_creating_is_refused(tmp_path):
     assert Run.create(tmp_path, {"command": "train"}).info["command"] == "train"
 
 
+def test_a_run_that_could_not_be_read_back_is_not_begun(tmp_path):
+    with pytest.raises(UserError) as caught:
+        Run.create(tmp_path / "run", {"data": {"classes": ["tea", "caf\udce9"]}})
+    said = (
+        "no run can be recorded: data.classes[1] has text that is not Unicode: rename the file or folder of that name"
+    )
+    assert str(caught.value) == said
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_start_that_was_killed_while_it_wrote_run_json_can_be_repeated(tmp_path):
     (tmp_path / ".run.json.123.tmp").write_text("{")
     assert Run.create(tmp_path, {"seed": 3}).info["seed"] == 3

@@ -1,6 +1,7 @@
 """Names of classes: their order, and how images are matched with a model by name."""
 
 import json
+import os
 import zipfile
 from io import BytesIO
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.commands import assert_refused
 from helpers.refusals import named
 from rivals.data.classes import class_index, class_order, match_classes, write_class_names
 from rivals.data.imageset import ImageSet
@@ -157,3 +159,18 @@ def test_a_file_without_class_names_is_refused(tmp_path, content, says):
         write_class_names(path)
     with named("cannot read the class names in 'nowhere.txt': No such file"):
         write_class_names("nowhere.txt")
+
+
+def test_a_class_folder_with_a_name_in_another_encoding_is_told_before_anything_is_written(tmp_path, run_rivals):
+    for name in (b"caf\xe9", b"tea"):
+        folder = tmp_path / "photos" / os.fsdecode(name)
+        try:
+            folder.mkdir(parents=True)
+        except OSError:
+            pytest.skip("the file system takes Unicode alone")
+        for number in range(12):
+            (folder / f"{number}.png").write_bytes(png(20 * number))
+    for command in ("classify", "train"):
+        result = run_rivals(command, tmp_path / "photos", "--until", "1 steps", "--out", tmp_path / "run")
+        assert_refused(result, r"the class 'caf\udce9' has a name that is not Unicode: rename its folder")
+    assert not (tmp_path / "run").exists()

@@ -17,7 +17,7 @@ from rivals.base.file_lock import file_lock
 from rivals.base.files import explain_os_errors, make_folder, write_atomically
 from rivals.base.process_group import ProcessGroup
 from rivals.base.run_schema import FORMAT, AlarmRecord, RecordFacts, RunInfo
-from rivals.base.typed_json import conforms, parse_json, read_json
+from rivals.base.typed_json import conforms, parse_json, read_json, what_cannot_be_read_back
 
 T = TypeVar("T")
 
@@ -109,8 +109,11 @@ class Run:
         """Create the folder of a new run.
 
         Raises:
-            UserError: it exists and is not empty, another process is just creating it, or it cannot be written.
+            UserError: it exists and is not empty, another process is just creating it, or it cannot be written; or a
+                name in ``info`` is not Unicode, as of a file from a disk of another encoding.
         """
+        if wrong := what_cannot_be_read_back(info):
+            raise UserError(f"no run can be recorded: {wrong}: rename the file or folder of that name")
         run = cls(Path(folder))
         cls.check_free(run.folder)
         make_folder(run.folder, parents=True)

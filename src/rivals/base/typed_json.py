@@ -116,6 +116,15 @@ def conforms(value: Any, schema: Any) -> bool:
     return True
 
 
+def what_cannot_be_read_back(value: Any) -> str | None:
+    """Where plain values hold what :func:`read_json` refuses in any file, and what it is; None if nothing."""
+    try:
+        _check_any(value)
+    except _WrongValue as wrong:
+        return str(wrong)
+    return None
+
+
 def read_small_file(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
     """The content of a regular file that is not too large; a FIFO or a device is never opened.
 

@@ -22,8 +22,17 @@ _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
 
 
 def class_order(names: Iterable[str]) -> list[str]:
-    """The names of classes in the order of their indices: as numbers if all are whole numbers, else as text."""
+    """The names of classes in the order of their indices: as numbers if all are whole numbers, else as text.
+
+    Raises:
+        UserError: a name is not Unicode.
+    """
     names = list(names)
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:  # bytes of another encoding, which no JSON file can hold
+            raise UserError(f"the class {name!a} has a name that is not Unicode: rename its folder") from None
     if all(map(_WHOLE_NUMBER.fullmatch, names)):
         return sorted(names, key=lambda name: (int(name), name))
     return sorted(names)

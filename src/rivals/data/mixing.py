@@ -24,13 +24,16 @@ class RepeatedBatches:
 
 
 class MixedBatches:
-    """Concatenated batches of two labeled data sets, on the device of the second. An epoch is one of the first."""
+    """Concatenated batches of two labeled data sets, on the device of the second.
+
+    An epoch is as many images as the first has, some of them of the second.
+    """
 
     def __init__(self, first: Batches, second: Batches | GeneratedBatches | TaughtBatches) -> None:
         self.first, self.second = first, second
         self.batch_size = first.batch_size + second.batch_size
         self.micro_batches = first.micro_batches
-        self.n = round(first.n * self.batch_size / first.batch_size)
+        self.n = first.n
 
     def draw(self, index: int, stream: int = 0, part: int = 0) -> tuple[Tensor, Tensor | None]:
         """As :meth:`Batches.draw`."""

@@ -18,6 +18,9 @@ from rivals.recipes.inverting import InvertConfig
 AUGMENTS = ("none", "diff", "ada")
 
 
+OF_ADA = ("augment_p", "augment_target", "augment_color")
+
+
 @dataclass(frozen=True)
 class Config(AgainstConfig, InvertConfig):
     """How a GAN is trained. A SCHEDULE is a number, or START -> END in N images."""
@@ -141,6 +144,8 @@ class Config(AgainstConfig, InvertConfig):
             raise UserError(f"--augment-p {self.augment_p} is not a probability: take 0 to 1")
         if self.augment != "ada" and (self.augment_p.peak or self.augment_target is not None):
             raise UserError(f"--augment-p and --augment-target need --augment ada, not {self.augment}")
+        if self.augment != "ada" and self.augment_color != Config.augment_color:
+            raise UserError(f"--augment-color needs --augment ada, not {self.augment}: leave it out")
         if self.augment == "ada" and not self.augment_p.peak and self.augment_target is None:
             raise UserError("--augment ada changes nothing at a probability of 0: add --augment-p or --augment-target")
         if self.augment_target is not None:
@@ -165,6 +170,8 @@ class Config(AgainstConfig, InvertConfig):
                 "discriminator_widths": (),
             }
             settings = fresh | settings
+        if self.augment == "ada" != settings.get("augment", "ada"):  # what is ADA's alone
+            settings = {name: getattr(Config, name) for name in OF_ADA} | settings
         return super().changed(**settings)
 
 

@@ -102,6 +102,11 @@ def test_the_result_is_of_the_state_that_was_saved(stripes, tmp_path):
     assert first["accuracy/pgd"] != last["accuracy/pgd"]
 
 
+def test_epochs_with_extra_images_are_as_long_as_those_of_the_data(stripes, tmp_path):
+    given = {"extra": stripes, "extra_share": 0.5, "until": "4 epochs", "out": "runs/extra"}
+    assert rivals.harden(stripes, Linf(0.1), method="fgsm", **given, **TINY).info["epochs"] == pytest.approx(4, abs=0.1)
+
+
 def test_a_step_of_free_training_is_a_batch_with_its_replays(stripes, tmp_path):
     run = rivals.harden(stripes, Linf(0.1), method="free", replays=3, until="5 steps", out="runs/free", **TINY)
     assert (run.info["step"], run.info["images"]) == (5, 5 * 3 * TINY["batch_size"])

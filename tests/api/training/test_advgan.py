@@ -97,6 +97,13 @@ def test_a_target_that_it_cannot_reach_is_refused_before_a_run_begins(run, home,
     assert not (tmp_path / "refused").exists()
 
 
+@pytest.mark.parametrize("net", ["r3", "sngan", "mlp"])
+def test_discriminators_of_every_net_work_without_widths(home, run_rivals, tmp_path, net):
+    words = ("train", home / "photos", "--against", home / "plain.safetensors", "--net", net, "--until", "1 steps")
+    result = run_rivals(*words, "--batch-size", "8", "--eps", "0.4", "--out", tmp_path / "run")
+    assert result.status == 0, result.err
+
+
 def test_options_of_a_generator_are_refused(run, home, run_rivals, tmp_path):
     words = ("attack", home / "plain.safetensors", home / "photos", "--eps", "0.4", "--out", tmp_path / "refused")
     assert_refused(run_rivals(*words, "--attack", f"generator:{run.folder}(steps=3)"), "has no options")

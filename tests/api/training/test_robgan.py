@@ -47,6 +47,18 @@ def test_a_run_ends_with_a_generator_a_robust_classifier_and_the_report_of_both(
     assert attacked.status == 0, attacked.err
 
 
+def test_its_generator_alone_starts_another_gan(home, run_rivals):
+    words = ("train", home / "photos", "--recipe", "robgan", "--eps", "0.1", "--robust-steps", "1", *TINY)
+    assert run_rivals(*words, "--until", "2 steps", "--sample-grid", "4", "--out", home / "start").status == 0
+    other = ("train", home / "photos", "--recipe", "quick", "--batch-size", "8", "--until", "1 steps")
+    assert_refused(
+        run_rivals(*other, "--weights", home / "start", "--out", home / "refused"),
+        "is a run of Rob-GAN, whose discriminator classifies, too: name its generator",
+    )
+    given = home / "start" / "generator.safetensors"
+    assert run_rivals(*other, "--weights", given, "--out", home / "tuned").status == 0
+
+
 def test_only_the_discriminators_turn_is_attacked():
     torch.manual_seed(0)
     nets = {

@@ -192,7 +192,9 @@ class AdvGanJob(TrainingJob[Config]):
                 **shape,
             )
             stages = PaddedSize.of(images.size).stages
-            widths = config.discriminator_widths or tuple(NARROWEST << stage for stage in range(stages))
+            # As narrow as the perturber, for the net whose stages we know; others have widths of their own.
+            narrow = tuple(NARROWEST << stage for stage in range(stages)) if config.net == "dcgan" else ()
+            widths = config.discriminator_widths or narrow
             discriminator = build_discriminator(config.net, widths=widths, **shape, **norm)
         betas: Any = {"beta1": config.beta1, "beta2": config.beta2}
         loss = self._loss()

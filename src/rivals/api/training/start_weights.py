@@ -180,6 +180,11 @@ def _from_run(source: str, run: Run, option: str) -> GanWeights:
     (config,), data = restored(needed["config"], Config()), needed["data"]
     if config.against or config.invert:
         raise UserError(f"--{option} {source} is no run of a GAN alone: name one of rivals train without --against")
+    if config.robust_steps and option == "weights":
+        raise UserError(
+            f"--{option} {source} is a run of Rob-GAN, whose discriminator classifies, too: name its generator, "
+            f"{run.folder / 'generator.safetensors'}"
+        )
     shape: dict[str, Any] = {"size": data["size"], "channels": data["channels"], "classes": len(data["classes"])}
     game = build_game(config, **shape, device=torch.device("cpu"), seed=0)
     best = Checkpoints(run.folder / "best")

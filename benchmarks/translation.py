@@ -55,14 +55,23 @@ ENLARGE = {
     "perceptual": f"classifier:{MODELS / CLASSIFIER}.safetensors",
     "perceptual_every": 4,
 }
-# Both sides of colors and of edges have these networks, so small that a side sees enough images; the rest is of the
-# adversarial side. A discriminator of four widths sees the whole image.
-COLOR_NET: dict[str, Any] = {"net": "unet", "widths": (16, 32, 64, 128)}
-COLOR: dict[str, Any] = {"discriminator_widths": (32, 64), "gan_weight": 0.02}
+# Both sides of colors and of edges have these networks; the rest is of the adversarial side. A discriminator of four
+# widths sees the whole image.
 WHOLE = (32, 64, 128, 256)
-EDGES_NET: dict[str, Any] = {"net": "unet", "widths": (16, 32, 64, 128), "blocks": 0}
-RATES = {"generator_lr": "1e-3", "discriminator_lr": "1e-3"}
-EDGES: dict[str, Any] = {"discriminator_widths": WHOLE, "gan_weight": 1.0, "r1": 0.3, **RATES}
+COLOR_NET: dict[str, Any] = {"net": "unet", "widths": (16, 32, 64, 128), "blocks": 0}
+COLOR: dict[str, Any] = {
+    "discriminator_widths": WHOLE,
+    "gan_weight": 0.03,
+    "generator_lr": "2e-3",
+    "discriminator_lr": "1e-3",
+}
+EDGES_NET: dict[str, Any] = {"net": "unet", "widths": (16, 32, 64, 128)}
+EDGES: dict[str, Any] = {
+    "discriminator_widths": WHOLE,
+    "gan_weight": 1.0,
+    "generator_lr": "1e-3",
+    "discriminator_lr": "1e-3",
+}
 UNPAIRED: dict[str, Any] = {
     "pairs": "unpaired",
     "widths": (16, 32, 64),

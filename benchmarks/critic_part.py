@@ -1,7 +1,7 @@
 """``rivals.Critic`` as a part: an autoencoder of CIFAR-10 in a loop of its own, with a critic and without.
 
 ``python -m benchmarks.critic_part [--minutes N] [--test-images N] [--kept N]`` trains both sides for so many minutes of
-processor time of one thread (20 by default): the same network, loop and batches. A probe finds out how many images that
+processor time of one thread (5 by default): the same network, loop and batches. A probe finds out how many images that
 is. The critic sees the original beside what it judges, as pix2pix's does.
 
 Settings are chosen on ``KEPT`` training images that no side trains on, after ``SWEEP`` of the minutes each, which are
@@ -35,13 +35,13 @@ from rivals.data.imageset import ImageSet
 from rivals.data.splits import hold_out
 from rivals.reports.image_grid import make_grid, save_png
 
-MINUTES, N, SEED = 20.0, 10_000, 0
+MINUTES, N, SEED = 5.0, 10_000, 0
 WIDTHS, CODE = (32, 64), 4  # channels of the stages, each half as high as the one before, and of the 8 x 8 codes
 BATCH, WARM, TIMED, ROUNDS = 64, 8, 64, 3  # the last two: steps of a probe, and how often it is made
 KEPT = 2500  # training images
-SWEEP = 0.15  # of the minutes, for each candidate
-RATES = (1e-3, 2e-3, 4e-3)
-STARTS, WEIGHTS = (0.3, 0.6), (1.0, 2.0)  # of the critic: a share of the minutes, and the adaptive weight's factor
+SWEEP = 0.2  # of the minutes, for each candidate
+RATES = (5e-4, 1e-3, 2e-3)
+STARTS, WEIGHTS = (0.3, 0.6), (0.3, 1.0)  # of the critic: a share of the minutes, and the adaptive weight's factor
 MOST_FD, MOST_ERROR = 0.7, 1.15  # targets: times the side without a critic
 TRIALS = Path("runs")
 SHOWN = 24
@@ -80,9 +80,9 @@ class Judge(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(6, 32, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(32, 64, 4, 2, 1), nn.LeakyReLU(0.2)
+            nn.Conv2d(6, 16, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(16, 32, 4, 2, 1), nn.LeakyReLU(0.2)
         )
-        self.last = nn.Conv2d(64, 1, 3, 1, 1)
+        self.last = nn.Conv2d(32, 1, 3, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """The logits."""

@@ -22,20 +22,27 @@ def translation(r: Result) -> Section:
     return Section(
         title="Image translation",
         question="What does a discriminator add to a translator that learns by L1 alone, in the same minutes?",
-        setup="CIFAR-10, minutes of processor time of one thread a side. Both sides are `rivals translate` with its "
-        "defaults, one with `--gan-weight 0` and a learning rate and a beta1 of its own: the best of a few by PSNR on "
-        "training images that no side trains on, after a short part of the minutes each, which are not taken off its "
-        "training. To enlarge, the adversarial side has a narrower discriminator and the distance in the features of a "
-        "classifier, too. Judged once on test images (unpaired: those of one class). PD-lite0 is a perceptual distance "
-        "in the form of LPIPS with unit weights; FD-lite0 is between outputs and targets; structure-lite0 says how "
-        "well outputs keep the structure of their inputs (1 at best). None was used in training.",
+        setup="CIFAR-10, minutes of processor time of one thread a side. Both sides are `rivals translate` with the same "
+        "network, one with `--gan-weight 0` and a learning rate and a beta1 of its own: the best of a few by PSNR "
+        "on training images that no side trains on, after a short part of the minutes each, which are not taken off "
+        "its training. To enlarge, the network is the default, and the adversarial side has a narrower "
+        "discriminator and the distance in the features of a classifier, too. For colors and edges it is a U-Net of "
+        "16-32-64-128 channels, for colors without residual blocks, against a discriminator that sees the whole "
+        "image, with weights of 0.03 and 1. Without pairs a ResNet of 16-32-64 channels with 2 blocks has such a "
+        "discriminator, and PatchNCE and identity weights of 0.3. All this was chosen by short trials on training "
+        "images (`docs/decisions/0037`). Judged once on test images (unpaired: those of one class). PD-lite0 is a "
+        "perceptual distance in the form of LPIPS with unit weights; FD-lite0 is between outputs and targets; "
+        "structure-lite0 says how well outputs keep the structure of their inputs (1 at best). None was used in "
+        "training.",
         header=["task", "side", "images seen", *VALUES.values()],
         rows=rows,
         answer=" ".join(answers),
         limits="One seed. 32 px images. To enlarge, what the classifier's features do without a discriminator. "
         "On a busy machine a minute of processor time is "
         "worth less. PSNR and SSIM favor L1, which is trained on the mean. The rate for L1 is chosen after short runs, "
-        "which favor high ones; that of the adversarial side was not chosen in the same way, but by a few first tries.",
+        "which favor high ones; that of the adversarial side was not chosen in the same way, but by a few first tries. "
+        "Without pairs the classifier says how many images have features of the target class, not how good they look: "
+        "FD-lite0 and the picture do.",
         images=[(f"{TITLES[case['part']]}: {_columns(case)}", case["picture"]) for case in r["cases"].values()],
     )
 

@@ -183,9 +183,9 @@ def critic_part(r: Result) -> Section:
         title="A critic in a loop of your own",
         question=f"Does `rivals.Critic` lower FD-lite0 of an autoencoder's outputs to {most_fd:g} of that without it, "
         f"at a squared error of at most {most_mse:g} times, in the same minutes?",
-        setup="CIFAR-10, an autoencoder to 256 numbers an image, a twelfth, trained by squared error and Adam in a plain "
-        "loop, with VQGAN's adaptive weight and a relativistic discriminator of patches on one side, which sees the original "
-        "beside; minutes of processor time of one thread a side. "
+        setup="CIFAR-10, an autoencoder to 256 numbers an image, a twelfth, trained by squared error and Adam in a "
+        "plain loop, with VQGAN's adaptive weight and a relativistic discriminator of patches on one side, which sees "
+        "the original beside; minutes of processor time of one thread a side. "
         f"Settings are chosen by short runs on training images that no side trains on. Judged once on "
         f"{_n(r['cases'])} test images, outputs against the images themselves.",
         header=["side", "images seen", "FD-lite0 (lower is better)", "squared error"],

@@ -22,8 +22,8 @@ def translation(r: Result) -> Section:
     return Section(
         title="Image translation",
         question="What does a discriminator add to a translator that learns by L1 alone, in the same minutes?",
-        setup="CIFAR-10, minutes of processor time of one thread a side. Both sides are `rivals translate` with the same "
-        "network, one with `--gan-weight 0` and a learning rate and a beta1 of its own: the best of a few by PSNR "
+        setup="CIFAR-10, minutes of processor time of one thread a side. Both sides are `rivals translate` with the "
+        "same network, one with `--gan-weight 0` and a learning rate and a beta1 of its own: the best of a few by PSNR "
         "on training images that no side trains on, after a short part of the minutes each, which are not taken off "
         "its training. To enlarge, the network is the default, and the adversarial side has a narrower "
         "discriminator and the distance in the features of a classifier, too. For colors and edges it is a U-Net of "

@@ -68,7 +68,8 @@ def purification(r: Result) -> Section:
         )
         + ".",
         limits="An honest figure is still an upper bound. One seed, one generator; published Defense-GANs take more "
-        "steps and restarts.",
+        "steps and restarts. Measured before the defense `jpeg` rounded Y, Cb and Cr to bytes, and before attacks on "
+        "randomized models were mended: they can only be stronger now.",
     )
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rivals.base.errors import UserError
-from rivals.base.images import under_noise
+from rivals.base.images_under_noise import under_noise
 
 GRADIENTS = ("own", "bpda", "surrogate")
 

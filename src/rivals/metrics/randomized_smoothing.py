@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rivals.base.errors import UserError
-from rivals.base.images import images_under_noise
+from rivals.base.images_under_noise import images_under_noise
 from rivals.base.rng import on_device, streams
 
 LogitsFn = Callable[[Tensor], Tensor]

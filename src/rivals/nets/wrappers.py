@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rivals.base.errors import UserError
-from rivals.base.images import images_under_noise
+from rivals.base.images_under_noise import images_under_noise
 from rivals.base.rng import generator
 
 

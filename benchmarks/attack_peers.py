@@ -6,10 +6,11 @@ is counted as the peer's cost only where it is done anew for each call anyway.
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +24,16 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in VERSIONS}
 
 
-def pgd(steps: int, eps: float) -> dict[str, Attack]:
-    """PGD in Linf with a random start and Madry's step size, 2.5 eps / steps."""
-    step = 2.5 * eps / steps
+class Tunable(NamedTuple):
+    """A peer's attack, and the settings it is tried with, its defaults first."""
+
+    make: Callable[..., Attack]
+    candidates: tuple[dict[str, float], ...]
+
+
+def pgd(steps: int, eps: float, share: float | None = None) -> dict[str, Attack]:
+    """PGD in Linf with a random start and a step of a share of eps: by default Madry's, 2.5 / steps."""
+    step = eps * (2.5 / steps if share is None else share)
 
     def torchattacks(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         import torchattacks as peer
@@ -48,46 +56,60 @@ def pgd(steps: int, eps: float) -> dict[str, Attack]:
     return {"torchattacks": torchattacks, "foolbox": foolbox, "art": art}
 
 
-def min_norm() -> dict[str, dict[str, Attack]]:
+def min_norm() -> dict[str, dict[str, Tunable]]:
     """The minimum-norm attacks in L2, by attack and by peer, at the budgets of :mod:`benchmarks.attack_strength`."""
 
-    def deepfool_torchattacks(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    def deepfool_torchattacks() -> Attack:
         import torchattacks as peer
 
-        x_adv: Tensor = peer.DeepFool(model, steps=50)(x, y)
-        return x_adv
+        return lambda model, x, y: peer.DeepFool(model, steps=50)(x, y)
 
-    def deepfool_foolbox(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    def deepfool_foolbox() -> Attack:
         import foolbox as peer
 
-        return _foolbox(peer.attacks.L2DeepFoolAttack(steps=50), model, x, y, None)
+        return lambda model, x, y: _foolbox(peer.attacks.L2DeepFoolAttack(steps=50), model, x, y, None)
 
-    def deepfool_art(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    def deepfool_art() -> Attack:
         from art.attacks.evasion import DeepFool as Peer
 
-        return _art(Peer, model, x, y, max_iter=50, epsilon=1e-6)
+        return lambda model, x, y: _art(Peer, model, x, y, max_iter=50, epsilon=1e-6)
 
-    def carlini_foolbox(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    def carlini_foolbox(stepsize: float, initial_const: float) -> Attack:
         import foolbox as peer
 
-        return _foolbox(peer.attacks.L2CarliniWagnerAttack(binary_search_steps=9, steps=50), model, x, y, None)
+        attack = peer.attacks.L2CarliniWagnerAttack(
+            binary_search_steps=9, steps=50, stepsize=stepsize, initial_const=initial_const
+        )
+        return lambda model, x, y: _foolbox(attack, model, x, y, None)
 
-    def carlini_torchattacks(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    def carlini_torchattacks(c: float, lr: float) -> Attack:
         import torchattacks as peer  # it searches for no constant: as many steps with one
 
-        x_adv: Tensor = peer.CW(model, c=1, steps=9 * 50)(x, y)
-        return x_adv
+        return lambda model, x, y: peer.CW(model, c=c, steps=9 * 50, lr=lr)(x, y)
 
-    def ddn_foolbox(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    def ddn_foolbox(init_epsilon: float, gamma: float) -> Attack:
         import foolbox as peer
 
-        return _foolbox(peer.attacks.DDNAttack(steps=100), model, x, y, None)
+        attack = peer.attacks.DDNAttack(steps=100, init_epsilon=init_epsilon, gamma=gamma)
+        return lambda model, x, y: _foolbox(attack, model, x, y, None)
 
     return {
-        "deepfool": {"torchattacks": deepfool_torchattacks, "foolbox": deepfool_foolbox, "art": deepfool_art},
-        "carlini_wagner": {"foolbox": carlini_foolbox, "torchattacks": carlini_torchattacks},
-        "ddn": {"foolbox": ddn_foolbox},
+        # DeepFool has no setting to tune: a smaller overshoot leaves more images on the wrong side of rounding.
+        "deepfool": {
+            "torchattacks": Tunable(deepfool_torchattacks, ({},)),
+            "foolbox": Tunable(deepfool_foolbox, ({},)),
+            "art": Tunable(deepfool_art, ({},)),
+        },
+        "carlini_wagner": {
+            "foolbox": Tunable(carlini_foolbox, _grid(stepsize=(0.01, 0.05, 0.2), initial_const=(1e-3, 1.0, 100.0))),
+            "torchattacks": Tunable(carlini_torchattacks, _grid(c=(1.0, 10.0, 100.0), lr=(0.01, 0.05, 0.2))),
+        },
+        "ddn": {"foolbox": Tunable(ddn_foolbox, _grid(init_epsilon=(1.0, 0.1), gamma=(0.05, 0.1, 0.2)))},
     }
+
+
+def _grid(**values: tuple[float, ...]) -> tuple[dict[str, float], ...]:
+    return tuple(dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values()))
 
 
 def _foolbox(attack: Any, model: nn.Module, x: Tensor, y: Tensor, eps: float | None) -> Tensor:

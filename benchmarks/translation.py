@@ -50,28 +50,27 @@ L1 = {"gan_weight": 0.0}
 CANDIDATES = ((5e-4, 0.5), (2.5e-4, 0.9), (5e-4, 0.9), (1e-3, 0.9), (2e-3, 0.9))
 # Of the adversarial side, to enlarge. The classifier was trained on the same training images, and judges nothing.
 CLASSIFIER = "cifar10-plain"
-ENLARGE = {
-    "discriminator_widths": (32, 64),
-    "perceptual": f"classifier:{MODELS / CLASSIFIER}.safetensors",
-    "perceptual_every": 4,
-}
-# Both sides of colors and of edges have these networks; the rest is of the adversarial side. A discriminator of four
-# widths sees the whole image.
+FEATURES: dict[str, Any] = {"perceptual": f"classifier:{MODELS / CLASSIFIER}.safetensors", "perceptual_every": 4}
+ENLARGE = {"discriminator_widths": (32, 64), **FEATURES}
+# Both sides of colors and of edges have these networks; the rest is of the adversarial side. A discriminator of three
+# widths or more sees the whole image.
 WHOLE = (32, 64, 128, 256)
 COLOR_NET: dict[str, Any] = {"net": "unet", "widths": (16, 32, 64, 128), "blocks": 0}
 COLOR: dict[str, Any] = {
-    "discriminator_widths": WHOLE,
+    "discriminator_widths": (32, 64, 128),
     "gan_weight": 0.03,
-    "generator_lr": "2e-3",
+    "generator_lr": "1e-3",
     "discriminator_lr": "1e-3",
 }
 EDGES_NET: dict[str, Any] = {"net": "unet", "widths": (16, 32, 64, 128)}
 EDGES: dict[str, Any] = {
     "discriminator_widths": WHOLE,
-    "gan_weight": 1.0,
+    "gan_weight": 0.06,
     "generator_lr": "1e-3",
     "discriminator_lr": "1e-3",
+    **FEATURES,
 }
+FIRST = 0.25  # of the minutes, in which the adversarial side of colors and edges learns by L1 alone
 UNPAIRED: dict[str, Any] = {
     "pairs": "unpaired",
     "widths": (16, 32, 64),
@@ -188,14 +187,24 @@ def choose_for_l1(data: str, minutes: float, home: Path, **common: Any) -> tuple
 
 
 def measure(
-    data: str, budget: Budget, home: Path, name: str, adversarial: dict[str, Any], **common: Any
+    data: str, budget: Budget, home: Path, name: str, adversarial: dict[str, Any], *, first: float = 0.0, **common: Any
 ) -> dict[str, Any]:
-    """Train both sides, judge them on the same test images; save a picture."""
+    """Train both sides, judge them on the same test images; save a picture.
+
+    The adversarial side spends the share ``first`` of its minutes as the other side does, by L1 alone, and goes on from
+    those weights (as SRGAN's generator does, Ledig et al. 2017, sec. 3.2).
+    """
     chosen, sweep = choose_for_l1(data, budget.minutes, home, **common)
-    trained = {}
-    for side, settings in {"adversarial": adversarial, "l1": chosen}.items():
-        images = images_in(budget.minutes, data, **common, **settings)
-        trained[side] = train(data, images, home / side, **common, **settings)
+
+    def side(out: Path, minutes: float, **settings: Any) -> Trained:
+        return train(data, images_in(minutes, data, **settings), out, **settings)
+
+    trained, start, before = {}, common, None
+    if first:
+        before = side(home / "first", first * budget.minutes, **common, **chosen)
+        start = {"weights": str(home / "first")}
+    trained["adversarial"] = side(home / "adversarial", (1 - first) * budget.minutes, **start, **adversarial)
+    trained["l1"] = side(home / "l1", budget.minutes, **common, **chosen)
     pairs = load_image_pairs(data, TranslateConfig().changed(**common), DataOptions(), "test", print)
     judged: dict[str, Any] = {side: each.net for side, each in trained.items()}
     if pairs.scale > 1:
@@ -203,6 +212,8 @@ def measure(
     values = judge(judged, pairs, n=budget.n, device=CPU, extractor=find_extractor("lite0", CPU))
     for side, each in trained.items():
         values[side] |= each.facts
+    if before is not None:
+        values["adversarial"]["first_by_l1"] = before.facts
     picture = f"translation_{name}_{budget.minutes:g}.png"
     save_png(shown(pairs, judged), RESULTS / picture)
     n = min(budget.n, len(pairs))
@@ -230,13 +241,13 @@ def upscale(budget: Budget, home: Path) -> dict[str, Any]:
 def color(budget: Budget, home: Path) -> dict[str, Any]:
     """Gray to color."""
     write_pairs(home / "data", gray)
-    return measure(str(home / "data"), budget, home, "color", COLOR, **COLOR_NET)
+    return measure(str(home / "data"), budget, home, "color", COLOR, first=FIRST, **COLOR_NET)
 
 
 def from_edges(budget: Budget, home: Path) -> dict[str, Any]:
     """Edges to images."""
     write_pairs(home / "data", edges)
-    return measure(str(home / "data"), budget, home, "edges", EDGES, **EDGES_NET)
+    return measure(str(home / "data"), budget, home, "edges", EDGES, first=FIRST, **EDGES_NET)
 
 
 def unpaired(budget: Budget, home: Path) -> dict[str, Any]:

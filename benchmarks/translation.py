@@ -52,14 +52,14 @@ CANDIDATES = ((5e-4, 0.5), (2.5e-4, 0.9), (5e-4, 0.9), (1e-3, 0.9), (2e-3, 0.9))
 CLASSIFIER = "cifar10-plain"
 FEATURES: dict[str, Any] = {"perceptual": f"classifier:{MODELS / CLASSIFIER}.safetensors", "perceptual_every": 4}
 ENLARGE = {"discriminator_widths": (32, 64), **FEATURES}
-# Both sides of colors and of edges have these networks; the rest is of the adversarial side. A discriminator of three
-# widths or more sees the whole image.
+# Both sides of colors and of edges have these networks; the rest is of the adversarial side. A discriminator of four
+# widths sees the whole image.
 WHOLE = (32, 64, 128, 256)
 COLOR_NET: dict[str, Any] = {"net": "unet", "widths": (16, 32, 64, 128), "blocks": 0}
 COLOR: dict[str, Any] = {
-    "discriminator_widths": (32, 64, 128),
+    "discriminator_widths": WHOLE,
     "gan_weight": 0.03,
-    "generator_lr": "1e-3",
+    "generator_lr": "2e-3",
     "discriminator_lr": "1e-3",
 }
 EDGES_NET: dict[str, Any] = {"net": "unet", "widths": (16, 32, 64, 128)}
@@ -70,7 +70,7 @@ EDGES: dict[str, Any] = {
     "discriminator_lr": "1e-3",
     **FEATURES,
 }
-FIRST = 0.25  # of the minutes, in which the adversarial side of colors and edges learns by L1 alone
+FIRST = 0.25  # of the minutes, in which the adversarial side of edges learns by L1 alone
 UNPAIRED: dict[str, Any] = {
     "pairs": "unpaired",
     "widths": (16, 32, 64),
@@ -241,7 +241,7 @@ def upscale(budget: Budget, home: Path) -> dict[str, Any]:
 def color(budget: Budget, home: Path) -> dict[str, Any]:
     """Gray to color."""
     write_pairs(home / "data", gray)
-    return measure(str(home / "data"), budget, home, "color", COLOR, first=FIRST, **COLOR_NET)
+    return measure(str(home / "data"), budget, home, "color", COLOR, **COLOR_NET)
 
 
 def from_edges(budget: Budget, home: Path) -> dict[str, Any]:

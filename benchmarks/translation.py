@@ -5,10 +5,11 @@ gets so many minutes of processor time of one thread (20 by default), not of a c
 that is, so that other programs on the machine do not shorten a side.
 
 The adversarial side has the defaults of ``rivals translate`` and, to enlarge, a narrower discriminator and the distance
-in the features of a classifier (``ENLARGE``): all of it was tried on training images. The side by L1 alone gets a
-learning rate and a beta1 of its own, as those of a GAN may not suit it: of ``CANDIDATES`` the pair with the highest
-PSNR on ``KEPT`` training images after ``SWEEP`` of the minutes, which are not taken off its training. No side trains on
-the images that are kept aside. Test images are read when all sides are trained, and judged once.
+in the features of a classifier (``ENLARGE``); for edges it has that distance too, and begins by L1 alone. All of it was
+tried on training images. The side by L1 alone gets a learning rate and a beta1 of its own, as those of a GAN may not
+suit it: of ``CANDIDATES`` the pair with the highest PSNR on ``KEPT`` training images after ``SWEEP`` of the minutes,
+which are not taken off its training. No side trains on the images that are kept aside. Test images are read when all
+sides are trained, and judged once.
 """
 
 from __future__ import annotations

@@ -90,3 +90,24 @@ def test_every_published_recipe_tells_its_memory_before_the_start(monkeypatch, r
     job.resolve_config()
     assert any(note.startswith("a step needs about 3.0 GiB of memory") for note in job.notes)
     assert asked[0]["micro_batches"] == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"penalty_every": 4, "cr": "10"}, "--penalty-every 4 has no meaning without a gradient penalty"),
+        ({"ema_rampup": 0.1}, "--ema-rampup 0.1 has no meaning without an EMA"),
+    ],
+)
+def test_settings_that_nothing_reads_are_refused_and_those_of_a_recipe_are_not(settings, says):
+    plain = {"r1": "0", "r2": "0", "loss": "hinge", "ema": "0"}
+
+    def resolve(**more):
+        job = GanJob(Request("mnist5k", "quick", None, False, 0, "cpu", True, {**plain, **more}))
+        job.load_data()
+        job.resolve_config()
+
+    resolve()  # the recipe's own interval goes unread
+    resolve(**settings, gp="1", ema="1000")
+    with pytest.raises(UserError, match=says):
+        resolve(**settings)

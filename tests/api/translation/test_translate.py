@@ -398,6 +398,7 @@ def test_what_is_applied_must_be_named():
         (("pairs", "--nce-weight", "3"), ("--nce-weight has no meaning where there are pairs",)),
         (("pairs", "--gan-weight", "0", "--r1", "1"), ("--r1", "leave it out")),
         (("pairs", "--gan-weight", "0", "--loss", "hinge"), ("--loss has no meaning with --gan-weight 0",)),
+        (("pairs", "--r1", "0", "--penalty-every", "4"), ("--penalty-every has no meaning without --r1",)),
         (("pairs", "--gan-weight", "0", "--discriminator-lr", "1e-3"), ("--discriminator-lr has no meaning",)),
         (("pairs", "--gan-weight", "0", "--l1-weight", "0"), ("nothing to learn from",)),
         (("pairs", "--gan-weight", "0", "--l1-weight", "0", "--perceptual", "lite0"), ("nothing to learn from",)),

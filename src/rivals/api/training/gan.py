@@ -157,9 +157,25 @@ class GanJob(TrainingJob[Config]):
             fitted = fit_config(self.images, self.config_settings, self.device, self.seed, self.processes.size)
             self.config, self.auto = fitted.config, {"auto": fitted.written()}
             self.notes += fitted.lines(self.images)
+        if not self.resuming:
+            self._refuse_unread()
         self.notes += warnings_for(self.config, self.images)
         if self.recipe in recipes.PUBLISHED:
             self.notes.append(memory_note(self.config, self.images, self.processes.size))
+
+    def _refuse_unread(self) -> None:
+        """Refuse what was asked for where nothing reads it; a recipe's own settings may go unread."""
+        config, asked = self.config, self.request.settings
+        penalties = (config.r1, config.r2, config.gp, config.fd_r1, config.fd_r2)
+        if "penalty_every" in asked and not any(weight.peak for weight in penalties):
+            raise UserError(
+                f"--penalty-every {config.penalty_every} has no meaning without a gradient penalty: add --r1 or --gp, "
+                "or leave it out"
+            )
+        if "ema_rampup" in asked and not config.ema.peak:
+            raise UserError(
+                f"--ema-rampup {config.ema_rampup:g} has no meaning without an EMA: add --ema, or leave it out"
+            )
 
     def build_game(self) -> Game:
         """The game of generator and discriminator.

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,20 @@ def test_it_runs_as_a_module():
     done = subprocess.run([sys.executable, "-m", "rivals", "--help"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "usage: rivals" in done.stdout
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a pipe's reader that has left is no error elsewhere")
+@pytest.mark.parametrize("words", [["data", "ls"], ["train", "--help"], ["--version"]], ids=" ".join)
+def test_a_reader_that_has_seen_enough_is_no_error(words):
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "rivals", *words], stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_neither_help_nor_import_loads_heavy_packages():

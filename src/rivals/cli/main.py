@@ -35,6 +35,7 @@ def _run_and_exit(words: Sequence[str]) -> None:
     try:
         with _told():
             _run(words)
+        sys.stdout.flush()  # here, and not as the interpreter ends, which could only complain of a reader that has left
     except UserError as error:
         _exit(str(error), 2)
     except Interrupted as error:
@@ -46,7 +47,7 @@ def _run_and_exit(words: Sequence[str]) -> None:
     except KeyboardInterrupt:
         _exit("interrupted", 130)
     except BrokenPipeError:  # of the result or the help, whose reader has seen enough
-        sys.stderr.close()
+        discard(sys.stdout)
     except OSError as error:
         if error.strerror is None:  # not from the operating system: a bug, to be seen in full
             raise

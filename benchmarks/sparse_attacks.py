@@ -1,8 +1,8 @@
 """sigma-zero in L0 and PDPGD in L1 against adv-lib's, at equal steps: median distances, and processor time in turn.
 
 Three models, 200 correctly classified test images each; an image for which nothing was found counts as infinitely far.
-The peer has, of ``CANDIDATES``, the settings of the least mean distance on ``TUNING`` training images of the model; ours
-has its defaults, and runs without its refinement, too.
+The peer has, of ``CANDIDATES``, the settings of the least mean distance on ``TUNING`` training images of the model;
+ours has its defaults, and runs without its refinement, too.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import sys
 import time
 import types
 from collections.abc import Callable
-from importlib.metadata import version
 from functools import partial
+from importlib.metadata import version
 from typing import Any
 
 import torch

@@ -30,7 +30,7 @@ OURS: dict[str, Callable[..., Tensor]] = {"sigma_zero": sigma_zero, "pdpgd": pdp
 # Of the peer, its defaults first: first step and threshold of sigma-zero, the primal rate of PDPGD.
 CANDIDATES: dict[str, list[dict[str, float]]] = {
     "sigma_zero": [{"η_0": step, "τ_0": threshold} for step in (1.0, 0.5, 2.0) for threshold in (0.3, 0.1)],
-    "pdpgd": [{"primal_lr": rate} for rate in (0.1, 0.03, 0.3, 0.5, 1.0)],
+    "pdpgd": [{"primal_lr": rate} for rate in (0.1, 0.3, 0.5, 1.0, 2.0)],
 }
 
 

@@ -35,9 +35,10 @@ time" is CPU seconds of one thread; other programs on the machine disturb it les
 
 On CIFAR-10, the sections on the strength of attacks, sparse attacks, AdvGAN, purification, Rob-GAN, generators that
 teach, certificates, finite differences, classes, few images, the critic as a part and translation are of the original
-pixels. All other sections are of a JPEG copy, or of images whose hash was not recorded, and their models were trained on the copy: they
-do not compare with published numbers, and are to be measured again. The file `cifar10-plain` is of 2026-11-30, trained
-on the original pixels: earlier sections had another one. `cifar10-linf-8-255` was trained on the copy."""
+pixels. All other sections are of a JPEG copy, or of images whose hash was not recorded, and their models were trained
+on the copy: they do not compare with published numbers, and are to be measured again. The file `cifar10-plain` is of
+2026-11-30, trained on the original pixels: sections of earlier dates had another one. `cifar10-linf-8-255` was trained
+on the copy."""
 
 # (name of the result file, section, which is None if its part was not measured). In the order of the page.
 SECTIONS: tuple[tuple[str, Callable[[Result], Section | None]], ...] = (

@@ -48,6 +48,14 @@ def test_a_reader_that_has_seen_enough_is_no_error(words):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell that closes a stream")
+def test_no_standard_output_at_all_is_no_error():
+    done = subprocess.run(
+        ["sh", "-c", '"$0" -m rivals --version >&-', sys.executable], stderr=subprocess.PIPE, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_neither_help_nor_import_loads_heavy_packages():
     code = (
         "import sys, rivals, rivals.cli.main\n"

@@ -35,7 +35,7 @@ def _run_and_exit(words: Sequence[str]) -> None:
     try:
         with _told():
             _run(words)
-        sys.stdout.flush()  # here, and not as the interpreter ends, which could only complain of a reader that has left
+        print(end="", flush=True)  # here: as the interpreter ends it could only complain of a reader that has left
     except UserError as error:
         _exit(str(error), 2)
     except Interrupted as error:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -135,7 +136,7 @@ def measured(net_name: str, method: str, settings: dict[str, Any], passes: Passe
 
     def plain() -> float:
         start = time.process_time()
-        bare(net, x, labels, passes, game.autocast)
+        bare(net, x, labels, passes, partial(devices.autocast, CPU, game.bf16))
         return 1000 * (time.process_time() - start)
 
     found = {}

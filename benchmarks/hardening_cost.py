@@ -59,11 +59,11 @@ class Passes:
 
 METHODS: dict[str, tuple[dict[str, Any], Passes]] = {
     "fgsm": ({"method": "fgsm"}, Passes(attack_steps=1)),
-    "pgd": ({"method": "pgd"}, Passes(attack_steps=10)),
-    "trades": ({"method": "trades"}, Passes(forwards=1, attack_steps=10, weight_batches=(2,))),
-    "mart": ({"method": "mart"}, Passes(attack_steps=10, weight_batches=(2,))),
+    "pgd": ({"method": "pgd", "steps": 10}, Passes(attack_steps=10)),
+    "trades": ({"method": "trades", "steps": 10}, Passes(forwards=1, attack_steps=10, weight_batches=(2,))),
+    "mart": ({"method": "mart", "steps": 10}, Passes(attack_steps=10, weight_batches=(2,))),
     "free": ({"method": "free"}, Passes(input_grad=True, times=4)),
-    "pgd + awp": ({"method": "pgd", "awp": 0.005}, Passes(attack_steps=10, weight_batches=(1, 1))),
+    "pgd + awp": ({"method": "pgd", "steps": 10, "awp": 0.005}, Passes(attack_steps=10, weight_batches=(1, 1))),
 }
 DATA = {"cnn": "mnist", "resnet": "cifar10"}
 

@@ -108,6 +108,7 @@ def test_settings_that_nothing_reads_are_refused_and_those_of_a_recipe_are_not(s
         job.resolve_config()
 
     resolve()  # the recipe's own interval goes unread
+    resolve(penalty_every=1, ema_rampup=0.05)  # as a file with all settings has them
     resolve(**settings, gp="1", ema="1000")
     with pytest.raises(UserError, match=says):
         resolve(**settings)

@@ -164,8 +164,9 @@ class GanJob(TrainingJob[Config]):
             self.notes.append(memory_note(self.config, self.images, self.processes.size))
 
     def _refuse_unread(self) -> None:
-        """Refuse what was asked for where nothing reads it; a recipe's own settings may go unread."""
-        config, asked = self.config, self.request.settings
+        """Refuse what was asked for where nothing reads it; a recipe's own settings and defaults may go unread."""
+        config = self.config
+        asked = {name for name in self.request.settings if getattr(config, name, None) != getattr(Config, name, None)}
         penalties = (config.r1, config.r2, config.gp, config.fd_r1, config.fd_r2)
         if "penalty_every" in asked and not any(weight.peak for weight in penalties):
             raise UserError(

@@ -53,13 +53,14 @@ def step_cost(r: Result) -> Section:
     return Section(
         title="Overhead of an adversarial training step",
         question=f"Does a step cost at most {r['target']} times the forward and backward passes that its method needs?",
-        setup=f"Batch size {r['batch_size']}, {', '.join(sorted(precisions))}. The passes of a step are counted, then run bare: no projection, "
+        setup=f"Batch size {r['batch_size']}, {', '.join(sorted(precisions))}. The passes of a step are counted, then "
+        "run bare: no projection, "
         f"data loading, optimizer, EMA or log. Processor time, medians of {r['rounds']} rounds in turn.",
         header=["network", *methods],
         rows=rows,
         answer=f"At most **{worst:.2f} times**: {'met' if worst <= r['target'] else 'missed'}.",
-        limits="Whether the passes themselves could be faster. On an AMD EPYC, in bf16, an earlier version took at most "
-        "1.05 times; here other programs ran beside it.",
+        limits="Whether the passes themselves could be faster. On an AMD EPYC, in bf16, an earlier version took at "
+        "most 1.05 times; here other programs ran beside it.",
     )
 
 

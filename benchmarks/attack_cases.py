@@ -52,6 +52,13 @@ def images_of(name: str, n: int, split: str = "test") -> tuple[Tensor, Tensor]:
     return torch.from_numpy(chosen.images[:]).float() / 255, torch.from_numpy(chosen.labels)
 
 
+def known(name: str, model: Classifier, n: int, split: str = "test") -> tuple[Tensor, Tensor]:
+    """The first n of a sample of 2 n images that the model classifies correctly, and their labels."""
+    x, y = images_of(name, 2 * n, split)
+    chosen = right(model, x, y).nonzero()[:n, 0]
+    return x[chosen], y[chosen]
+
+
 def right(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
     """Which images are classified correctly, (n,)."""
     with torch.no_grad():

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import attack_peers
-from benchmarks.attack_cases import images_of, model_of, right
+from benchmarks.attack_cases import known, model_of, right
 from benchmarks.harness import in_turn, record
 from rivals.attacks import pgd
 from rivals.base.norm_balls import Linf
@@ -51,9 +51,7 @@ def main() -> None:
     for case, (name, eps, target) in CASES.items():
         # Weights in PyTorch's default memory format, as in most users' networks.
         model = model_of(name).to(memory_format=torch.contiguous_format)
-        x, y = images_of(name, 2 * N)
-        known = right(model, x, y).nonzero()[:N, 0]
-        x, y = x[known], y[known]
+        x, y = known(name, model, N)
         ball = Linf(eps)
         attacks = {"ours": lambda m, a, b, ball=ball: pgd(m, a, b, ball, steps=STEPS)} | attack_peers.pgd(STEPS, eps)
         sides = {side: Side(attack, model, x, y) for side, attack in attacks.items()}

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import attack_peers
-from benchmarks.attack_cases import CASES, RADII, images_of, model_of, right
+from benchmarks.attack_cases import CASES, RADII, images_of, known, model_of, right
 from benchmarks.harness import record
 from rivals.attacks import carlini_wagner, ddn, deepfool, pgd
 from rivals.base.norm_balls import L2, Ball, Linf
@@ -44,11 +44,6 @@ class Images(NamedTuple):
 
     x: Tensor
     y: Tensor
-
-    def known(self, model: Classifier, n: int) -> Images:
-        """The first n that the model classifies correctly."""
-        chosen = right(model, self.x, self.y).nonzero()[:n, 0]
-        return Images(self.x[chosen], self.y[chosen])
 
 
 class Watched(nn.Module):
@@ -113,8 +108,8 @@ def distances() -> dict[str, dict[str, dict[str, Any]]]:
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for name in RADII:
         model = model_of(name)
-        test = Images(*images_of(name, 2 * MIN_NORM_IMAGES)).known(model, MIN_NORM_IMAGES)
-        tuning = Images(*images_of(name, 2 * TUNING_MIN_NORM, "train")).known(model, TUNING_MIN_NORM)
+        test = Images(*known(name, model, MIN_NORM_IMAGES))
+        tuning = Images(*known(name, model, TUNING_MIN_NORM, "train"))
         for kind, peers in attack_peers.min_norm().items():
             attack = OURS[kind]
             row = found.setdefault(kind, {})[name] = {

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.attack_cases import images_of, model_of, right
+from benchmarks.attack_cases import known, model_of, right
 from benchmarks.harness import RESULTS, record, recorded
 from rivals.attacks import hopskipjump, surfree
 from rivals.base.norm_balls import L2
@@ -140,9 +140,8 @@ def by_ours(attack: Any, budgets: tuple[int, ...], model: nn.Module, x: Tensor, 
 def measure(name: str, only: str = "") -> dict[str, Any]:
     """The medians of all sides, or of one, for a model after each budget, and processor time."""
     images = IMAGES[name]
-    model, (x, y) = model_of(name).eval(), images_of(name, 2 * images)
-    known = right(model, x, y).nonzero()[:images, 0]
-    x, y = x[known], y[known]
+    model = model_of(name).eval()
+    x, y = known(name, model, images)
     start = starting_points(model, x, y)
     pieces = [slice(first, first + AT_ONCE) for first in range(0, images, AT_ONCE)]
     sides = {

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.attack_cases import RADII, images_of, model_of, right
+from benchmarks.attack_cases import RADII, known, model_of, right
 from benchmarks.harness import RESULTS, record, recorded
 from rivals.attacks import pdpgd, sigma_zero
 from rivals.base.norm_balls import L0, L1, Ball
@@ -43,13 +43,6 @@ def peers() -> dict[str, Callable[..., Tensor]]:
         "sigma_zero": partial(attacks.sigma_zero, num_steps=STEPS),
         "pdpgd": partial(attacks.pdpgd, norm=1, num_steps=STEPS),
     }
-
-
-def known(case: str, model: Any, n: int, split: str) -> tuple[Tensor, Tensor]:
-    """The first n of a sample of images that the model classifies correctly, and their labels."""
-    x, y = images_of(case, 2 * n, split)
-    chosen = right(model, x, y).nonzero()[:n, 0]
-    return x[chosen], y[chosen]
 
 
 def measure(attack: Attack, name: str, model: Any, x: Tensor, y: Tensor) -> dict[str, float]:

@@ -54,8 +54,8 @@ def step_cost(r: Result) -> Section:
         title="Overhead of an adversarial training step",
         question=f"Does a step cost at most {r['target']} times the forward and backward passes that its method needs?",
         setup=f"Batch size {r['batch_size']}, {', '.join(sorted(precisions))}. The passes of a step are counted, then "
-        "run bare: no projection, "
-        f"data loading, optimizer, EMA or log. Processor time, medians of {r['rounds']} rounds in turn.",
+        "run bare: no projection, data loading, optimizer, EMA or log. Processor time, medians of "
+        f"{r['rounds']} rounds in turn.",
         header=["network", *methods],
         rows=rows,
         answer=f"At most **{worst:.2f} times**: {'met' if worst <= r['target'] else 'missed'}.",

@@ -41,11 +41,11 @@ def translation(r: Result) -> Section:
         limits="One seed. 32 px images. To enlarge and from edges, what the classifier's features do without a "
         "discriminator. Of edges the test images had been judged once before, with a weight of 1: FD-lite0 "
         "614 after 8 minutes; those without pairs with the same settings, after 8 and 20 minutes: 625 and 777 "
-        "of 1,000. On a busy machine a minute of processor time is worth less. PSNR and SSIM favor L1, which "
-        "is trained on the mean. The rate for L1 is chosen after short runs, which favor high ones; that of "
-        "the adversarial side was not chosen in the same way, but by a few first tries. Without pairs the "
-        "classifier says how many images have features of the target class, not how good they look: FD-lite0 "
-        "and the picture do.",
+        "of 1,000, and got more minutes for it. On a busy machine a minute of processor time is worth less. "
+        "PSNR and SSIM favor L1, which is trained on the mean. The rate for L1 is chosen after short runs, "
+        "which favor high ones; that of the adversarial side was not chosen in the same way, but by a few "
+        "first tries. Without pairs the classifier says how many images have features of the target class, "
+        "not how good they look: FD-lite0 and the picture do.",
         images=[(f"{TITLES[case['part']]}: {_columns(case)}", case["picture"]) for case in r["cases"].values()],
     )
 

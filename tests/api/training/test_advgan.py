@@ -164,6 +164,10 @@ def test_its_kinds_learn_to_fool(home, run_rivals, more, facts, tmp_path):
         (("--against", "large.safetensors"), ("takes images of 1 x 16 x 16", "--size")),
         (("--against", "three.safetensors"), ("has 3 classes and 'photos' 2",)),
         (("--against", "plain.safetensors", "--eps", "0"), ("eps of 0",)),
+        (
+            ("--against", "plain.safetensors", "--ema", "0", "--ema-rampup", "0.2"),
+            ("--ema-rampup 0.2", "without an EMA"),
+        ),
         (("--against", "plain.safetensors", "--target", "blue"), ("target class 'blue'",)),
         (("--against", "plain.safetensors", "--recipe", "quick"), ("--recipe quick", "leave it out")),
         (("--against", "plain.safetensors", "--norm", "l2"), ("--norm l2 needs a radius",)),

@@ -91,6 +91,7 @@ def test_a_run_resumes_to_the_same_weights(home, run_rivals):
         (("--invert", "classes.safetensors"), ("images of 2 classes", "without --conditional")),
         (("--invert", "large.safetensors"), ("makes images of 1 x 16 x 16", "these are 1 x 8 x 8")),
         (("--invert", "cnn.safetensors"), ("is not a generator",)),
+        (("--invert", "gan.safetensors", "--ema", "0", "--ema-rampup", "0.2"), ("--ema-rampup 0.2", "without an EMA")),
         (("--invert", "gan.safetensors", "--recipe", "quick"), ("--recipe quick", "leave it out")),
         (("--invert", "gan.safetensors", "--against", "cnn.safetensors"), ("leave --against",)),
         (("--encoder-widths", "8"), ("--encoder-widths", "add --invert")),

@@ -137,8 +137,10 @@ class AdvGanJob(TrainingJob[Config]):
 
     def resolve_config(self) -> None:
         """Choose the precision; check that training can work."""
-        from rivals.api.training.preflight import check_trainable
+        from rivals.api.training.preflight import check_trainable, refuse_unread
 
+        if not self.resuming:
+            refuse_unread(self.config, self.request.settings)
         if self.config.precision == "auto":
             self.config = self.config.changed(precision=devices.fastest_precision(self.device))
         check_trainable(self.config, self.images)

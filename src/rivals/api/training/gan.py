@@ -148,7 +148,7 @@ class GanJob(TrainingJob[Config]):
     def resolve_config(self) -> None:
         """Fit the recipe ``auto``, if it is that; check that training can work."""
         from rivals.api.training.auto_config import fit_config
-        from rivals.api.training.preflight import check_trainable, memory_note, warnings_for
+        from rivals.api.training.preflight import check_trainable, memory_note, refuse_unread, warnings_for
 
         if self.config.precision == "auto":
             self.config = self.config.changed(precision=devices.fastest_precision(self.device))
@@ -158,25 +158,10 @@ class GanJob(TrainingJob[Config]):
             self.config, self.auto = fitted.config, {"auto": fitted.written()}
             self.notes += fitted.lines(self.images)
         if not self.resuming:
-            self._refuse_unread()
+            refuse_unread(self.config, self.request.settings)
         self.notes += warnings_for(self.config, self.images)
         if self.recipe in recipes.PUBLISHED:
             self.notes.append(memory_note(self.config, self.images, self.processes.size))
-
-    def _refuse_unread(self) -> None:
-        """Refuse what was asked for where nothing reads it; a recipe's own settings and defaults may go unread."""
-        config = self.config
-        asked = {name for name in self.request.settings if getattr(config, name, None) != getattr(Config, name, None)}
-        penalties = (config.r1, config.r2, config.gp, config.fd_r1, config.fd_r2)
-        if "penalty_every" in asked and not any(weight.peak for weight in penalties):
-            raise UserError(
-                f"--penalty-every {config.penalty_every} has no meaning without a gradient penalty: add --r1 or --gp, "
-                "or leave it out"
-            )
-        if "ema_rampup" in asked and not config.ema.peak:
-            raise UserError(
-                f"--ema-rampup {config.ema_rampup:g} has no meaning without an EMA: add --ema, or leave it out"
-            )
 
     def build_game(self) -> Game:
         """The game of generator and discriminator.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,27 @@ def check_trainable(config: Config, images: ImageSet) -> None:
             f"--until '{config.until}' is {total:,.0f} images, less than one step of {step:,}: "
             "give a longer --until or a smaller --batch-size"
         )
+
+
+def refuse_unread(config: Config, settings: Mapping[str, Any]) -> None:
+    """Refuse what was asked for where nothing reads it; a recipe's own settings, and defaults, may go unread.
+
+    Args:
+        config: Of the run.
+        settings: Those that were given for it.
+
+    Raises:
+        UserError: there is one.
+    """
+    asked = settings.keys() & config.differences().keys()
+    penalties = (config.r1, config.r2, config.gp, config.fd_r1, config.fd_r2)
+    if "penalty_every" in asked and not any(weight.peak for weight in penalties):
+        raise UserError(
+            f"--penalty-every {config.penalty_every} has no meaning without a gradient penalty: add --r1 or --gp, or "
+            "leave it out"
+        )
+    if "ema_rampup" in asked and not config.ema.peak:
+        raise UserError(f"--ema-rampup {config.ema_rampup:g} has no meaning without an EMA: add --ema, or leave it out")
 
 
 def memory_note(config: Config, images: ImageSet, processes: int) -> str:

@@ -60,11 +60,12 @@ class TranslateJob(TrainingJob[TranslateConfig]):
         if not self.resuming:
             self.config = self.default_config.changed(**self.config_settings)
             self.recipe = self.config.kind
+            resolved = self.config.resolved()
             if self.config.gan_weight == 0:
                 plain = TranslateConfig(gan_weight=0.0).resolved()
-                self.config.resolved().refuse_changes(plain, OF_THE_DISCRIMINATOR, "with --gan-weight 0")
-            if (r1 := self.config.resolved().r1) is None or not r1.peak:
-                self.config.refuse_changes(TranslateConfig(), ["penalty_every"], "without --r1")
+                resolved.refuse_changes(plain, OF_THE_DISCRIMINATOR, "with --gan-weight 0")
+            if not (resolved.r1 and resolved.r1.peak):
+                resolved.refuse_changes(TranslateConfig(), ["penalty_every"], "without --r1")
 
     @property
     def rollback(self) -> bool:

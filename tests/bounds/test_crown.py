@@ -12,8 +12,9 @@ from rivals.bounds.alpha_crown import AlphaCrown, alpha_crown_margins
 from rivals.bounds.beta_crown import beta_crown_margins
 from rivals.bounds.crown import Backward, by_crown, crown_ibp_margins, crown_intervals, crown_margins, differences
 from rivals.bounds.ibp import interval_bounds, interval_margins
+from rivals.bounds.operators import MaxPool2d, ReLU
 from rivals.bounds.regions import Region, region_of
-from rivals.bounds.relaxations import relax_relu
+from rivals.bounds.relaxations import relax_max_pool, relax_relu
 from rivals.bounds.tracing import trace
 from rivals.nets.factory import build_classifier
 
@@ -114,6 +115,38 @@ def test_our_classifiers_have_bounds(net):
     margins = crown_margins(network, region, y)
     assert bool((smallest_margins(model.double(), points(x, Linf(0.02), 50), y) >= margins).all())
     assert margins.mean() > interval_margins(network, region, y).mean()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_bounds_before_relus_are_tightened_in_any_memory_format(layout):
+    torch.manual_seed(0)
+    model = build_classifier("cnn", size=16, channels=3, classes=4, widths=(4, 6), mean=(0.4,) * 3, std=(0.2,) * 3)
+    x = torch.rand(2, 3, 16, 16).contiguous(memory_format=layout)
+    network, region = trace(model.eval(), x).frozen(), region_of(x, Linf(0.1))
+    by_ibp, by_crown_ = crown_intervals(network, region, None), crown_intervals(network, region, by_crown)
+    tightened = [
+        node.inputs[0]
+        for node in network.nodes
+        if isinstance(node.operator, ReLU) and not torch.equal(*(v[node.inputs[0]].lower for v in (by_ibp, by_crown_)))
+    ]
+    relus = sum(isinstance(node.operator, ReLU) for node in network.nodes)
+    assert len(tightened) == relus - 1  # all but the first, whose input is affine in the image
+    for n in tightened:
+        before, after = (values[n].upper - values[n].lower for values in (by_ibp, by_crown_))
+        assert bool((after <= before).all()) and float(after.mean()) < 0.99 * float(before.mean())
+    other = x.contiguous(memory_format=torch.contiguous_format).clone()
+    for one, two in zip(by_crown_, crown_intervals(network, region_of(other, Linf(0.1)), by_crown), strict=True):
+        torch.testing.assert_close(one.lower, two.lower)
+
+
+def test_the_upper_plane_of_a_max_pool_has_a_gradient():
+    # Two entries in [0, 1] and [0, 1 + w]: neither always wins, so the pool's upper bound is 1 + w.
+    w = torch.tensor(0.5, requires_grad=True)
+    lower = torch.zeros(1, 1, 1, 2)
+    upper = torch.stack([torch.ones(()), 1 + w]).view(1, 1, 1, 2)
+    planes = relax_max_pool(MaxPool2d("pool", (1, 2), (1, 2)), lower, upper)
+    planes.most.sum().backward()
+    assert w.grad == 1
 
 
 def test_intermediate_bounds_are_computed_in_parts(monkeypatch):

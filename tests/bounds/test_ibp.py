@@ -51,6 +51,19 @@ def test_a_linear_classifier_in_l2_has_the_dual_norm():
     assert margins[0, 1] <= 3.0
 
 
+@pytest.mark.parametrize("size", [1e-20, 1e-23, 0.0])
+def test_bounds_in_l2_hold_where_squared_weights_underflow(size):
+    # (1e-20)^2 is no float32: the ball's share of the radius would be 0, and that of the box alone is far larger.
+    first = nn.Linear(64, 2, bias=False)
+    first.weight.data = torch.full((2, 64), size) * torch.tensor([[1.0], [-1.0]])
+    x = torch.full((1, 64), 0.5)
+    bounds = interval_bounds(trace(first, x), region_of(x, L2(0.25)))[1]
+    farthest = first.weight.double() @ x[0].double() + first.weight.double().norm(dim=1) * 0.25
+    assert bool((bounds.upper[0].double() >= farthest).all())
+    bounds.upper.sum().backward()
+    assert bool(first.weight.grad.isfinite().all())
+
+
 def test_the_box_of_valid_images_cuts_the_ball():
     region = region_of(torch.tensor([[0.0, 0.95]]), Linf(0.1))
     torch.testing.assert_close(region.lower, torch.tensor([[0.0, 0.85]]), atol=1e-6, rtol=0)

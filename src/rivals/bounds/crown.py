@@ -195,14 +195,15 @@ def _affine_in_input(network: Network) -> set[int]:
 def by_crown(backward: Backward, value: int) -> Interval:
     """CROWN's bounds of all entries of a value that may be unstable."""
     bounds = backward.bounds[value]
-    lower, upper = bounds.lower.clone(), bounds.upper.clone()
+    # Rows of their own: in channels-last memory a view of rows does not exist, and flatten would give a copy.
+    lower, upper = (each.flatten(1).clone() for each in (bounds.lower, bounds.upper))
     entries = unstable_entries(bounds)
     for some in torch.split(entries, specifications_at_once(backward.bounds, value, 2)):
-        new = backward.lower(both_signs(some, lower), value)
+        new = backward.lower(both_signs(some, bounds.lower), value)
         below, above = new[: len(some)], -new[len(some) :]
-        lower.flatten(1)[:, some] = below.T.to(lower.dtype)
-        upper.flatten(1)[:, some] = above.T.to(lower.dtype)
-    return Interval(*outward(lower, upper))
+        lower[:, some] = below.T.to(lower.dtype)
+        upper[:, some] = above.T.to(lower.dtype)
+    return Interval(*(each.view(bounds.lower.shape) for each in outward(lower, upper)))
 
 
 def unstable_entries(bounds: Interval) -> Tensor:

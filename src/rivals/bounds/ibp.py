@@ -135,7 +135,9 @@ def _ball(operator: Affine, z: Interval, box: Interval, radius: float) -> Interv
     """Bounds by the box and by the dual norm: a ball of L2 moves entry i by at most ``eps ||W_i||_2`` (sec. 3)."""
     assert z.center is not None and z.spread is not None
     error = gamma(operator.fan_in, z.lower.dtype)
-    mu, spread = operator(z.center), operator.squared(z.spread) * (1 + 2 * error)
+    # Squares of small weights may underflow, in the square and in its product with the spread.
+    underflow = smallest(operator.fan_in, z.lower.dtype) * (1 + z.spread.sum())
+    mu, spread = operator(z.center), operator.squared(z.spread) * (1 + 2 * error) + underflow
     r = radius * spread.sqrt() * (1 + 2 * error) + 3 * error * operator.absolute(
         z.center.abs() + radius * z.spread.sqrt()
     )

@@ -68,8 +68,9 @@ def relax_max_pool(operator: MaxPool2d, lower: Tensor, upper: Tensor) -> PoolBou
         lower: Lower bounds of its input (B, C, H, W).
         upper: Upper bounds.
     """
-    with torch.no_grad():
+    with torch.no_grad():  # which entries are taken; only the largest upper bound is a function of the bounds
         lowers, uppers = operator.windows(lower), operator.windows(upper)
         best, entry = lowers.max(2, keepdim=True)
         others = uppers.scatter(2, entry, -torch.inf).amax(2)
-        return PoolBounds(operator.places(lower), others <= best[:, :, 0], operator(upper).flatten(2))
+        place, exact = operator.places(lower), others <= best[:, :, 0]
+    return PoolBounds(place, exact, operator(upper).flatten(2))

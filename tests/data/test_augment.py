@@ -4,10 +4,14 @@ from collections import Counter
 
 import pytest
 import torch
+from torch import nn
 
 from rivals.base.schedules import Clock, Schedule
 from rivals.data.affine import QUARTER, identity, rotation, scaling, translation, warp
 from rivals.data.augment import ADA, DiffAugment, FlipAndShift, InstanceNoise
+from rivals.game.game import Game, Turn
+from rivals.game.player import Player, adam
+from rivals.losses.gan import hinge
 
 
 def test_instance_noise_has_the_scheduled_standard_deviation():
@@ -99,9 +103,9 @@ def test_a_quarter_turn_of_a_rectangle_keeps_its_frame():
 def test_the_cutout_of_a_rectangle_is_half_of_each_side():
     torch.manual_seed(0)
     gone = DiffAugment()(torch.full((300, 1, 12, 31), -1.0), Clock(0)) == 0  # brightness leaves no other value at 0
-    inside = gone[:, 0, 1:-1, 3:-3]  # what moves in is an eighth of each side at most
-    assert inside.sum((1, 2)).max() == 6 * 15
-    assert inside.any(1).sum(1).max() == 15 and inside.any(2).sum(1).max() == 6
+    inside = gone[:, 0, 2:-2, 4:-4]  # what moves in is an eighth of each side at most, rounded
+    assert inside.sum((1, 2)).max() == 6 * 16
+    assert inside.any(1).sum(1).max() == 16 and inside.any(2).sum(1).max() == 6
 
 
 def test_warp_agrees_with_grid_sample():
@@ -127,13 +131,60 @@ def test_an_adaptive_probability_follows_the_discriminator_and_is_in_the_state()
     ada = ADA(Schedule.parse(0.0), target=0.6, pace=1000)
     sure, unsure = torch.ones(100), torch.tensor([1.0, -1.0]).repeat(50)
     assert ada.adjust(sure, len(sure)).item() == 1
+    assert ada.p.item() == 0  # it follows in the next step, when all micro-batches are known
+    assert ada.adjust(sure, len(sure)).item() == 1
     assert ada.p.item() == pytest.approx(0.1)
     other = ADA(Schedule.parse(0.0), target=0.6, pace=1000)
     other.load_state_dict(ada.state_dict())
-    assert other.p.item() == ada.p.item()
-    for _ in range(3):
+    assert other.p.item() == ada.p.item() and other.sign.item() == 1
+    for _ in range(4):
         ada.adjust(unsure, len(unsure))
     assert ada.p.item() == 0
+
+
+@pytest.mark.parametrize("parts", [1, 4, 32])
+@pytest.mark.parametrize(("right", "rises"), [(24, False), (28, True)])
+def test_micro_batches_hold_the_same_target(parts, right, rises):
+    """r_t of 0.5 is below the target of 0.6, one of 0.75 above; of one image it is always -1 or 1."""
+
+    class Batches:
+        n, batch_size, micro_batches = 32, 32, parts
+
+        def draw(self, index, stream=0, part=0):
+            dark = torch.arange(32).chunk(parts)[part] >= right
+            return torch.where(dark, 0, 255).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 8, 8), None
+
+    class Bright(nn.Module):
+        classes, latent_dim = 0, 1
+
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(()))
+
+        def forward(self, x, labels=None):
+            return self.weight * (x.flatten(1).mean(1) if x.ndim == 4 else x.view(-1, 1, 1, 1).expand(-1, 1, 8, 8))
+
+    ada = ADA(Schedule.parse(0.5), target=0.6, pace=1000)
+    players = {name: Player(Bright(), adam(1e-6)) for name in ("generator", "discriminator")}
+    turn = Turn("discriminator", hinge.discriminator, readings=lambda step: {"sign": ada.adjust(step.real, 32)})
+    game = Game(players, [turn], modules={"augment": ada})
+    for step in range(4):
+        values = game.round(step, Batches(), seed=0)
+        assert values["sign"].item() == pytest.approx(right / 16 - 1)
+    assert ada.p.item() == pytest.approx(0.5 + 3 * 0.032 * (1 if rises else -1))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("augment", [ADA(Schedule.parse(1.0)), DiffAugment(), FlipAndShift()])
+def test_images_in_half_precision_are_augmented_like_others(augment, dtype):
+    images = pictures(3, 3, 20).to(dtype)
+    torch.manual_seed(0)
+    found = augment(images, Clock(0))
+    assert found.dtype == dtype and found.shape == images.shape and bool(found.isfinite().all())
+    if isinstance(augment, ADA):
+        torch.manual_seed(0)
+        exact = augment(images.float(), Clock(0))
+        torch.testing.assert_close(found.float(), exact, atol=0.02, rtol=0.02)
 
 
 def published_masks(side):
@@ -141,8 +192,8 @@ def published_masks(side):
 
     A shift of s pixels leaves zeros on |s| of them; a cutout at c takes the pixels from c - k // 2 on, clipped.
     """
-    k, masks = side // 2, Counter()
-    for s in range(-(side // 8), side // 8 + 1):
+    k, most, masks = int(side * 0.5 + 0.5), int(side * 0.125 + 0.5), Counter()
+    for s in range(-most, most + 1):
         for c in range(side + (1 - k % 2)):
             kept = [0 <= at - s < side for at in range(side)]
             cut = [c - k // 2 <= at < c - k // 2 + k for at in range(side)]
@@ -150,7 +201,7 @@ def published_masks(side):
     return masks
 
 
-@pytest.mark.parametrize("side", [16, 17, 28, 10])
+@pytest.mark.parametrize("side", [16, 17, 28, 10, 15])
 def test_diffaugment_shifts_and_cuts_as_published_and_fills_with_mid_gray(side):
     torch.manual_seed(0)
     n = 5_000
@@ -193,11 +244,11 @@ def test_diffaugment_changes_colors_as_published():
     assert 0 <= factor.min() < 0.01 and 2.7 < factor.max() <= 3 and factor.mean() == pytest.approx(1, abs=0.05)
 
 
-@pytest.mark.parametrize("side", [16, 9])
+@pytest.mark.parametrize("side", [16, 9, 28])
 def test_the_transform_of_consistency_reflects_borders(side):
     """All flips and shifts of an image whose every pixel has its own value, against reflection padding."""
     image = torch.arange(float(side * side)).view(1, 1, side, side)
-    most = side // 8
+    most = int(side * 0.125 + 0.5)
     padded = torch.nn.functional.pad(image, [most] * 4, mode="reflect")
     wanted = {
         tuple(each[..., y : y + side, x : x + side].flatten().tolist())

@@ -85,6 +85,12 @@ def test_lite0_features_are_bit_identical_for_any_batch(lite0):
 
 
 @needs_lite0
+def test_no_images_are_refused(lite0):
+    with pytest.raises(UserError, match="no images to extract features of"):
+        lite0.extract(torch.zeros(0, 3, 32, 32, dtype=torch.uint8))
+
+
+@needs_lite0
 def test_lite0_tells_different_images_apart(lite0):
     seen = lite0.extract(torch.zeros(1, 1, 28, 28, dtype=torch.uint8).fill_(255))
     assert lite0.hash == "97a821455b596789"

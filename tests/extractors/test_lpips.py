@@ -32,6 +32,16 @@ def files(tmp_path_factory):
     return home
 
 
+def test_features_of_zero_have_a_finite_gradient(files):
+    lpips = LPIPS(files / "linear.safetensors", files / "vgg16.safetensors")
+    for layer in lpips.layers:
+        if hasattr(layer, "bias") and layer.bias is not None:
+            layer.bias.data.fill_(-100.0)  # every ReLU is off
+    x = torch.rand(1, 3, 32, 32, requires_grad=True)
+    lpips(x, torch.rand(1, 3, 32, 32)).sum().backward()
+    assert bool(x.grad.isfinite().all())
+
+
 def test_the_distance_is_the_weighted_one_of_unit_features(files):
     lpips = LPIPS(files / "linear.safetensors", files / "vgg16.safetensors")
     x, y = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32)

@@ -1,6 +1,7 @@
 """Each alarm on a run made to show it, silence on a run that is well, and the arithmetic of the thresholds."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -40,7 +41,8 @@ def watched(images, until, recipe="mlp-classic", every="40 steps", held=None, **
         **{"batch_size": 16, "latent_dim": 8, "generator_widths": (32,), "discriminator_widths": (32,), **settings}
     )
     game = build_game(config, size=8, channels=1, classes=0, device=torch.device("cpu"), seed=0)
-    health = HealthMonitor(make_loss(config.loss, config.label_smoothing).equilibrium)
+    loss = make_loss(config.loss, config.label_smoothing)
+    health = HealthMonitor(loss.equilibrium, least=loss.least)
     diversity = Diversity(images.images, 32)
     generator = game.players["generator"].eval_net
 
@@ -138,6 +140,37 @@ def test_a_discriminator_of_many_does_not(blobs):
 def test_a_healthy_game_raises_no_alarm(blobs):
     _, alarms = watched(blobs, "640 steps", recipe="mlp", dropout=0.0, generator_lr=1e-3, discriminator_lr=1e-3)
     assert alarms == {}
+
+
+@pytest.mark.parametrize("smoothing", [0.1, 0.3])
+def test_a_discriminator_wins_over_smoothed_labels_too(blobs, smoothing):
+    """Its loss cannot fall below the entropy of the labels."""
+    _, alarms = watched(blobs, "300 steps", generator_lr=1e-6, discriminator_lr=5e-3, label_smoothing=smoothing)
+    assert "discriminator-wins" in alarms
+
+
+@pytest.mark.parametrize("name", ["nonsaturating", "minimax", "least-squares"])
+def test_the_least_loss_is_that_of_a_discriminator_without_error(name):
+    for smoothing in (0.0, 0.1, 0.25):
+        loss = make_loss(name, smoothing)
+        real = torch.linspace(-20, 20, 200_001, dtype=torch.float64)
+        fake = torch.tensor([-60.0 if loss.unit == "probability" else 0.0], dtype=torch.float64)
+        least = min(
+            float(loss.discriminator(SimpleNamespace(real=part, fake=fake))["real"]) for part in real.view(-1, 1)[::20]
+        )
+        least += float(loss.discriminator(SimpleNamespace(real=real[:1], fake=fake))["fake"])
+        assert loss.least == pytest.approx(least, abs=1e-4)
+
+
+def test_the_term_of_the_classes_is_none_of_the_game(blobs):
+    """In Rob-GAN the losses are sums with a cross-entropy of classes; only what is left has a level."""
+    plain = [batch(i, 1.386, 0.693) for i in range(2 * WINDOW)]
+    assert feed(HealthMonitor(BCE), plain) == []
+    classes = {"loss/discriminator/class": 2.3, "loss/generator/class": 2.3}
+    added = [batch(i, 1.386 + 2.3, 0.693 + 2.3) | classes for i in range(2 * WINDOW)]
+    assert feed(HealthMonitor(BCE), added) == []
+    won = [batch(i, 0.01 + 2.3, 5 + 2.3) | classes for i in range(2 * WINDOW)]
+    assert "discriminator-wins" in {each["alarm"] for each in feed(HealthMonitor(BCE), won)}
 
 
 # The thresholds, on records made by hand

@@ -18,6 +18,10 @@ from rivals.data.augment import ADA
 from rivals.game.classifier_step import ClassifierStep
 from rivals.game.gan_step import GanStep
 from rivals.losses.adversarial import madry, readings, trades
+from rivals.losses.gan import hinge
+from rivals.losses.penalties import consistency
+from rivals.nets.factory import build_discriminator
+from rivals.nets.patchgan import PatchDiscriminator
 from rivals.recipes import HardenConfig
 
 
@@ -31,6 +35,25 @@ class Two:
         y = torch.randint(2, (16,), generator=generator)
         noise = torch.randint(0, 60, (16, 1, 8, 8), generator=generator)
         return (noise + 150 * y.view(-1, 1, 1, 1)).to(torch.uint8), y
+
+
+class Unlabeled(Two):
+    """As :class:`Two`, without labels."""
+
+    def draw(self, index: int, stream: int = 0, part: int = 0) -> tuple[torch.Tensor, None]:  # type: ignore[override]
+        return super().draw(index)[0], None
+
+
+class Labeled(nn.Module):
+    """A network that is given labels, and does not look at them."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+        logits: torch.Tensor = self.net(x)
+        return logits
 
 
 def game(precision: str, loss: object = None) -> Game:
@@ -92,6 +115,37 @@ def test_ada_moves_pixels_by_the_same_coordinates_in_bf16_as_in_float32(size: in
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             seen.append(step.critic(images))
     torch.testing.assert_close(seen[1], seen[0])
+
+
+def test_consistency_compares_passes_of_one_precision() -> None:
+    """With a transform that changes nothing the two logits are the same, whatever their precision."""
+    net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.Flatten(), nn.Linear(8 * 36, 1), nn.Flatten(0))
+    generator = nn.Identity()
+    generator.classes, generator.latent_dim, generator.weight = 0, 64, nn.Parameter(torch.zeros(1))  # type: ignore[assignment]
+    generator.forward = lambda z, labels: z.view(-1, 1, 8, 8).tanh()  # type: ignore[method-assign]
+    critic = Labeled(net)
+    turn = Turn("discriminator", hinge.discriminator, [consistency(10, lambda images, clock: images)])
+    players = {"generator": Player(generator, adam(1e-3)), "discriminator": Player(critic, adam(1e-3))}
+    values = Game(players, [turn], precision="bf16").round(0, Unlabeled(), seed=0)
+    assert values["penalty/cr"].item() == 0
+
+
+@pytest.mark.parametrize(("net", "stages"), [("dcgan", 2), ("sngan", 3), ("r3", 3), ("mlp", 2)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_discriminators_run_in_half_precision_with_logits_in_float32(net: str, stages: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    made = build_discriminator(net, size=16, channels=1, widths=(8,) * stages).eval()
+    x = torch.rand(3, 1, 16, 16) * 2 - 1
+    with torch.no_grad():
+        exact, found = made(x), made.to(dtype)(x.to(dtype))
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, exact, atol=0.1, rtol=0.1)
+
+
+def test_the_logits_of_patches_are_float32_under_autocast() -> None:
+    net = PatchDiscriminator(1, (4, 8))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert net(torch.rand(2, 1, 16, 16)).dtype == torch.float32
 
 
 def test_double_precision_stays_double() -> None:

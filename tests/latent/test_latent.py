@@ -109,6 +109,17 @@ def test_directions_are_found_on_a_device_without_float64() -> None:
             assert found.vectors.dtype == torch.float32
 
 
+def test_pca_takes_as_many_samples_as_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator, _ = stretched([5.0, 3.0, 1.0, 0.5])
+    whole, fewer = (pca(generator, 3, depth=0, samples=n) for n in (400, 100))
+    entries = generator(generator.latents(1, 0)).numel()
+    monkeypatch.setattr("rivals.latent.directions.MOST_ENTRIES", 100 * entries)
+    limited = pca(generator, 3, depth=0, samples=400)
+    assert not torch.allclose(limited.strengths, whole.strengths)
+    # The latents are the first of those that would have been taken.
+    assert limited.strengths == pytest.approx(fewer.strengths, rel=0.3)
+
+
 def test_pca_of_the_first_layer_finds_the_singular_vectors_too() -> None:
     generator, vectors = stretched([5.0, 3.0, 1.0, 0.5])
     found = pca(generator, 3, depth=0, samples=4000)

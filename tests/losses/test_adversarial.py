@@ -134,6 +134,20 @@ def test_awp_takes_the_gradient_at_the_perturbed_weights():
         torch.testing.assert_close(found[name], weight.grad, msg=name)
 
 
+def test_awp_leaves_alone_what_the_loss_does_not_read():
+    class TwoHeads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.read, self.unread = nn.Linear(4, 3), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.read(x.flatten(1))
+
+    net = TwoHeads()
+    awp(cross_entropy(), 0.05)(step(net, torch.rand(8, 1, 2, 2), torch.arange(8) % 3))["ce"].backward()
+    assert net.read.weight.grad.abs().sum() > 0 and net.unread.weight.grad is None
+
+
 class Attacked(ClassifierStep):
     """A step whose adversarial examples are given, so that the only passes are those of the loss."""
 

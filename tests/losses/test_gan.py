@@ -302,6 +302,12 @@ def test_the_transform_of_consistency_is_told_where_the_run_is():
     assert penalty.score(step).item() == pytest.approx(2 * 0.5**2, rel=0.1)  # 6 sigma of the mean of 8000 squares
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_lecam_takes_logits_of_any_precision(dtype):
+    logits = SimpleNamespace(real=torch.tensor([3.0, 5.0], dtype=dtype), fake=torch.tensor([-1.0, -3.0], dtype=dtype))
+    assert LeCam()(logits).item() == pytest.approx((25 + 49) / 2 + (25 + 49) / 2)
+
+
 def test_lecam_pulls_logits_toward_the_average_of_the_other_kind():
     averages = LeCam()
     first = SimpleNamespace(real=torch.tensor([3.0, 5.0]), fake=torch.tensor([-1.0, -3.0], requires_grad=True))

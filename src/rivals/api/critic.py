@@ -102,7 +102,7 @@ class Critic:
         parts = {penalty.name: penalty.score for penalty in penalties} | {"augment": augment}
         modules = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}  # LeCam's averages
         self._game = Game({DISCRIMINATOR: player}, [turn], augment=augment, modules=modules)
-        self._monitor = HealthMonitor(self.gan_loss.equilibrium, ADVICE)
+        self._monitor = HealthMonitor(self.gan_loss.equilibrium, ADVICE, least=self.gan_loss.least)
         self._buffer = MetricBuffer()
         self._generator_loss: Tensor | None = None
 

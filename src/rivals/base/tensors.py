@@ -26,6 +26,11 @@ def image_mean(x: Tensor) -> Tensor:
     return x.reshape(len(x), -1).mean(1)
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """The values in float32, or in float64 if they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def nonzero_norm(x: Tensor, p: float) -> Tensor:
     """The Lp norm of each image, (n,), clamped away from 0, as a divisor."""
     return image_norm(x, p).clamp_min(torch.finfo(x.dtype).tiny)

@@ -203,7 +203,8 @@ def by_crown(backward: Backward, value: int) -> Interval:
         below, above = new[: len(some)], -new[len(some) :]
         lower[:, some] = below.T.to(lower.dtype)
         upper[:, some] = above.T.to(lower.dtype)
-    return Interval(*(each.view(bounds.lower.shape) for each in outward(lower, upper)))
+    lower, upper = (each.view(bounds.lower.shape) for each in outward(lower, upper))
+    return Interval(lower, upper)
 
 
 def unstable_entries(bounds: Interval) -> Tensor:

@@ -108,4 +108,5 @@ def cutout(images: Tensor, cx: Tensor, cy: Tensor, width_share: Tensor, height_s
 
 
 def _axis(size: int, like: Tensor) -> Tensor:
-    return torch.arange(size, dtype=like.dtype, device=like.device)
+    """Pixel coordinates (size,), in float32 or more: half precision rounds those above 256."""
+    return torch.arange(size, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)

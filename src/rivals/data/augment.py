@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rivals.base.schedules import Clock, Schedule
+from rivals.base.tensors import at_least_float32
 from rivals.data.affine import QUARTER, cutout, rotation, scaling, transform_colors, translation, warp
 
 
@@ -79,8 +80,9 @@ class DiffAugment(nn.Module):
         color = mean + (color - mean) * each(uniform(0.5, 1.5))
         changed = torch.cat([color, images[:, 3:]], 1)
         changed = _translate(changed, *(_shifts(n, side, images.device) for side in (width, height)), reflect=False)
-        # k = side // 2 pixels around any pixel, or for an even k any corner of one, each as likely; along both axes.
-        k = (width // 2, height // 2)
+        # k = side / 2 pixels, rounded up as in the paper's code, around any pixel, or for an even k any corner of one,
+        # each as likely; along both axes.
+        k = ((width + 1) // 2, (height + 1) // 2)
         cx, cy = (
             (torch.randint(side + 1 - cut % 2, (n,), device=images.device) + cut % 2 / 2) / side
             for side, cut in zip((width, height), k, strict=True)
@@ -103,7 +105,8 @@ class FlipAndShift(nn.Module):
 
 def _shifts(n: int, side: int, device: torch.device) -> Tensor:
     """Whole pixels (n,), up to an eighth of the side to either side, each as likely."""
-    return torch.randint(-(side // 8), side // 8 + 1, (n,), device=device)
+    most = (side + 4) // 8  # rounded, as the paper's code does
+    return torch.randint(-most, most + 1, (n,), device=device)
 
 
 def _translate(images: Tensor, dx: Tensor, dy: Tensor, *, reflect: bool) -> Tensor:
@@ -140,38 +143,47 @@ class ADA(nn.Module):
     """
 
     p: Tensor
+    sign: Tensor
 
     def __init__(self, p: Schedule, target: float | None = None, pace: float = 500_000, color: float = 1.0) -> None:
         super().__init__()
         self.schedule, self.target, self.pace, self.color = p, target, pace, color
-        # A buffer, so that checkpoints hold the adaptive p.
+        # Buffers, so that checkpoints hold the adaptive p, and micro-batches share it.
         self.register_buffer("p", torch.tensor(float(p.start)))
+        self.register_buffer("sign", torch.tensor(0.0 if target is None else target))
 
     def adjust(self, real: Tensor, batch_size: int) -> Tensor:
-        """Update an adaptive p from the discriminator's logits of real images, (n,), in a step of ``batch_size``.
+        """Update an adaptive p by the r_t of the step before, and keep that of this step of ``batch_size`` images.
+
+        A step's r_t is known after its last micro-batch: the mean of the ``sign`` of all, as of any buffer.
+
+        Args:
+            real: The discriminator's logits of the real images of a micro-batch, (n,).
+            batch_size: Images of a step.
 
         Returns:
-            r_t, a scalar.
+            r_t of the micro-batch, a scalar.
         """
-        sign = real.detach().sign().mean()
         if self.target is not None:
-            self.p.add_(torch.sign(sign - self.target) * batch_size / self.pace).clamp_(0, 1)
-        return sign
+            self.p.add_(torch.sign(self.sign - self.target) * batch_size / self.pace).clamp_(0, 1)
+        return self.sign.copy_(real.detach().sign().mean()).clone()
 
     def forward(self, images: Tensor, clock: Clock) -> Tensor:
         """Augmented images (B, C, H, W) in [-1, 1], at a point of the run."""
         scheduled = self.schedule.at(clock)
         if self.target is None and not scheduled:
             return images
-        p = images.new_tensor(scheduled) if self.target is None else self.p.to(images)
-        sampler = _Sampler(p, len(images), images)
-        warped = warp(images, _geometry(sampler, *images.shape[2:]))
-        color_sampler = _Sampler(self.color * p, len(images), images)
+        # In half precision pixel coordinates above 256 would be rounded.
+        wide = at_least_float32(images)
+        p = wide.new_tensor(scheduled) if self.target is None else self.p.to(wide)
+        sampler = _Sampler(p, len(wide), wide)
+        warped = warp(wide, _geometry(sampler, *wide.shape[2:]))
+        color_sampler = _Sampler(self.color * p, len(wide), wide)
         colored = transform_colors(warped[:, :3], _colors(color_sampler, min(3, images.shape[1])))
         changed = torch.cat([colored, warped[:, 3:]], 1)
         cx, cy = sampler.uniform(0, 1), sampler.uniform(0, 1)
         share = sampler.with_probability(torch.full_like(sampler.ones, 0.5), 0.0)
-        return cutout(changed, cx, cy, share, share)
+        return cutout(changed, cx, cy, share, share).to(images.dtype)
 
 
 class _Sampler:

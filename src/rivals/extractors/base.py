@@ -80,13 +80,15 @@ class Extractor:
         """Features and logits of uint8 images (B, C, H, W).
 
         Raises:
-            UserError: images of another dtype or shape, or features that are not finite.
+            UserError: no images, images of another dtype or shape, or features that are not finite.
         """
         if self.channels not in (None, images.shape[1]):
             raise UserError(
                 f"the extractor {self.name} was made for images of {self.channels} channels, and these have "
                 f"{images.shape[1]}: take another extractor"
             )
+        if not len(images):
+            raise UserError("there are no images to extract features of: give one or more")
         features, logits = [], []
         for block in torch.split(images, BATCH):
             padded = torch.cat([block, block[-1:].expand(BATCH - len(block), -1, -1, -1)])

@@ -14,6 +14,7 @@ from rivals.extractors.vgg16 import PUBLISHED, VGG16
 from rivals.extractors.weights import MissingWeights, read
 
 MAPS = (3, 8, 15, 22, 29)  # of VGG16's layers: the last ReLU of each stage
+TINY = 1e-30  # of a squared length
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of images in [-1, 1]
 
 
@@ -58,7 +59,8 @@ class LPIPS(nn.Module):
         for number, layer in enumerate(self.layers):
             h = layer(h)
             if number in MAPS:
-                found.append(h / (h.square().sum(1, keepdim=True).sqrt() + EPS))
+                # Clamped far below EPS: at features of 0 the root has no gradient.
+                found.append(h / (h.square().sum(1, keepdim=True).clamp_min(TINY).sqrt() + EPS))
             if number == MAPS[-1]:
                 break
         return found

@@ -45,6 +45,8 @@ class Penalty(Protocol):
     @property
     def differentiates_twice(self) -> bool: ...
     @property
+    def mixed_precision(self) -> bool: ...
+    @property
     def weight(self) -> Any: ...
     def due(self, step: int) -> bool: ...
     @property
@@ -221,8 +223,7 @@ class Game:
             values |= {f"loss/{turn.player}/{name}": part.detach() for name, part in parts.items()}
         total = loss
         for penalty in due:
-            # A gradient penalty's error in bf16 is 1 %; that of a difference of two logits would not be small.
-            with devices.autocast(self.device, self.bf16 and penalty.differentiates_twice):
+            with devices.autocast(self.device, self.bf16 and penalty.mixed_precision):
                 score = penalty.score(view) * penalty.weight.at(clock)
             values[f"penalty/{penalty.name}"] = score.detach()
             # Lazy regularization (StyleGAN2, Karras et al. 2020, sec. 3.1): every k-th step, k times as strong.

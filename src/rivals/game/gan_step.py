@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rivals.base import devices
 from rivals.base.schedules import Clock
-from rivals.base.tensors import image_mean
+from rivals.base.tensors import at_least_float32, image_mean
 
 GENERATOR, DISCRIMINATOR = "generator", "discriminator"
 
@@ -85,7 +85,7 @@ class GanStep:
         with torch.set_grad_enabled(self.mover == GENERATOR):
             latents = torch.randn(self.batch_size, generator.latent_dim, device=device)
             images: Tensor = generator(latents, self.labels)
-        return images.to(torch.promote_types(images.dtype, torch.float32))
+        return at_least_float32(images)
 
     def critic(self, images: Tensor) -> Tensor:
         """The discriminator's logits, (B,), for any images with the batch's labels."""
@@ -98,13 +98,12 @@ class GanStep:
         """
         seen = augmented(images, self._augment, self.clock)
         labels = None if self.labels is None else self.labels.repeat(2)
-        logits: Tensor = self.nets[DISCRIMINATOR](torch.cat([seen, seen + offset]), labels)
+        logits = at_least_float32(self.nets[DISCRIMINATOR](torch.cat([seen, seen + offset]), labels))
         return logits[: len(images)], logits[len(images) :]
 
     def _logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
         seen = augmented(images, self._augment, self.clock)
-        logits: Tensor = self.nets[DISCRIMINATOR](seen, labels)
-        return logits
+        return at_least_float32(self.nets[DISCRIMINATOR](seen, labels))
 
     @cached_property
     def _pair(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:

@@ -1,8 +1,8 @@
 """Alarms of GAN training: who wins, oscillation, mode collapse, an overfitting discriminator; each with a remedy.
 
 Levels of the losses are relative to ``L_D*`` and ``L_G*``, the losses at the equilibrium of the game that is played
-(2 log 2 and log 2 for binary cross-entropy). Losses without such a level, as the Wasserstein distance, have no alarm
-for the balance.
+(2 log 2 and log 2 for binary cross-entropy), and that of the discriminator also to the least that it can be. Losses
+without such a level, as the Wasserstein distance, have no alarm for the balance.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ WINDOW = 200  # steps over which the losses are averaged
 LONG = 1000  # steps over which changes of the lead are counted
 STRIDE = 20  # steps averaged to decide who leads
 SWINGS = 4  # changes of the lead within LONG that make an oscillation
-D_WINS, D_FAIR = 0.05, 0.15  # L_D / L_D*: below the first D has won, above the second it no longer has
-G_WINS, G_FAIR = 1.25, 1.1  # L_D / L_D*: above the first D is worse than a constant one, below the second no longer
-LEAD_D, LEAD_G = 0.6, 1.2  # L_D / L_D*: below the first D leads, above the second G leads
+# Levels of D: (L_D - least) / (L_D* - least), 0 where it tells all images apart, 1 at the equilibrium.
+D_WINS, D_FAIR = 0.05, 0.15  # below the first D has won, above the second it no longer has
+G_WINS, G_FAIR = 1.25, 1.1  # above the first D is worse than a constant one, below the second no longer
+LEAD_D, LEAD_G = 0.6, 1.2  # below the first D leads, above the second G leads
 COLLAPSED, DIVERSE = 0.35, 0.5  # diversity: below the first collapsed, above the second no longer
 OVERFITS, FITS = 0.5, 0.35  # r_v: above the first D overfits, below the second no longer
 IN_A_ROW = 3  # sample grids that make a collapse, or evaluations that make overfitting
@@ -64,10 +65,17 @@ class HealthMonitor(Callback):
     Args:
         equilibrium: ``loss/discriminator`` and ``loss/generator`` at the equilibrium; None where it has no fixed level.
         advice: What to say of each alarm: message and remedy.
+        least: The least that ``loss/discriminator`` can be, as of :class:`~rivals.losses.gan.GanLoss`.
     """
 
-    def __init__(self, equilibrium: Mapping[str, float | None], advice: Mapping[str, tuple[str, str]] = ADVICE) -> None:
-        self._advice = advice
+    def __init__(
+        self,
+        equilibrium: Mapping[str, float | None],
+        advice: Mapping[str, tuple[str, str]] = ADVICE,
+        *,
+        least: float = 0.0,
+    ) -> None:
+        self._advice, self._least = advice, least
         self._equilibrium_d = equilibrium.get("loss/discriminator")
         self._equilibrium_g = equilibrium.get("loss/generator")
         self._losses: deque[tuple[float, float, float]] = deque(maxlen=WINDOW)
@@ -125,22 +133,26 @@ class HealthMonitor(Callback):
         return on or (name in self.active and not off)
 
     def _on_losses(self, record: Record, equilibrium_d: float) -> Iterator[Record]:
+        # The term of the classes, as in Rob-GAN, is none of the game's.
+        now_d, now_g = (
+            record[name] - record.get(f"{name}/class", 0.0) for name in ("loss/discriminator", "loss/generator")
+        )
         # How far G is behind. Where its loss has no level, as with hinge, real images must outscore generated ones.
         if self._equilibrium_g is not None:
-            behind = record["loss/generator"] - self._equilibrium_g
+            behind = now_g - self._equilibrium_g
         else:
             behind = record.get("d_real", 0.0) - record.get("d_fake", 0.0)
-        self._losses.append((record["loss/discriminator"], record["loss/generator"], behind))
-        self._stride.append(record["loss/discriminator"])
+        self._losses.append((now_d, now_g, behind))
+        self._stride.append(now_d)
         if len(self._stride) == STRIDE:
-            level = fmean(self._stride) / equilibrium_d
+            level = self._level(fmean(self._stride), equilibrium_d)
             lead = 1 if level < LEAD_D else -1 if level > LEAD_G else 0
             self._leads.append(lead)
             self._stride.clear()
         if len(self._losses) < WINDOW:
             return
         loss_d, loss_g, behind = (fmean(column) for column in zip(*self._losses, strict=True))
-        level = loss_d / equilibrium_d
+        level = self._level(loss_d, equilibrium_d)
         values = {"loss_d": loss_d, "loss_g": loss_g, "equilibrium_d": equilibrium_d}
         d_wins = self._hysteresis("discriminator-wins", level < D_WINS, level > D_FAIR)
         # A D that is worse than a constant one is no win of G if G is no better than at the equilibrium.
@@ -150,6 +162,9 @@ class HealthMonitor(Callback):
         yield from self._set("discriminator-wins", record, d_wins, **values)
         yield from self._set("generator-wins", record, g_wins, **values)
         yield from self._set("oscillation", record, oscillates, swings=swings, long=LONG)
+
+    def _level(self, loss_d: float, equilibrium_d: float) -> float:
+        return (loss_d - self._least) / (equilibrium_d - self._least)
 
     def _swings(self) -> int:
         """How often the lead changed; a lead lasts until the other player has one."""

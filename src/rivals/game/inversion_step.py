@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rivals.base.schedules import Clock
+from rivals.base.tensors import at_least_float32
 from rivals.game.gan_step import Augment
 
 ENCODER = "encoder"
@@ -55,7 +56,7 @@ class InversionStep:
     def reconstructed(self) -> Tensor:
         """``G(E(x))`` of the images, (B, C, H, W) in [-1, 1]."""
         images: Tensor = self._generator(self.nets[ENCODER](self.images))
-        return images.to(torch.promote_types(images.dtype, torch.float32))
+        return at_least_float32(images)
 
     @cached_property
     def latents(self) -> Tensor:

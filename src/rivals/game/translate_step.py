@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rivals.base.tensors import at_least_float32
 from rivals.game.gan_step import DISCRIMINATOR, GENERATOR, GanStep
 
 HEAD, INVERSE = "head", "inverse"
@@ -87,12 +88,12 @@ class TranslateStep(GanStep):
 
     def _by_inverse(self, images: Tensor) -> Tensor:
         back: Tensor = self.nets[INVERSE](images)
-        return back.to(torch.promote_types(back.dtype, torch.float32))
+        return at_least_float32(back)
 
     def _translated(self, images: Tensor) -> Tensor:
         with torch.set_grad_enabled(self.mover == GENERATOR):
             translated: Tensor = self.nets[GENERATOR](images)
-        return translated.to(torch.promote_types(translated.dtype, torch.float32))
+        return at_least_float32(translated)
 
     @cached_property
     def real_images(self) -> Tensor:

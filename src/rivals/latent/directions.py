@@ -13,6 +13,7 @@ from rivals.latent.protocol import LatentGenerator
 
 SAMPLES = 4096  # latents for PCA
 BATCH = 256
+MOST_ENTRIES = 2**28  # of the activations of all latents: 2 GB in float64
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def pca(
         generator: In evaluation mode.
         count: Number of directions.
         depth: Index of the layer among those with weights that depend on the latent, from 0.
-        samples: Number of latents.
+        samples: Number of latents; fewer where the activations of so many do not fit into 2 GB.
         seed: Of the latents.
         label: The class of the images, for a conditional generator.
 
@@ -79,10 +80,12 @@ def pca(
     if samples < 2 * count:
         raise UserError(f"{samples} samples cannot tell {count} directions apart: take {2 * count} or more")
     z = generator.latents(samples, seed)
-    activations = torch.cat(
-        [_activations(generator, block, depth, label).flatten(1).cpu() for block in torch.split(z, BATCH)]
-    ).double()
-    centered = activations - activations.mean(0)
+    entries = _activations(generator, z[:1], depth, label).numel()
+    z = z[: max(MOST_ENTRIES // entries, 2 * count)]
+    centered = torch.empty(len(z), entries, dtype=torch.float64)
+    for rows, block in zip(torch.split(centered, BATCH), torch.split(z, BATCH), strict=True):
+        rows.copy_(_activations(generator, block, depth, label).flatten(1).cpu())
+    centered -= centered.mean(0)
     # Randomized SVD: only the leading components are needed, and a layer may have more entries than samples.
     left, deviations, _ = torch.linalg.svd(centered @ _sketch(centered, count, seed), full_matrices=False)
     inner = left.T @ centered
@@ -91,7 +94,7 @@ def pca(
     # Eq. of sec. 2.2: latents as a linear function of the PCA coordinates.
     regressed = torch.linalg.lstsq(coordinates, z.cpu().double()).solution
     vectors = regressed / regressed.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    spread = deviations[:count] / (samples - 1) ** 0.5
+    spread = deviations[:count] / (len(z) - 1) ** 0.5
     return Directions(_signed(vectors).to(z), spread.to(z))
 
 

@@ -130,12 +130,13 @@ def awp(loss: Loss, gamma: float = 5e-3) -> Loss:
         weights = {name: weight for name, weight in step.weights.items() if weight.ndim > 1 and weight.requires_grad}
         with step.unchanged_buffers():
             total = torch.stack(list(loss(step).values())).sum()
-        grads = torch.autograd.grad(total, list(weights.values()))
+        grads = torch.autograd.grad(total, list(weights.values()), allow_unused=True)
         # One ascent step along the normalized gradient, to the bound ||v_l|| <= gamma ||w_l|| of each layer. The
         # perturbed weights stay a function of the weights, so the classifier gets the gradient at w + v.
         moved = {
             name: weight + gamma * weight.detach().norm() * grad / grad.norm().clamp_min(1e-12)
             for (name, weight), grad in zip(weights.items(), grads, strict=True)
+            if grad is not None  # as of a second head, which the loss does not read
         }
         return loss(step.at(moved))
 

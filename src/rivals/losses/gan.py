@@ -48,12 +48,15 @@ class GanLoss:
         equilibrium: The values where the generator's distribution is that of the data and the discriminator is
             optimal: ``loss/discriminator``, ``loss/generator`` and ``d``, the mean output in ``unit``. None where the
             equilibrium does not determine a value.
+        least: The least that the discriminator's loss can be, with images that it tells apart without error: 0, or of
+            cross-entropy with smoothed labels their entropy.
     """
 
     discriminator: Callable[[DiscriminatorOutput], LossTerms]
     generator: Callable[[DiscriminatorOutput], LossTerms]
     unit: str
     equilibrium: dict[str, float | None]
+    least: float = 0.0
 
     def readings(self, output: DiscriminatorOutput) -> LossTerms:
         """Mean outputs for real and for generated images, ``d_real`` and ``d_fake``, in ``unit``."""
@@ -78,7 +81,8 @@ def _cross_entropy(label_smoothing: float, generator: Callable[[DiscriminatorOut
     optimal = target / 2
     loss_d = -target * math.log(optimal) - (2 - target) * math.log(1 - optimal)
     loss_g = -math.log(optimal) if sign > 0 else math.log(1 - optimal)
-    return GanLoss(discriminator, generator, "probability", _equilibrium(loss_d, loss_g, optimal))
+    least = -sum(share * math.log(share) for share in (target, label_smoothing) if share)
+    return GanLoss(discriminator, generator, "probability", _equilibrium(loss_d, loss_g, optimal), least)
 
 
 def minimax(label_smoothing: float = 0.0) -> GanLoss:

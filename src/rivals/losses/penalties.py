@@ -71,6 +71,8 @@ class Penalty:
         every: Steps from one computation to the next.
         needs_input_grad: Whether ``score`` reads ``real_input_grad`` or ``fake_input_grad``.
         differentiates_twice: Whether ``score`` is made of gradients, which compiled networks cannot be.
+        mixed_precision: Whether its own passes may be in the precision of the loss. Not where two passes are compared
+            whose inputs are nearly the same: bf16 would leave nothing but rounding of the difference.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Penalty:
     every: int = 1
     needs_input_grad: bool = True
     differentiates_twice: bool = True
+    mixed_precision: bool = True
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -120,22 +123,32 @@ FD_SIGMA = 0.01
 """Of images in [-1, 1]: far above the rounding of 32-bit logits, and below the curvature of discriminators."""
 
 
+def _by_difference(
+    name: str, gamma: float | Schedule, images: Callable[[PenaltyInput], Tensor], every: int, sigma: float
+) -> Penalty:
+    def score(s: PenaltyInput) -> Tensor:
+        return 0.5 * _squared_slope(s, images(s), sigma)
+
+    return Penalty(
+        *(name, Schedule.parse(gamma), score, every),
+        needs_input_grad=False,
+        differentiates_twice=False,
+        mixed_precision=False,
+    )
+
+
 def fd_r1(gamma: float | Schedule, every: int = 1, sigma: float = FD_SIGMA) -> Penalty:
     """R1 by a finite difference in a random direction, without a second derivative: such turns compile.
 
     The same strength as :func:`r1` on average, with the noise of one direction an image (the approximated R1 of Lin et
     al. 2025, APT, divided by sigma^2).
     """
-    return Penalty(
-        "fd_r1", Schedule.parse(gamma), lambda s: 0.5 * _squared_slope(s, s.real_images, sigma), every, False, False
-    )
+    return _by_difference("fd_r1", gamma, lambda s: s.real_images, every, sigma)
 
 
 def fd_r2(gamma: float | Schedule, every: int = 1, sigma: float = FD_SIGMA) -> Penalty:
     """R2 by a finite difference; see :func:`fd_r1`."""
-    return Penalty(
-        "fd_r2", Schedule.parse(gamma), lambda s: 0.5 * _squared_slope(s, s.fake_images, sigma), every, False, False
-    )
+    return _by_difference("fd_r2", gamma, lambda s: s.fake_images, every, sigma)
 
 
 def dropout_of(net: nn.Module) -> float:
@@ -172,7 +185,7 @@ def consistency(weight: float | Schedule, transform: Callable[[Tensor, Clock], T
         real, fake = (s.critic(transform(images, s.clock)) for images in (s.real_images, s.fake_images.detach()))
         return (s.real - real).square().mean() + (s.fake - fake).square().mean()
 
-    return Penalty("cr", Schedule.parse(weight), score, every, False, False)
+    return Penalty("cr", Schedule.parse(weight), score, every, needs_input_grad=False, differentiates_twice=False)
 
 
 class LeCam(nn.Module):
@@ -194,7 +207,7 @@ class LeCam(nn.Module):
     def forward(self, s: PenaltyInput) -> Tensor:
         """The term, a scalar, after the averages are updated with this batch."""
         for average, logits in ((self.real, s.real), (self.fake, s.fake)):
-            mean = logits.detach().mean()
+            mean = logits.detach().float().mean()
             # NaN means no batch yet: the average starts at the first mean, not at 0.
             average.copy_(torch.where(average.isnan(), mean, torch.lerp(mean, average, self.DECAY)))
         # Crossed: real logits are pulled toward the average of the generated ones, and vice versa.
@@ -203,4 +216,4 @@ class LeCam(nn.Module):
 
 def lecam(weight: float | Schedule, averages: LeCam, every: int = 1) -> Penalty:
     """``weight`` times :class:`LeCam`; the paper takes 0.01 to 0.3."""
-    return Penalty("lecam", Schedule.parse(weight), averages, every, False, False)
+    return Penalty("lecam", Schedule.parse(weight), averages, every, needs_input_grad=False, differentiates_twice=False)

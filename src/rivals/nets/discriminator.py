@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rivals.base import devices
 from rivals.base.size import AnySize, Size
+from rivals.base.tensors import at_least_float32
 from rivals.nets.padding import check_image_shape
 
 
@@ -66,5 +67,6 @@ class Discriminator(nn.Module):
         h = self.features(x)
         # Under autocast features are bf16, with 8 bits of precision: too few for a sum over thousands of them.
         with devices.autocast(h.device, enabled=False):
-            logits: Tensor = self.head(h.to(torch.promote_types(h.dtype, torch.float32)), labels)
-        return logits
+            weight = next(self.head.parameters())
+            logits: Tensor = self.head(h.to(torch.promote_types(h.dtype, weight.dtype)), labels)
+        return at_least_float32(logits)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from rivals.base.errors import UserError
 from rivals.base.size import Size
+from rivals.base.tensors import at_least_float32
 
 
 class PatchDiscriminator(nn.Module):
@@ -51,5 +52,4 @@ class PatchDiscriminator(nn.Module):
                 f"images of {Size(*x.shape[2:])} px are halved to nothing: take fewer widths, or images of "
                 f"{self.least_size} px or more"
             )
-        logits: Tensor = self.layers(x)
-        return logits
+        return at_least_float32(self.layers(x))

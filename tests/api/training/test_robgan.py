@@ -39,6 +39,8 @@ def test_a_run_ends_with_a_generator_a_robust_classifier_and_the_report_of_both(
     values = [record["accuracy/pgd"] for record in run.records() if "accuracy/pgd" in record]
     assert values[-1] > 0.8
     assert run.info["hardened"]["method"] == "robgan"
+    # The losses include the classes', which has no level at the equilibrium.
+    assert run.info["equilibrium"]["loss/discriminator"] is None is run.info["equilibrium"]["loss/generator"]
     assert "under PGD" in (home / "run" / "report.html").read_text()
     attacked = run_rivals(
         *("attack", home / "run", home / "photos", "--eps", "0.05", "--attack", "fgsm", "--no-alarms"),

@@ -239,7 +239,8 @@ class GanJob(TrainingJob[Config]):
             callbacks.append(
                 Every(every, equilibrium_probe(self.game, self.images, self.held_out, self.seed), MAX_SHARE)
             )
-        health = HealthMonitor(self._loss().equilibrium)
+        loss = self._loss()
+        health = HealthMonitor(loss.equilibrium, least=loss.least)
         if self.fid is None:
             return [*callbacks, health]
         self.best = Checkpoints(self.folder / "best", others=self.checkpoints)

@@ -90,7 +90,10 @@ class RobGanJob(GanJob):
         ball = ball_of(self.config, self.images.channels)
         hardened = {"norm": self.config.norm, "eps": float(ball.eps), "method": "robgan"}
         test = {"split": self.test.split, "n": len(self.test), "hash": self.test.hash}
-        return {**super().run_facts(), "hardened": hardened, "test": test}
+        facts = super().run_facts()
+        # The losses have a term of the classes, which has no fixed level; the outputs of D have theirs.
+        equilibrium = {name: level if name == "d" else None for name, level in facts["equilibrium"].items()}
+        return {**facts, "equilibrium": equilibrium, "hardened": hardened, "test": test}
 
     def on_trained(self, net: nn.Module, end: Progress) -> None:
         """Save the class head as a classifier, too."""

@@ -124,6 +124,12 @@ def test_a_budget_in_minutes_is_probed_width_by_width(fast):
     assert choice.total_images == pytest.approx(1e5 / 128 * 540)
 
 
+@pytest.mark.parametrize(("minutes", "probed"), [(1, [64]), (2, [64, 96]), (4, [64, 96, 128])])
+def test_a_width_that_the_run_could_not_fill_is_not_probed(fast, minutes, probed):
+    fitting.fit_config(images(size=32, channels=3), {"until": f"{minutes} minutes"}, CPU, 0)
+    assert [widths[0] for widths in fast] == probed
+
+
 @pytest.mark.parametrize(("fits", "first"), [(100, 96), (64, 64), (32, None)])
 def test_a_network_that_does_not_fit_into_memory_ends_the_search(fast, monkeypatch, fits, first):
     measure = fitting.probe

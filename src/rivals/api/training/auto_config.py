@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rivals.data.imageset import ImageSet
 
-PROBE_SECONDS = 1.0  # for the rounds without a penalty, after which no more are started
+PROBE_SECONDS = 0.5  # for the rounds without a penalty, after which no more are started
 PROBE_ROUNDS = 12  # of those, at most
 TRAINING_SHARE = 0.9  # of the time; the rest is for sample grids, evaluations and checkpoints
 _FIXES_WIDTHS = ("net", "generator_widths", "discriminator_widths")  # if the user sets one, no widths are chosen
@@ -75,7 +75,7 @@ def fit_config(
     Args:
         images: The training images.
         given: Settings of the user, which override the rules.
-        device: Where training runs. It is probed for about a second per width.
+        device: Where training runs. It is probed for about half a second per width that could be chosen.
         seed: Seed of the probed game.
         processes: How many will play it, as fast as so many of this one.
 
@@ -96,6 +96,9 @@ def fit_config(
         candidates = [config]
     rule = f"the widest with {auto_rules.IMAGES_PER_CHANNEL:,} images per channel of the first stage"
     for candidate in candidates:
+        # A wider net sees no more images than the one before it: one that even so many would not fill is not probed.
+        if candidate is not candidates[0] and not auto_rules.is_enough(total, candidate.generator_widths[0]):
+            break
         try:
             measured = processes * probe(candidate, images, device, seed) if budget is None else 0.0
         except RuntimeError as error:
@@ -118,7 +121,7 @@ def fit_config(
 
 
 def probe(config: Config, images: ImageSet, device: torch.device, seed: int) -> float:
-    """The images per second of a game on this device, measured on a throw-away copy for about a second."""
+    """The images per second of a game on this device, measured on a throw-away copy for about half a second."""
 
     from rivals.api.common.game_factory import build_game
     from rivals.data.batches import Batches

@@ -15,7 +15,7 @@ def test_it_takes_the_steps_of_torchs_own_adamw(fused):
     shapes = [(3, 4), (5,), (2, 2, 3, 3)]
     values = torch.linspace(-1, 1, 36)
     ours, theirs = ([nn.Parameter(values[: torch.Size(s).numel()].view(s).clone()) for s in shapes] for _ in "ab")
-    mine = AdamW(ours, 1e-2, (0.5, 0.9), 1e-6, 0.1, fused)
+    mine = AdamW(nn.ParameterList(ours), 1e-2, (0.5, 0.9), 1e-6, 0.1, fused)
     reference = torch.optim.AdamW(theirs, 1e-2, (0.5, 0.9), 1e-6, 0.1, fused=fused or None)
     source = torch.Generator().manual_seed(0)
     for step in range(4):

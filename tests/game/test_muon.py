@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.nn.utils.parametrizations import spectral_norm
 
 from rivals import UserError
 from rivals.base.schedules import Clock
@@ -49,7 +50,7 @@ def test_a_zero_gradient_moves_nothing() -> None:
 
 def test_it_takes_hidden_weights_and_leaves_the_rest_to_adam() -> None:
     model = net()
-    optimizer = Muon(model.parameters(), 1e-3, (0.9, 0.99), 1e-8, 0.0)
+    optimizer = Muon(model, 1e-3, (0.9, 0.99), 1e-8, 0.0)
     assert [weight.shape for weight in optimizer.matrices] == [model[2].weight.shape]
     for weight in model.parameters():
         weight.grad = torch.ones_like(weight)
@@ -58,10 +59,42 @@ def test_it_takes_hidden_weights_and_leaves_the_rest_to_adam() -> None:
     assert len(adams) == len(list(model.parameters())) - 1
 
 
+def test_it_takes_layers_alone_and_not_what_looks_like_a_matrix() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(1, 4, 1, 1))
+            self.embedding = nn.Embedding(3, 4)
+            self.first = nn.Linear(4, 8)
+            self.hidden = spectral_norm(nn.Linear(8, 6))
+            self.up = nn.ConvTranspose2d(6, 5, 2)
+            self.last = nn.Conv2d(5, 1, 1)
+            self.position = nn.Parameter(torch.zeros(7, 4))
+
+    model = Net()
+    optimizer = Muon(model, 1e-3, (0.9, 0.99), 1e-8, 0.0)
+    assert [tuple(weight.shape) for weight in optimizer.matrices] == [(6, 8), (6, 5, 2, 2)]
+    assert next(iter(optimizer.matrices)) is model.hidden.parametrizations.weight.original
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_transposed_convolution_moves_as_the_convolution_of_the_same_matrix(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    plain, up = nn.Conv2d(6, 9, 2, bias=False), nn.ConvTranspose2d(6, 9, 2, bias=False)
+    start, gradient = (torch.randn(9, 6, 2, 2, generator=generator) for _ in range(2))
+    for layer, turned in ((plain, False), (up, True)):
+        layer.weight.data = start.transpose(0, 1).contiguous() if turned else start.clone()
+        layer.weight.grad = gradient.transpose(0, 1).contiguous() if turned else gradient.clone()
+        Muon(nn.Sequential(nn.Linear(1, 1), layer, nn.Linear(1, 1)), 0.1, (0.9, 0.99), 1e-8, 0.1).step()
+    assert not torch.allclose(plain.weight, start, atol=1e-3)
+    torch.testing.assert_close(up.weight.transpose(0, 1), plain.weight)
+
+
 def test_an_entry_moves_as_far_as_under_adam() -> None:
     weight = nn.Parameter(torch.zeros(64, 256))
-    rest = [nn.Parameter(torch.zeros(2, 2)), weight, nn.Parameter(torch.zeros(2, 2))]
-    optimizer = Muon(rest, 1e-2, (0.95, 0.99), 1e-8, 0.0)
+    hidden = nn.Linear(256, 64, bias=False)
+    hidden.weight = weight
+    optimizer = Muon(nn.Sequential(nn.Linear(2, 2), hidden, nn.Linear(2, 2)), 1e-2, (0.95, 0.99), 1e-8, 0.0)
     weight.grad = torch.randn(64, 256, generator=torch.Generator().manual_seed(0))
     optimizer.step()
     # 64 singular values near 1 are spread over 64 x 256 entries: 0.2 sqrt(256) sqrt(64) / sqrt(64 x 256) = 0.2

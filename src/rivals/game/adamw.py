@@ -18,7 +18,7 @@ class AdamW:
     """Adam with decoupled weight decay.
 
     Args:
-        weights: All parameters. Those without a gradient are left as they are.
+        net: The network, all of whose parameters are updated, but for those without a gradient.
         lr: Learning rate; may be changed between steps.
         betas: Decay of the first and the second moment; may be changed between steps.
         eps: Added to the root of the second moment.
@@ -31,14 +31,14 @@ class AdamW:
 
     def __init__(
         self,
-        weights: Iterable[nn.Parameter],
+        net: nn.Module,
         lr: float,
         betas: tuple[float, float],
         eps: float,
         weight_decay: float,
         fused: bool = False,
     ) -> None:
-        self.weights = list(weights)
+        self.weights = list(net.parameters())
         self.lr, self.betas, self.eps, self.weight_decay = lr, betas, eps, weight_decay
         self.fused = fused
         self.state: defaultdict[Tensor, dict[str, Tensor]] = defaultdict(dict)

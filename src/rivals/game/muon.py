@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from rivals.game.adamw import AdamW
 
@@ -22,8 +21,8 @@ class Muon(AdamW):
     share one learning rate and one weight decay.
 
     Args:
-        weights: All parameters, in the network's order. Those with two or more dimensions are matrices, except the
-            first and the last of them (input and output layer), which AdamW updates.
+        net: The network, with its layers in the order in which it calls them. AdamW updates the first and the last
+            convolution or linear layer (input and output), and all that is no such layer: biases, scales, embeddings.
         lr: Learning rate.
         betas: AdamW's betas; the first is also the momentum of the matrices.
         eps: AdamW's epsilon.
@@ -33,34 +32,51 @@ class Muon(AdamW):
 
     def __init__(
         self,
-        weights: Iterable[nn.Parameter],
+        net: nn.Module,
         lr: float,
         betas: tuple[float, float],
         eps: float,
         weight_decay: float,
         fused: bool = False,
     ) -> None:
-        super().__init__(weights, lr, betas, eps, weight_decay, fused)
-        self.matrices = [weight for weight in self.weights if weight.ndim > 1][1:-1]
-        self._others = [weight for weight in self.weights if not any(weight is matrix for matrix in self.matrices)]
+        super().__init__(net, lr, betas, eps, weight_decay, fused)
+        self.matrices = _hidden(net)
+        self._others = [weight for weight in self.weights if weight not in self.matrices]
 
     @torch.no_grad()
     def step(self) -> None:
         """Update the weights from their gradients."""
-        for weight in self.matrices:
+        for weight, layer in self.matrices.items():
             if weight.grad is None:
                 continue
             state = self.state[weight]
             if not state:
                 state["momentum"] = torch.zeros_like(weight)
             momentum = state["momentum"].lerp_(weight.grad, 1 - self.betas[0])
-            nesterov = weight.grad.lerp(momentum, self.betas[0])
+            nesterov = _outputs_first(weight.grad.lerp(momentum, self.betas[0]), layer)
             update = orthogonalize(nesterov.flatten(1))
             # An orthogonal m x n matrix has the RMS 1 / sqrt(max(m, n)); AdamW's updates have about 0.2.
             step_size = self.lr * 0.2 * max(update.shape) ** 0.5
             weight.mul_(1 - self.lr * self.weight_decay)
-            weight.sub_(update.view(weight.shape), alpha=step_size)
+            _outputs_first(weight, layer).sub_(update.view(nesterov.shape), alpha=step_size)
         self.update(self._others)
+
+
+def _hidden(net: nn.Module) -> dict[nn.Parameter, nn.Module]:
+    """The weights of all convolutions and linear layers but the first and the last, each with its layer.
+
+    A layer whose weight is computed, as under spectral normalization, has the parameter that it is computed from.
+    """
+    layers = [layer for layer in net.modules() if isinstance(layer, nn.Linear | _ConvNd)]
+    found = {weight: layer for layer in layers for weight in layer.parameters() if weight.ndim > 1}
+    return dict(list(found.items())[1:-1])
+
+
+def _outputs_first(weight: Tensor, layer: nn.Module) -> Tensor:
+    """A view with one row per output, which in a transposed convolution are the second dimension."""
+    if not isinstance(layer, _ConvTransposeNd) or layer.groups > 1:  # by groups, no one dimension has all outputs
+        return weight
+    return weight.transpose(0, 1)
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:

@@ -35,12 +35,11 @@ class Adam:
     kind: type[AdamW] = AdamW
     max_norm: float = math.inf
 
-    def attach(self, parameters: Iterable[nn.Parameter]) -> AdamW:
-        """The optimizer of these parameters, with its fused kernel where the device has one."""
-        weights = list(parameters)
-        fused = weights[0].device.type in ("cpu", "cuda", "mps", "xpu")
+    def attach(self, net: nn.Module) -> AdamW:
+        """The optimizer of a network, with its fused kernel where the device has one."""
+        fused = next(net.parameters()).device.type in ("cpu", "cuda", "mps", "xpu")
         betas = (self.beta1, self.beta2.start)
-        return self.kind(weights, self.lr.start, betas, self.eps, self.weight_decay, fused)
+        return self.kind(net, self.lr.start, betas, self.eps, self.weight_decay, fused)
 
     def apply_schedule(self, optimizer: AdamW, clock: Clock, lr_scale: float) -> None:
         """Set the learning rate, times ``lr_scale``, and the betas for the step at ``clock``."""
@@ -122,7 +121,7 @@ class Player:
         kept = {id(weight) for weight in self.frozen}
         self._still = [part for part in net.modules() if not part.training and _within(part, kept)]
         self.optimizer_config = optimizer
-        self.optimizer = optimizer.attach(net.parameters())
+        self.optimizer = optimizer.attach(net)
         self.ema = copy.deepcopy(net).requires_grad_(False) if self.half_life.peak else None
 
     @property

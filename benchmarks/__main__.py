@@ -36,6 +36,7 @@ NAMES = (
     *(
         "memory",
         "mlp_mnist",
+        "model_check",
         "overfitting",
         "processes",
         "purification",

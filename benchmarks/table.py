@@ -50,6 +50,7 @@ SECTIONS: tuple[tuple[str, Callable[[Result], Section | None]], ...] = (
     ("autoattack", attacks.autoattack),
     ("attack_speed", attacks.attack_speed),
     ("masking", attacks.alarms),
+    ("model_check", adversarial_training.committed),
     ("hardening", adversarial_training.robustness),
     ("hardening_cost", adversarial_training.step_cost),
     ("overfitting", adversarial_training.overfitting),

@@ -12,6 +12,35 @@ ATTACKS = {
 }
 
 
+def committed(r: Result) -> Section:
+    """The files for others to attack."""
+    rows: list[Row] = []
+    for name, each in r["models"].items():
+        certified = f"{each['certified'] / each['n']:.1%}" if "certified" in each else "-"
+        rows.append(
+            [
+                f"`{name}`",
+                each["eps"],
+                f"{each['correct'] / each['of']:.1%}",
+                f"{each['robust'] / each['n']:.1%}",
+                certified,
+            ]
+        )
+    some = next(iter(r["models"].values()))
+    return Section(
+        title="Classifiers to attack",
+        question="Do the files in `benchmarks/models/` do what is said of them?",
+        setup=f"Each file is loaded, classifies the {some['of']:,} test images of its data, and is attacked in Linf on "
+        f"the {some['n']:,} of them that `rivals attack` samples, by `autoattack-swift`; where it was trained to be "
+        "certified, they are certified by IBP too. The result holds the SHA-256 of each file and the hash of its data.",
+        header=["file", "eps", "clean", "robust, at most", "certified, at least"],
+        rows=rows,
+        answer="The command fails if it finds the same file and other figures, by more than 3 images of 1,000.",
+        limits="The same attack with more steps, or another, may find more. `cifar10-linf-8-255` was trained on a JPEG "
+        "copy of CIFAR-10; all others on the original images.",
+    )
+
+
 def robustness(r: Result) -> Section:
     """Robust accuracy after a fixed time on one thread."""
     rows: list[Row] = []

@@ -7,6 +7,7 @@ images of 32 x 24 in two subfolders.
 import contextlib
 import dataclasses
 import io
+import json
 import re
 import shlex
 from pathlib import Path
@@ -301,3 +302,38 @@ def test_table_of_methods_matches_the_code():
         for paper in method.paper.split("; "):
             assert re.search(r"\w+ et al\. \d{4}", paper)[0] in table[name][2], name
         assert "--beta" in table[name][1] or method.beta is None
+
+
+def hardened(r, case, key):
+    return [f"{100 * entry[key]:.1f}" for name, entry in r["cases"][case].items() if name.startswith("ours")]
+
+
+FIGURES = {
+    "sngan_speed": lambda r: [f"{r['ratio']:.2f}", f"{r['ratio_nearest']:.2f}"],
+    "classic_speed": lambda r: [
+        f"{r[key]:.2f}" for key in ("ratio_of_both_from_start_to_exit", "ratio_to_the_better_plain_loop")
+    ],
+    "startup": lambda r: [f"{r['slowest']:.2f}"],
+    "hardening": lambda r: [
+        *hardened(r, "cifar10-20", "pgd"),
+        *hardened(r, "fashion-15", "pgd"),
+        *(f"{100 * r['cases'][case]['ours 0']['autoattack']:.1f}" for case in ("mnist-60", "cifar10-60", "fashion-15")),
+    ],
+    "gan_quality": lambda r: [
+        *(f"{entry['fd']:.0f}" for name, entry in r["cases"]["cifar10-10"].items() if name.startswith("ours")),
+        f"{r['cases']['cifar10-60']['ours 0']['fd']:.0f}",
+    ],
+    "advgan": lambda r: [
+        f"{r['cases']['cifar10']['models']['cifar10-plain'][key]:,}" for key in ("generator", "clean")
+    ],
+}
+"""What the table of the README takes from a result of ``benchmarks/results/``, as it is written there."""
+
+
+@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
+def test_figures_of_the_readme_are_the_measured_ones(page, name):
+    rows = "\n".join(line for line in (ROOT / page).read_text().splitlines() if line.startswith("|"))
+    result = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    found = re.findall(r"\d[\d,]*(?:\.\d+)?", rows)
+    assert not [figure for figure in FIGURES[name](result) if figure not in found]

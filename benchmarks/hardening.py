@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 import rivals
-from benchmarks.harness import load, record, recorded
+from benchmarks.harness import record, recorded
 from rivals.api.common.network_io import save_network
 from rivals.api.training.callbacks import accuracy
 from rivals.attacks.training_attack import TrainingPGD
@@ -33,6 +33,7 @@ from rivals.base.eps import parse_eps
 from rivals.base.norm_balls import Linf
 from rivals.data.batches import Batches
 from rivals.data.imageset import ImageSet
+from rivals.data.load import load  # the hash of the images is noted by entry: not all are of one day
 from rivals.data.splits import hold_out
 from rivals.nets.classifier import Classifier
 from rivals.nets.factory import build_classifier
@@ -249,12 +250,12 @@ def results() -> dict[str, Any]:
     return recorded("hardening", "cases")
 
 
-def note(case: str, entry: str, **facts: Any) -> None:
-    """Add facts to an entry and save them."""
+def note(case: str, entry: str, facts: dict[str, Any]) -> None:
+    """Save the facts of an entry, in place of earlier ones."""
     cases = results()
     entries = cases.setdefault(case, {})
     entries |= {"minutes": CASES[case].minutes, "eps": CASES[case].eps}
-    entries[entry] = entries.get(entry, {}) | facts
+    entries[entry] = facts
     record("hardening", threads=1, n=N, reference_n=REFERENCE_N, cases=cases)
 
 
@@ -265,9 +266,10 @@ def train(name: str, side: str, seed: int) -> None:
     net, facts = SIDES[side](case, seed, folder)
     folder.mkdir(parents=True, exist_ok=True)
     test = load(case.data, split="test")
+    facts["data_hash"] = load(case.data).hash
     about = {"data": case.data, "classes": list(test.classes), "benchmark": name}
     save_network(small(net), folder / "classifier.safetensors", about | facts)
-    note(name, f"{side} {seed}", clean=round(accuracy(rivals.load(folder), test), 4), **facts)
+    note(name, f"{side} {seed}", {"clean": round(accuracy(rivals.load(folder), test), 4)} | facts)
     evaluate(name, side, seed, "pgd(steps=40)")
 
 
@@ -297,7 +299,8 @@ def evaluate(name: str, side: str, seed: int, attack: str) -> None:
             **({"out": out, "resume": True} if out.exists() else {"out": out}),
         )
         robust = report.robust.value
-    note(name, f"{side} {seed}", **{attack.split("(")[0]: robust})
+    entry = f"{side} {seed}"
+    note(name, entry, results()[name][entry] | {attack.split("(")[0]: robust})
     print(f"{name} {side} {seed}: {attack} {robust}", flush=True)
 
 

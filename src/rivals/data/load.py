@@ -89,10 +89,7 @@ def load(
         return listing if half is None else half_of(listing, half)
 
     with list_source(on_note) as listing:
-        if listing.skipped:
-            on_note(_left_out(listing))
-        if listing.special:
-            on_note(_special(listing))
+        note_left_out(listing, on_note)
         name = source_name(source)
         pixels, labels = listing.pixels, listing.labels
         if pixels is not None:
@@ -190,7 +187,15 @@ def source_name(source: str | Path) -> str:
     return path.stem if path.suffix.lower() in (".zip", ".tar") else path.name
 
 
-def _left_out(listing: Listing) -> str:
+def note_left_out(listing: Listing, on_note: Callable[[str], None]) -> None:
+    """Say which files of a source are left out, if any are."""
+    if listing.skipped:
+        on_note(_skipped_files(listing))
+    if listing.special:
+        on_note(_special(listing))
+
+
+def _skipped_files(listing: Listing) -> str:
     count = len(listing.skipped)
     kinds = Counter(Path(name).suffix.lower() or "without a suffix" for name in listing.skipped)
     named = ", ".join(f"{n:,} {kind}" for kind, n in kinds.most_common(5))

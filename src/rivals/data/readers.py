@@ -58,9 +58,7 @@ def from_path(path: Path, split: str = "train", only: Callable[[str], bool] | No
 
 
 def _from_folder(path: Path, split: str, only: Callable[[str], bool] | None, title: str) -> Listing:
-    found = _walk(path)
-    special = [name for name in found if _is_special(path / name)]
-    found = sorted({*found} - {*special})
+    found, special = files_below(path)
     images = [name for name in found if is_image(name) and (only is None or only(name))]
     others = [name for name in found if not is_image(name)]
     shards = [name for name in others if name.lower().endswith(".tar")]
@@ -107,8 +105,15 @@ def _from_folder(path: Path, split: str, only: Callable[[str], bool] | None, tit
     )
 
 
-def _walk(path: Path) -> list[str]:
-    """Relative names of all files in and below a folder, following links, without hidden ones."""
+def files_below(path: Path) -> tuple[list[str], list[str]]:
+    """Relative names of the files in and below a folder, following links, without hidden ones; sorted.
+
+    Returns:
+        Those of files and of broken links; and those of FIFOs, sockets and devices, which are not to be opened.
+
+    Raises:
+        UserError: a folder cannot be read.
+    """
 
     def refuse(error: OSError) -> None:
         raise UserError(f"cannot read the folder '{error.filename}': {error.strerror}") from None
@@ -124,7 +129,8 @@ def _walk(path: Path) -> list[str]:
         above |= dict.fromkeys((f"{folder}{os.sep}{name}" for name in below), around | {real})
         inside = Path(folder).relative_to(path)
         found += [(inside / name).as_posix() for name in files if not name.startswith(".")]
-    return found
+    special = sorted(name for name in found if _is_special(path / name))
+    return sorted({*found} - {*special}), special
 
 
 def _is_special(path: Path) -> bool:

@@ -1,6 +1,7 @@
 """``rivals translate``, end to end: train, judge, resume, apply, report; what cannot work is refused."""
 
 import json
+import os
 import shutil
 from types import SimpleNamespace
 
@@ -440,6 +441,9 @@ def test_what_cannot_be_trained_is_refused_before_a_run_begins(run, prepared, ru
         (("classifier.safetensors", "pairs/A"), ("holds a classifier, not a translator",)),
         (("run", "tiny"), ("'0.png' of 'tiny' is 4 x 5, and a side of 8 or more",)),
         (("run", "damaged"), ("cannot read the image '0.png' of 'damaged'",)),
+        (("run", "lost"), ("the link 'lost/sub/more.png' leads nowhere",)),
+        (("run", "lost-folder"), ("the link 'lost-folder/scans' leads nowhere",)),
+        (("run", "loop"), ("cannot read 'loop/more.png': ", "mend or remove it")),
         (("run", "clear"), ("'0.png' of 'clear' is partly transparent, and the translator takes opaque images",)),
         (("run", "pairs/A", "--tile", "4"), ("--tile 4 cannot work: take 16",)),
         (("run", "pairs/A", "--tile", "16", "--overlap", "16"), ("tiles of 16 pixels cannot overlap by 16",)),
@@ -467,6 +471,10 @@ def damaged(home, run):
     (home / "single" / "train" / "7.png").rename(home / "single" / "test" / "7.png")
     for name in ("tiny", "damaged", "clear"):
         (home / name).mkdir()
+    for folder, link in (("lost/sub", "more.png"), ("lost-folder", "scans"), ("loop", "more.png")):
+        (home / folder).mkdir(parents=True)
+        shutil.copy(home / "pairs" / "A" / "0.png", home / folder / "0.png")
+        (home / folder / link).symlink_to("more.png" if folder == "loop" else "nowhere")
     Image.new("RGB", (4, 5)).save(home / "tiny" / "0.png")
     (home / "damaged" / "0.png").write_bytes(b"no image")
     Image.new("RGBA", (30, 30), (0, 0, 0, 9)).save(home / "clear" / "0.png")
@@ -497,6 +505,31 @@ def test_color_is_turned_gray_for_a_translator_of_gray_images_and_that_is_said(r
     assert "'color.png' was in color and turned gray (Rec. 601), as the translator takes gray images" in result.err
     color, gray, scan = ((tmp_path / "out" / f"{name}.png").read_bytes() for name in ("color", "luma", "scan"))
     assert color == gray == scan
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """An untrained translator in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    net = build_translator("resnet", size=16, channels=1, in_channels=1, widths=(4,), blocks=0)
+    save_network(net, tmp_path / "generator.safetensors", {})
+    return tmp_path
+
+
+def test_links_to_folders_are_followed_once_and_what_is_no_file_is_left_out(small, run_rivals):
+    for folder in ("scans", "elsewhere/deep"):
+        (small / folder).mkdir(parents=True)
+        Image.fromarray(picture(0)[..., 0]).save(small / folder / "0.png")
+    (small / "scans" / "more").symlink_to(small / "elsewhere")
+    (small / "elsewhere" / "back").symlink_to(small / "scans")
+    os.mkfifo(small / "scans" / "fifo.png")
+    (small / "scans" / ".lost.png").symlink_to("nowhere")  # hidden
+    result = run_rivals("translate", ".", "scans", "--out", "out", "--json")
+    assert result.status == 0, result.err
+    assert json.loads(result.out)["n"] == 2
+    written = sorted(path.relative_to(small / "out").as_posix() for path in (small / "out").rglob("*.png"))
+    assert written == ["0.png", "more/deep/0.png"]
+    assert "1 FIFO, socket, device" in result.err and "'fifo.png'" in result.err
 
 
 def test_a_translator_is_loaded_by_its_role(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,7 @@ def apply_translator(
             exists. Nothing is written then.
     """
     from rivals.console.bars import PassProgress
+    from rivals.data.load import note_left_out
     from rivals.data.pixel_modes import Peak
     from rivals.nets.tiles import translate_in_tiles
 
@@ -69,8 +70,7 @@ def apply_translator(
 
     def translated() -> Iterator[tuple[str, Image.Image]]:
         with _listing(source, single) as listing, PassProgress(quiet=quiet) as show:
-            if listing.skipped:
-                note_printer(quiet)(f"{listing.title} holds {len(listing.skipped)} files that are not images, left out")
+            note_left_out(listing, note_printer(quiet))
             peak = Peak(listing, net.about.get("white"))
             for number, name in enumerate(listing.names):
                 what = f"the image '{name}' of '{images}'"
@@ -116,27 +116,37 @@ def _save(picture: Image.Image, path: Path, write: Callable[[Path, bytes], Any])
 
 def _listing(source: Path, single: bool) -> Listing:
     from rivals.data.listing import Listing, is_hidden, is_image, no_images
-    from rivals.data.readers import from_path
+    from rivals.data.readers import files_below, from_path
 
     if not single and not source.is_dir():
         return from_path(source, "all")
     if single and not is_image(source.name):
         raise UserError(f"'{source}' is no image by its name: name one, a folder or a zip")
     # A folder is taken as it is, whatever its subfolders mean to a training.
-    files = [source] if single else sorted(path for path in source.rglob("*") if path.is_file())
+    found, special = ([source.name], []) if single else files_below(source)
     home = source.parent if single else source
-    inner = [path.relative_to(home).as_posix() for path in files]
-    names = [name for name in inner if is_image(name)]
-    others = [name for name in inner if not is_image(name) and not is_hidden(name)]
+    _check_links(home, found)
+    names = [name for name in found if is_image(name)]
+    others = [name for name in found if not is_image(name) and not is_hidden(name)]
     if not names:
-        raise no_images(f"folder '{source}'", others)
+        raise no_images(f"folder '{source}'", others + special)
 
     def read(index: int) -> bytes:
         return read_small_file(home / names[index], MOST_BYTES)
 
-    return Listing(
-        f"'{source}'", names, None, (), read=read, whole=[partial(read, i) for i in range(len(names))], skipped=others
-    )
+    whole = [partial(read, i) for i in range(len(names))]
+    return Listing(f"'{source}'", names, None, (), read=read, whole=whole, skipped=others, special=special)
+
+
+def _check_links(home: Path, names: Sequence[str]) -> None:
+    """Refuse links to nothing: one to a folder would leave out all images in it."""
+    for name in names:
+        try:
+            (home / name).stat()
+        except FileNotFoundError:
+            raise UserError(f"the link '{home / name}' leads nowhere: restore what it links to, or remove it") from None
+        except OSError as error:
+            raise UserError(f"cannot read '{home / name}': {error.strerror}: mend or remove it") from None
 
 
 def _picture(y: Tensor) -> Image.Image:

@@ -532,6 +532,42 @@ def test_links_to_folders_are_followed_once_and_what_is_no_file_is_left_out(smal
     assert "1 FIFO, socket, device" in result.err and "'fifo.png'" in result.err
 
 
+def test_names_with_dots_are_kept_whole(small, run_rivals):
+    for name in ("v1.2/a.b.png", "v1.2/a.c.PNG", "v1.2/sub.d/a.b.jpg"):
+        (small / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture(0)[..., 0]).save(small / name)
+    shutil.copytree(small / "v1.2", small / "v1.3")
+    shutil.make_archive("v1.4", "zip", "v1.2/sub.d")
+    for words in ("v1.2", "v1.3", "v1.4.zip", "v1.2/a.b.png", "v1.2/a.c.PNG"):
+        result = run_rivals("translate", ".", words, "--quiet")
+        assert result.status == 0, result.err
+    whole = ["a.b.png", "a.c.png", "sub.d/a.b.png"]
+    for folder, expected in {"v1.2": whole, "v1.3": whole, "v1.4": ["a.b.png"]}.items():
+        written = small / f"translated-{folder}"
+        names = sorted(path.relative_to(written).as_posix() for path in written.rglob("*.png"))
+        assert names == expected
+    assert (small / "translated-a.b.png").is_file() and (small / "translated-a.c.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("names", "part"),
+    [
+        (("a.b.png", "a.b.jpg"), "'a.b.jpg' and 'a.b.png' of 'scans' would both be written to 'a.b.png'"),
+        (("z/0.jpg", "z/0.PNG"), "'z/0.PNG' and 'z/0.jpg' of 'scans' would both be written to 'z/0.png'"),
+        (("x.jpg", "x.png/0.png"), "'x.jpg' of 'scans' cannot be written to the folder 'x.png'"),
+    ],
+)
+def test_images_that_would_be_written_to_one_name_are_refused_before_any_work(
+    small, run_rivals, monkeypatch, names, part
+):
+    monkeypatch.setattr(Translator, "forward", lambda net, x: pytest.fail("it began"))
+    for name in ("0.png", *names):
+        (small / "scans" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture(0)[..., 0]).save(small / "scans" / name)
+    assert_refused(run_rivals("translate", ".", "scans", "--out", "out", "--quiet"), part, "rename")
+    assert not (small / "out").exists()
+
+
 def test_a_translator_is_loaded_by_its_role(tmp_path):
     net = build_translator("resnet", size=16, channels=1, in_channels=1, widths=(4,), blocks=0)
     save_network(net, tmp_path / "generator.safetensors", {})

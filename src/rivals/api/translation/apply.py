@@ -48,7 +48,7 @@ def apply_translator(
             exists. Nothing is written then.
     """
     from rivals.console.bars import PassProgress
-    from rivals.data.load import note_left_out
+    from rivals.data.load import note_left_out, source_name
     from rivals.data.pixel_modes import Peak
     from rivals.nets.tiles import translate_in_tiles
 
@@ -60,7 +60,8 @@ def apply_translator(
     place = next(net.parameters()).device
     source = expand_user(images)
     single = source.is_file() and source.suffix.lower() != ".zip"
-    dest = Path(out) if out is not None else home_of(run) / f"translated-{source.stem}{'.png' if single else ''}"
+    name = f"{source.stem}.png" if single else source_name(source)
+    dest = Path(out) if out is not None else home_of(run) / f"translated-{name}"
     if dest.exists() and (single or not dest.is_dir() or any(dest.iterdir())):
         raise UserError(f"'{dest}' exists already: choose another --out")
     if single and dest.suffix.lower() != ".png":
@@ -68,17 +69,18 @@ def apply_translator(
 
     turned_gray: list[str] = []
 
-    def translated() -> Iterator[tuple[str, Image.Image]]:
+    def translated() -> Iterator[tuple[Path, Image.Image]]:
         with _listing(source, single) as listing, PassProgress(quiet=quiet) as show:
             note_left_out(listing, note_printer(quiet))
             peak = Peak(listing, net.about.get("white"))
+            targets = _targets(listing)
             for number, name in enumerate(listing.names):
                 what = f"the image '{name}' of '{images}'"
                 x, lost_color = read_input(partial(listing.open_image, number), net, peak, what)
                 turned_gray.extend([name] * lost_color)
                 y = translate_in_tiles(net, x.to(place), tile=config.tile, overlap=config.overlap)
                 show("translating", number + 1, len(listing.names))
-                yield name, _picture(y)
+                yield targets[number], _picture(y)
 
     if single:
         ((_, picture),) = translated()
@@ -88,13 +90,11 @@ def apply_translator(
         return {"image": str(dest), "n": 1, "turned_gray": len(turned_gray)}
     n = 0
     with whole_folder(dest) as folder:
-        for name, picture in translated():
-            target = folder / Path(name).with_suffix(".png")
-            if target.exists():
-                raise UserError(f"'{images}' has two images that become '{target.relative_to(folder)}': rename one")
+        for inside, picture in translated():
+            target = folder / inside
             with explain_os_errors(dest):
                 target.parent.mkdir(parents=True, exist_ok=True)
-                _save(picture, target, lambda path, content: path.write_bytes(content))
+                _save(picture, target, _write_new)
             n += 1
     _note_gray(turned_gray, quiet)
     return {"folder": str(dest), "n": n, "turned_gray": len(turned_gray)}
@@ -112,6 +112,12 @@ def _save(picture: Image.Image, path: Path, write: Callable[[Path, bytes], Any])
     file = io.BytesIO()
     picture.save(file, "PNG")
     write(path, file.getvalue())
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    # Never over another: a file system may take names that differ in case alone for one.
+    with path.open("xb") as file:
+        file.write(content)
 
 
 def _listing(source: Path, single: bool) -> Listing:
@@ -147,6 +153,24 @@ def _check_links(home: Path, names: Sequence[str]) -> None:
             raise UserError(f"the link '{home / name}' leads nowhere: restore what it links to, or remove it") from None
         except OSError as error:
             raise UserError(f"cannot read '{home / name}': {error.strerror}: mend or remove it") from None
+
+
+def _targets(listing: Listing) -> list[Path]:
+    """What each image is written to, inside of the folder of all."""
+    taken: dict[Path, str] = {}
+    for name in listing.names:
+        target = Path(name).with_suffix(".png")
+        if target in taken:
+            raise UserError(
+                f"'{taken[target]}' and '{name}' of {listing.title} would both be written to '{target}': rename one"
+            )
+        taken[target] = name
+    for target in taken:
+        if folder := next((each for each in target.parents if each in taken), None):
+            raise UserError(
+                f"'{taken[folder]}' of {listing.title} cannot be written to the folder '{folder}': rename it"
+            )
+    return list(taken)
 
 
 def _picture(y: Tensor) -> Image.Image:

@@ -27,7 +27,10 @@ def info(**changes: Any) -> Record:
         "device": "cpu",
         "recipe": "quick",
         "config": {"batch_size": 64, "lr": 2e-4, "augment": None, "widths": [96, 48], "conditional": False},
-        "data": {"name": "mnist5k", "split": "train", "n": 5000, "size": 28, "channels": 1, "classes": ["0", "1"]},
+        "data": {
+            **{"name": "mnist5k", "split": "train", "n": 5000, "n_train": 4000},
+            **{"size": 28, "channels": 1, "classes": ["0", "1"]},
+        },
         "players": {
             "generator": {"net": "dcgan", "parameters": 1_234_567},
             "discriminator": {"net": "dcgan", "parameters": 987_654},

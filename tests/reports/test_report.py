@@ -92,7 +92,16 @@ def test_page_of_a_run_has_all_sections(tmp_path: Path) -> None:
         "Environment",
         "Command line",
     ]
-    for text in ("No alarm.", "12,800", "5,000 images, 28 px, grayscale", "1,234,567", "17 s", "750 images/s", "first"):
+    for text in (
+        "No alarm.",
+        "12,800",
+        "3.2 epochs",
+        "5,000 images, 28 px, grayscale",
+        "1,234,567",
+        "17 s",
+        "750 images/s",
+        "first",
+    ):
         assert text in page.text
     assert "rivals train mnist5k --until '4 minutes'" in page.text
     assert len(page.all("svg")) == 2 + 2 + 2  # two figures for wide and narrow windows, and the button's two signs

@@ -99,8 +99,9 @@ def test_run_list_shows_progress_and_errors(store):
     (store.root / "newer" / "run.json").write_text('{"format": 99}')
     (store.root / "<b>").mkdir()
     (store.root / "<b>" / "run.json").write_text("[]")
+    fake_run(store.root / "epochs", config={"until": "4 epochs"})
     said = tab_runs.run_list(store, processes)
-    assert "50%, 12,800 images" in said and "100%, 12,800 images" in said
+    assert "50%, 12,800 images" in said and "80%, 12,800 images" in said and "100%, 12,800 images" in said
     assert "no JSON at line 1" in said and "newer version" in said and "&lt;b&gt;" in said
 
 

@@ -32,6 +32,7 @@ class DataFacts(TypedDict, total=False):
     name: str
     split: str | None
     n: Count
+    n_train: Count
     of: Count
     classes: list[str]
     hash: str

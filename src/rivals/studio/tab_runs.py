@@ -31,7 +31,7 @@ NO_RUNS = notice(
 
 def run_progress(history: History) -> float | None:
     """How much of its planned length a run has done, from 0 to 1; None if it is not known."""
-    until, n = history.section("config").get("until"), finite(history.section("data").get("n"))
+    until, n = history.section("config").get("until"), finite(history.section("data").get("n_train"))
     if not isinstance(until, str):
         return None
     try:

@@ -105,7 +105,10 @@ def test_the_result_is_of_the_state_that_was_saved(stripes, tmp_path):
 
 def test_epochs_with_extra_images_are_as_long_as_those_of_the_data(stripes, tmp_path):
     given = {"extra": stripes, "extra_share": 0.5, "until": "4 epochs", "out": "runs/extra"}
-    assert rivals.harden(stripes, Linf(0.1), method="fgsm", **given, **TINY).info["epochs"] == pytest.approx(4, abs=0.1)
+    run = rivals.harden(stripes, Linf(0.1), method="fgsm", **given, **TINY)
+    assert run.info["epochs"] == pytest.approx(4, abs=0.1)
+    assert (run.info["data"]["n"], run.info["data"]["n_train"], run.info["images"]) == (108, 98, 400)
+    assert f">{400 / 98:.4g} epochs<" in run.report.read_text()
 
 
 def test_a_step_of_free_training_is_a_batch_with_its_replays(stripes, tmp_path):

@@ -155,6 +155,19 @@ def test_kinds_of_pairs_are_learned_and_translate(home, run_rivals, tmp_path, da
     assert (tmp_path / "run" / "triples.png").exists()
 
 
+def test_without_pairs_an_epoch_is_all_inputs_that_are_trained_on(home, run_rivals, tmp_path):
+    shutil.copytree(home / "pairs", tmp_path / "odd")
+    for i in range(10):
+        (tmp_path / "odd" / "B" / f"{i}.png").unlink()
+    words = ("--pairs", "unpaired", "--hold-out", "4", *QUICK, "--out", tmp_path / "run")
+    for epochs, more in ((1, ()), (2, ("--resume",))):
+        result = run_rivals("translate", tmp_path / "odd", "--until", f"{epochs} epochs", *words, *more)
+        assert result.status == 0, result.err
+        run = rivals.Run.open(tmp_path / "run")
+        assert (run.info["images"], run.info["epochs"], run.info["data"]["n_train"]) == (20 * epochs, epochs, 20)
+        assert f">{epochs} epochs<" in run.report.read_text()
+
+
 def test_a_run_resumes_to_the_same_weights_and_on_its_own_images_alone(home, run_rivals, tmp_path):
     shutil.copytree(home / "pairs", tmp_path / "pairs")
     words = ("translate", tmp_path / "pairs", *QUICK, "--pairs", "unpaired", "--sample-every", "4 steps")

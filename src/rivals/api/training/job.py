@@ -294,6 +294,7 @@ class TrainingJob(ABC, Generic[C]):
                     "name": images.name,
                     "split": images.split,
                     "n": len(images),
+                    "n_train": self.batches.n,
                     "size": images.size.written,
                     "channels": images.channels,
                     "classes": list(images.classes),

@@ -79,7 +79,7 @@ def key_figures(history: History) -> list[Card]:
             next((name for channels, name in COLORS.items() if channels == data.get("channels")), ""),
         ]
         figures.append(("Data", str(data["name"]), ", ".join(note for note in notes if note)))
-    n = finite(data.get("n"))
+    n = finite(data.get("n_train"))
     epochs = f"{format_number(history.images / n)} epochs" if n else ""
     figures.append(("Images seen", format_count(history.images), epochs))
     speed = history.last("images_per_second", share=1)

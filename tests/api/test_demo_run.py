@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 import rivals
+from helpers.commands import assert_refused
 from rivals.api import demo_page, demo_run
 from rivals.api.robustness import before_after
 from rivals.api.training import callbacks
@@ -41,14 +42,14 @@ def played(tmp_path_factory):
                     raise Interrupted("stopped")
 
             patch.setattr(demo_run, command, stopped)
-        asked = {"until": "2 steps", "hardening": "3 steps", "seed": 5}
+        given = asked = {"until": "2 steps", "hardening": "3 steps", "seed": 5}
         while stops:
             with pytest.raises(Interrupted) as left:
                 rivals.demo(out=folder, resume=bool(said), **asked)
             asked = {}  # what it prints does not say it again
             said.append(str(left.value))
             stopped_pages.append((folder / "report.html").read_text())
-        run = rivals.demo(resume=True, out=folder)
+        run = rivals.demo(resume="auto", out=folder, **given)  # as a scheduler repeats the same command
     assert said == [f"stopped and saved: continue with rivals demo --resume --out {folder}"] * 3
     assert all(REFRESH in page and "reloads itself" in page and "Samples" in page for page in going)
     assert ["Part 2: " in page for page in going] == [False, False, True]  # it is followed as it hardens
@@ -87,6 +88,23 @@ def test_the_second_part_is_as_long_as_requested_and_starts_from_the_plain_class
         "robust_before": sides[0]["robust"]["value"],
         "robust_after": sides[1]["robust"]["value"],
     }
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (("--until", "1 minutes"), "another until: it was 2 steps, now 1 minutes"),
+        (("--hardening", "4 epochs"), "another hardening: it was 3 steps, now 4 epochs"),
+        (("--seed", "0"), "another seed: it was 5, now 0"),
+        (("--seed", "5", "--hardening", "7"), "another hardening: it was 3 steps, now 7"),
+    ],
+)
+@pytest.mark.parametrize("resume", [("--resume",), ("--resume", "auto")])
+def test_a_demo_is_resumed_with_its_own_settings_alone(played, run_rivals, resume, words, part):
+    before = {path: path.stat().st_mtime_ns for path in played.folder.rglob("*")}
+    result = run_rivals("demo", *resume, "--out", played.folder, *words)
+    assert_refused(result, part, "leave it out, or start a new run")
+    assert before == {path: path.stat().st_mtime_ns for path in played.folder.rglob("*")}
 
 
 def test_a_sub_run_outside_of_the_folder_is_not_shown(played, tmp_path):

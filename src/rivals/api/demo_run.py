@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rivals.api.common.resume import reserve_folder
+from rivals.api.common.resume import TrainingInfo, check_same, reserve_folder
 from rivals.api.training.adversarial import HardenJob
 from rivals.api.training.classifier import ClassifierRun, classify
 from rivals.api.training.gan import GanJob, GanRun
@@ -18,6 +18,7 @@ from rivals.base.duration import Duration
 from rivals.base.errors import Interrupted, UserError
 from rivals.base.run_folder import Record, Resume, Run, resumes, wrong_command
 from rivals.base.typed_json import read_json
+from rivals.recipes.base import restored
 
 if TYPE_CHECKING:
     from rivals.game.callbacks import Callback
@@ -27,9 +28,15 @@ STANDARD_SHARE = 0.5  # length of the standard training, as a fraction of the ha
 # N-FGSM: by far the cheapest training attack that gives accuracy under PGD.
 ATTACK: Record = {"method": "fgsm", "start": "nfgsm", "step_size": 1.0, "eps": "0.2"}
 
-
+DEFAULTS: Record = {"until": "4 minutes", "hardening": "10 epochs", "seed": 0}
 HARDENING = "harden_until"  # the entry of run.json that says how long the hardening is
 GRID_SHARE = 0.05  # of the GAN's time, for sample grids: more than of other runs, as they are what is watched
+
+
+class DemoInfo(TrainingInfo):
+    """What ``run.json`` must hold to resume a demo."""
+
+    harden_until: str
 
 
 class DemoRun(GanRun):
@@ -59,20 +66,20 @@ class DemoRun(GanRun):
 
 def demo(
     *,
-    until: str = "4 minutes",
-    hardening: str = "10 epochs",
+    until: str | None = None,
+    hardening: str | None = None,
     out: str | Path | None = None,
     resume: Resume = False,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> DemoRun:
     """Train a GAN on digits; then train a classifier, attack it and harden it; and show the results.
 
     Args:
-        until: Length of the GAN training: N images, epochs, steps, minutes or hours.
-        hardening: Length of the adversarial training, likewise.
+        until: Length of the GAN training: N images, epochs, steps, minutes or hours; 4 minutes by default.
+        hardening: Length of the adversarial training, likewise; 10 epochs by default.
         out: Run folder; by default the next free runs/demo-N.
         resume: Continue the demo in --out with its own settings; auto starts it if it is not there yet.
-        seed: Seed of everything random.
+        seed: Seed of everything random; 0 by default.
 
     Raises:
         UserError: bad input, in one line.
@@ -82,13 +89,13 @@ def demo(
     from rivals.reports.report import write_report
 
     resume = resumes(resume, out)
+    asked: Record = {"until": until, "hardening": hardening, "seed": seed}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    settings = {**DEFAULTS, **asked}
     if resume:
-        if out is None:
-            raise UserError("--resume needs the demo to continue: add --out RUN")
-        info = Run.open(out).info
-        if HARDENING not in info:
-            raise wrong_command(out, "demo")
-        hardening = info[HARDENING]
+        settings = _settings_of(out)
+        check_same(settings, asked)
+    until, hardening, seed = settings["until"], settings["hardening"], settings["seed"]
     length = Duration.parse(hardening)
     Duration.parse(until)
     standard = str(Duration(length.amount * STANDARD_SHARE, length.unit))
@@ -98,7 +105,6 @@ def demo(
             run = DemoRun.open(folder)
             run.update(**{RELOAD: RELOAD_SECONDS})
             write_report([run], run.report)
-            seed = run.info["seed"]
             say("part 2 of 2: a classifier learns the digits, is attacked, and learns to resist")
             _run_or_resume(classify, folder / "plain", resume, until=standard, seed=seed, lr=2e-3, **NET)
             plain = str((folder / "plain").resolve())
@@ -110,6 +116,18 @@ def demo(
                 f"stopped and saved: continue with rivals demo --resume --out {shlex.quote(str(folder))}"
             ) from None
     return run
+
+
+def _settings_of(out: str | Path | None) -> Record:
+    """The settings of the demo that is to be resumed."""
+    if out is None:
+        raise UserError("--resume needs the demo to continue: add --out RUN")
+    run = Run.open(out)
+    if HARDENING not in run.info:
+        raise wrong_command(out, "demo")
+    info = run.read_info(DemoInfo)
+    (config,) = restored(info["config"], GanJob.default_config)
+    return {"until": config.until, "hardening": info["harden_until"], "seed": info["seed"]}
 
 
 class DemoHardenJob(HardenJob):

@@ -366,7 +366,9 @@ def test_a_loss_that_is_not_finite_is_told():
     ("act", "says"),
     [
         (lambda: rivals.Critic(patches(), "hing"), "did you mean hinge"),
-        (lambda: rivals.Critic(patches(), start="2 epochs"), "'2 epochs' is not the start of the critic"),
+        (lambda: rivals.Critic(patches(), start="2 epochs"), "not the start of the critic: write N images or steps, N"),
+        (lambda: rivals.Critic(patches(), weight="0 -> 1 in 3 hours"), "the length of '.*': write N images, N above"),
+        (lambda: rivals.Critic(patches(), weight="slow"), "'slow' is not a schedule: .* START -> END in N images, as"),
         (lambda: rivals.Critic(patches()).learn(images(), images(5)), r"\(6, 3, 8, 8\), the generated ones \(5"),
         (lambda: rivals.Critic(patches()).loss(images(), reconstruction=torch.ones(())), "last_layer=WEIGHT"),
         (lambda: rivals.Critic(patches(), "relativistic").loss(images()), "compares pairs"),
@@ -396,7 +398,7 @@ def test_its_clock_counts_images_also_of_smaller_batches():
 @pytest.mark.parametrize(
     "options",
     [
-        {"weight": "0 -> 1 in 10 minutes"},
+        {"weight": rivals.Schedule.parse("0 -> 1 in 10 minutes")},
         {"optimizer": rivals.adam("1e-3 -> 1e-4 in 2 hours")},
         {"penalties": [rivals.r1("1 -> 0.1 in 5 minutes")]},
     ],

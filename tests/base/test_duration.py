@@ -1,5 +1,7 @@
 """Durations: parsing, writing and progress."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,9 +55,18 @@ def test_seconds_and_hours_become_minutes(text, minutes):
     assert (duration.amount, duration.unit) == (pytest.approx(minutes), "minutes")
 
 
-def test_an_error_names_what_the_text_says_and_the_units_that_it_may_have():
-    with pytest.raises(
-        UserError, match=r"^'5 steps' is not a value of --x: write N seconds, minutes or hours,"
-    ) as caught:
-        Duration.parse("5 steps", "a value of --x", ("minutes",))
-    assert "images" not in str(caught.value)
+@pytest.mark.parametrize(
+    ("units", "advice"),
+    [
+        (UNITS, "write N images, epochs, steps, seconds, minutes or hours, N above 0"),
+        (("images", "minutes"), "write N images, seconds, minutes or hours, N above 0"),
+        (("images", "steps"), "write N images or steps, N above 0"),
+        (("images",), "write N images, N above 0"),
+        (("minutes",), "write N seconds, minutes or hours, N above 0"),
+    ],
+)
+def test_an_error_names_what_the_text_says_and_the_units_that_it_may_have(units, advice):
+    with pytest.raises(UserError, match=f"^'5 weeks' is not a value of --x: {advice}, ") as caught:
+        Duration.parse("5 weeks", "a value of --x", units)
+    example = re.search(r"as in '(.*)'$", str(caught.value))
+    assert example and Duration.parse(example[1], units=units)

@@ -37,3 +37,11 @@ def test_a_malformed_schedule_is_refused_in_one_line(text):
     with pytest.raises(UserError) as caught:
         Schedule.parse(text)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["fast", "1 -> 2 in 5 epochs", "1 -> 2 in 5 minutes"])
+def test_an_error_advises_only_the_units_that_the_length_may_have(text):
+    with pytest.raises(UserError, match=r"in N images, as in|write N images, N above 0"):
+        Schedule.parse(text, ("images",))
+    with pytest.raises(UserError, match="in N images or minutes, as in"):
+        Schedule.parse("fast")

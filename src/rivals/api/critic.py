@@ -90,7 +90,7 @@ class Critic:
         self.gan_loss = make_loss(loss)
         self.loss_name = loss
         self.start = None if start is None else Duration.parse(start, "the start of the critic", ("images", "steps"))
-        self.weight = Schedule.parse(weight)
+        self.weight = Schedule.parse(weight, ("images",))
         optimizer = optimizer or adam(2e-4, beta1=0.5, beta2=0.9)
         _check_schedules({"weight": self.weight, **_schedules(optimizer), **{p.name: p.weight for p in penalties}})
         _check_differences(penalties, net)

@@ -11,6 +11,7 @@ from rivals.base.errors import UserError
 
 UNITS = ("images", "epochs", "steps", "minutes")
 NUMBER = r"([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?\s*[kM]?)"
+_CLOCK = ("seconds", "minutes", "hours")
 _MINUTES = {"seconds": 1 / 60, "hours": 60}
 _PATTERN = re.compile(rf"\s*{NUMBER}\s*((?i:image|epoch|step|second|minute|hour)s?)\s*")
 
@@ -55,8 +56,9 @@ class Duration:
         if unit in _MINUTES:
             amount, unit = amount * _MINUTES[unit], "minutes"
         if unit not in units or not (0 < amount < math.inf):
-            example = "2M images" if "images" in units else "20 minutes"
-            known = ", ".join([*(each for each in units if each != "minutes"), "seconds, minutes or hours"])
+            example = "2M images" if "images" in units else f"20 {units[0]}"
+            *names, last = [name for each in units for name in (_CLOCK if each == "minutes" else (each,))]
+            known = f"{', '.join(names)} or {last}" if names else last
             raise UserError(
                 f"'{text}' is not {what}: write N {known}, N above 0, with k or M if wanted, as in '{example}'"
             )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rivals.base.duration import NUMBER, Duration, format_number, parse_number
 from rivals.base.errors import UserError
 
+UNITS = ("images", "minutes")  # of a length
 _PATTERN = re.compile(rf"\s*{NUMBER}\s*(?:->\s*{NUMBER}\s+in\s+(.+))?")
 
 
@@ -35,21 +37,25 @@ class Schedule:
     """Of the length: images or minutes."""
 
     @classmethod
-    def parse(cls, text: str | float | Schedule) -> Schedule:
+    def parse(cls, text: str | float | Schedule, units: Sequence[str] = UNITS) -> Schedule:
         """Parse the written form; a number is a constant schedule.
 
+        Args:
+            text: The text; a schedule is returned as it is.
+            units: Those that the length in the text may have.
+
         Raises:
-            UserError: the text is of another form.
+            UserError: the text is of another form, or its length has another unit.
         """
         if isinstance(text, Schedule):
             return text
         match = _PATTERN.fullmatch(str(text))
         if match is None:
             raise UserError(
-                f"'{text}' is not a schedule: write a number, or START -> END in N images (or minutes), "
+                f"'{text}' is not a schedule: write a number, or START -> END in N {' or '.join(units)}, "
                 "as in '2e-4 -> 5e-5 in 20M images'"
             )
-        duration = Duration.parse(match[3], f"the length of '{text}'", ("images", "minutes")) if match[3] else None
+        duration = Duration.parse(match[3], f"the length of '{text}'", units) if match[3] else None
         if not math.isfinite(parse_number(match[1])) or not math.isfinite(parse_number(match[2] or "0")):
             raise UserError(f"'{text}' is too large a number: take one that a 64-bit float can hold")
         start = parse_number(match[1])

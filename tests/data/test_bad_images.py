@@ -17,6 +17,7 @@ from rivals.base.size import Size
 from rivals.data import decode_cache
 from rivals.data.imageset import require_classes
 from rivals.data.load import load
+from rivals.recipes import DataOptions
 
 
 @pytest.fixture(autouse=True)
@@ -165,6 +166,15 @@ def test_mixed_sizes():
     assert load(source, size=8).size == Size(8, 8)
 
 
+@pytest.mark.parametrize(
+    "sizes", [((32, 32), (1, 1)), ((16, 24), (2, 3)), ((32, 32), (40, 3)), ((9, 30), (1500, 1500))]
+)
+def test_the_size_that_is_advised_works(sizes):
+    source = folder({f"{i}.png": image(size) for i, size in enumerate(sizes)})
+    _, size, *crop = refusal(source).rpartition("as in ")[2].split()
+    assert len(load(source, size=size, crop=crop == ["--crop"])) == 2
+
+
 def test_images_of_other_proportions():
     source = folder({"a.png": image((8, 8)), "b.png": image((8, 12))})
     fix = "cut out the center of such images with --crop"
@@ -178,6 +188,12 @@ def test_images_of_other_proportions():
     )
 
 
+@pytest.mark.parametrize("size", [0, 1, 7, 1025, "8x7"])
+def test_the_sizes_that_options_advise_work(size):
+    with pytest.raises(UserError, match=f"^--size {size} is too (small|large): take sides of 8 to 1024 pixels$"):
+        DataOptions(size=Size.parse(size))
+
+
 def test_mixed_sizes_after_cropping():
     message = refusal(folder({"a.png": image((8, 12)), "b.png": image((10, 12))}), crop=True)
     assert "differ in size when cut to squares ('a.png' is 8 x 8, 'b.png' is 10 x 10)" in message
@@ -185,7 +201,15 @@ def test_mixed_sizes_after_cropping():
 
 @pytest.mark.parametrize(
     ("height", "width", "fix"),
-    [(4, 4, "8"), (1030, 1030, "1024"), (4, 6, "12x8"), (1500, 2000, "1024x768"), (8, 2000, "1024x8")],
+    [
+        (4, 4, "8"),
+        (1030, 1030, "1024"),
+        (4, 6, "12x8"),
+        (1500, 2000, "1024x768"),
+        (8, 2000, "1024x8 --crop"),
+        (1, 1, "8"),
+        (4, 5000, "1024x8 --crop"),
+    ],
 )
 def test_image_sizes_out_of_bounds(height, width, fix):
     message = refusal(folder({"a.png": image((height, width))}))

@@ -10,6 +10,7 @@ from rivals.base.errors import UserError
 
 _PATTERN = re.compile(r"\s*([-+]?\d{1,9})(?:\s*[xX×]\s*([-+]?\d{1,9}))?\s*")
 SHOWN = 40  # characters of a wrong text
+SMALLEST, LARGEST = 8, 1024  # sides of images to learn from
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,11 @@ class Size:
         return self.height == self.width
 
     @property
+    def is_usable(self) -> bool:
+        """Whether networks can learn from such images."""
+        return SMALLEST <= self.shorter <= self.longer <= LARGEST
+
+    @property
     def area(self) -> int:
         """Number of pixels."""
         return self.height * self.width
@@ -72,6 +78,29 @@ class Size:
     def longer(self) -> int:
         """The longer side."""
         return max(self.height, self.width)
+
+
+def check_size(size: Size | None) -> None:
+    """Check a size that images are resized to.
+
+    Raises:
+        UserError: a side is below 8 or above 1024.
+    """
+    if size is not None and not size.is_usable:
+        what = "small" if size.shorter < SMALLEST else "large"
+        raise UserError(f"--size {size} is too {what}: take sides of {SMALLEST} to {LARGEST} pixels")
+
+
+def cropped(size: Size, like: Size) -> Size:
+    """The largest part of images of ``size`` that has the proportions of ``like``, to the nearest pixel."""
+    height = (2 * size.width * like.height + like.width) // (2 * like.width)
+    width = (2 * size.height * like.width + like.height) // (2 * like.height)
+    return Size(min(size.height, max(1, height)), min(size.width, max(1, width)))
+
+
+def resizing(size: Size, *images: Size) -> str:
+    """The flags that bring images to a size: ``--size 64``, and ``--crop`` if some have other proportions."""
+    return f"--size {size}" + ("" if all(cropped(each, size) == each for each in images) else " --crop")
 
 
 AnySize = int | str | Size

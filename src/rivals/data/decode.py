@@ -13,13 +13,12 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from rivals.base.errors import UserError
-from rivals.base.size import Size
+from rivals.base.size import LARGEST, SMALLEST, Size, cropped, resizing
 from rivals.data.imageset import Pixels
 from rivals.data.listing import Listing
 from rivals.data.parallel import parallel_map
 from rivals.data.pixel_modes import AboveWhiteError, Peak, to_chw, to_standard_mode, white_of
 
-SMALLEST, LARGEST = 8, 1024
 SQUARE = Size(1, 1)
 MOST_PIXELS = 250_000_000  # of one image: above the 200 megapixels of phones
 LARGE_PIXELS = 1 << 25  # of an image that is decoded alone, as each takes 100 MB or more
@@ -72,17 +71,6 @@ class Done(NamedTuple):
     first: int | None = None
     size: Size | None = None
     peak: int = 0
-
-
-def check_size(size: Size | None) -> None:
-    """Check a size that images are resized to.
-
-    Raises:
-        UserError: a side is below 8 or above 1024.
-    """
-    if size is not None and not SMALLEST <= size.shorter <= size.longer <= LARGEST:
-        what = "small" if size.shorter < SMALLEST else "large"
-        raise UserError(f"--size {size} is too {what}: take sides of {SMALLEST} to {LARGEST} pixels")
 
 
 def to_channels(pixels: Pixels, channels: int) -> Pixels:
@@ -184,12 +172,11 @@ def decode(
                 _check_own_size(listing, own)
             if own != first[1]:
                 cut = " when cut to squares" if crop else ""
-                least = min(own, first[1], key=lambda each: each.area)
-                fits = crop or all(cropped(each, least) == each for each in (own, first[1]))
+                least = _within_limits(min(own, first[1], key=lambda each: each.area))
                 raise UserError(
                     f"the images of {listing.title} differ in size{cut} "
                     f"('{first[0]}' is {_shown(first[1])}, '{name}' is {_shown(own)}): choose one with --size, as in "
-                    f"--size {least}{'' if fits else ' --crop'}"
+                    f"{resizing(least, own, first[1])}"
                 )
             images.append(result)
         if images:
@@ -204,10 +191,10 @@ def decode(
 
 
 def _check_own_size(listing: Listing, size: Size) -> None:
-    if not SMALLEST <= size.shorter <= size.longer <= LARGEST:
+    if not size.is_usable:
         raise UserError(
             f"the images of {listing.title} are {_shown(size)}, and sides of {SMALLEST} to {LARGEST} can be used: "
-            f"resize them with --size, as in --size {_within_limits(size)}"
+            f"resize them with --size, as in {resizing(_within_limits(size), size)}"
         )
 
 
@@ -284,13 +271,6 @@ def _standard(
     if size is not None and kept != size:
         image = image.resize((size.width, size.height), Image.Resampling.LANCZOS)
     return to_chw(image)
-
-
-def cropped(size: Size, like: Size) -> Size:
-    """The largest part of images of ``size`` that has the proportions of ``like``, to the nearest pixel."""
-    height = (2 * size.width * like.height + like.width) // (2 * like.width)
-    width = (2 * size.height * like.width + like.height) // (2 * like.height)
-    return Size(min(size.height, max(1, height)), min(size.width, max(1, width)))
 
 
 def _reason(error: Exception) -> str:

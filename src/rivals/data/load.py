@@ -14,11 +14,11 @@ import numpy as np
 from rivals.base.errors import UserError, printable
 from rivals.base.files import expand_user
 from rivals.base.registry import unknown
-from rivals.base.size import AnySize, Size
+from rivals.base.size import AnySize, Size, check_size, cropped
 from rivals.data import decode_cache
 from rivals.data.builtin import DATASETS, list_builtin
 from rivals.data.contents import content_of, digest_of_files
-from rivals.data.decode import SQUARE, Chunk, Done, UnreadableImage, check_size, cropped, decode, strict_limits
+from rivals.data.decode import SQUARE, Chunk, Done, UnreadableImage, decode, strict_limits
 from rivals.data.halves import Half, half_of
 from rivals.data.imageset import ImageSet
 from rivals.data.listing import Listing

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rivals.base.errors import UserError
 from rivals.base.files import expand_user
+from rivals.base.size import resizing
 from rivals.data.batches import Batches
 from rivals.data.decode import to_channels
 from rivals.data.halves import Half
@@ -142,9 +143,10 @@ def check_alike(one: ImageSet, other: ImageSet, name: str, other_name: str) -> t
         UserError: their sizes differ.
     """
     if one.size != other.size:
+        least = min(one.size, other.size, key=lambda size: size.area)
         raise UserError(
             f"the images in '{name}' are {one.size} px and those in '{other_name}' {other.size} px: choose one size "
-            f"with --size, as in --size {min(one.size, other.size, key=lambda size: size.area)}"
+            f"with --size, as in {resizing(least, one.size, other.size)}"
         )
     return one, other
 

@@ -15,9 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rivals.base.errors import UserError
-from rivals.base.size import AnySize, Size
+from rivals.base.size import LARGEST, SMALLEST, AnySize, Size
 
-SMALLEST, LARGEST = 8, 1024  # sides of images
 CHANNELS = (1, 3, 4)
 MOST_CLASSES, WIDEST, MOST_LAYERS = 100_000, 65_536, 100  # typing errors are larger, networks are not
 MIN_BASE, MAX_BASE = 2, 8  # the shorter side of the lowest resolution
@@ -44,7 +43,7 @@ class PaddedSize:
                 than 8.
         """
         size = Size.parse(size)
-        if not SMALLEST <= size.shorter <= size.longer <= LARGEST:
+        if not size.is_usable:
             raise UserError(f"images of {size} px cannot be learned: take a size from {SMALLEST} to {LARGEST}")
         side = size.shorter
         stages = stages or (side // 4).bit_length() - 1

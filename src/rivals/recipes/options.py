@@ -9,7 +9,7 @@ from rivals.base.eps import parse_eps
 from rivals.base.errors import UserError
 from rivals.base.registry import unknown
 from rivals.base.seeds import parse_seeds
-from rivals.base.size import Size
+from rivals.base.size import Size, check_size
 from rivals.recipes.base import Settings, check_range, flag
 
 CERTIFICATES = ("smoothing", "ibp", "crown-ibp", "crown", "alpha-crown", "beta-crown")
@@ -49,8 +49,7 @@ class DataOptions(Settings):
     """The value of white in gray images of more than 8 bits; by default the model's, or by their largest value."""
 
     def __post_init__(self) -> None:
-        if self.size is not None and not 1 <= self.size.shorter <= self.size.longer <= 65536:
-            raise UserError(f"--size {self.size} cannot work: take sides of 1 to 65,536 pixels")
+        check_size(self.size)
         if self.white is not None:
             check_range(self, "white", 1, 2**32 - 1)
 

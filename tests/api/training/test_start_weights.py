@@ -12,6 +12,7 @@ import rivals
 from helpers.kill_and_resume import assert_killed_run_resumes
 from rivals.api.training.start_weights import load_gan
 from rivals.base.errors import UserError
+from rivals.base.size import Size
 from rivals.game.checkpoint import Checkpoints
 from rivals.nets.factory import GAN_NETS, build_discriminator
 
@@ -26,7 +27,7 @@ def folder(place, classes=("ant", "bee"), size=8, count=16):
     for level, name in enumerate(classes):
         (place / name).mkdir(parents=True)
         for i in range(count):
-            pixels = random.normal(60 + 120 * level, 20, (size, size)).clip(0, 255).astype(np.uint8)
+            pixels = random.normal(60 + 120 * level, 20, tuple(Size.parse(size))).clip(0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(place / name / f"{i}.png")
     return str(place)
 
@@ -140,10 +141,13 @@ def test_the_upsampling_comes_with_the_weights(data, source, upsample, other):
 def test_what_does_not_fit_is_named_in_one_line(data, tmp_path):
     rivals.train(data, **GAN, conditional=True, until="1 steps", out="gan")
     rivals.classify(data, **CLASSIFIER, until="1 steps", out="plain")
+    wide = folder(tmp_path / "wide", size="24x16")
     large, others = folder(tmp_path / "large", size=16), folder(tmp_path / "others", ("cat", "dog"))
     quick = {"until": "1 steps", "out": "no", **QUIET}
     cases = [
         (rivals.train, large, {"weights": "gan"}, "its size is 8, not 16: add --size 8"),
+        (rivals.train, wide, {"weights": "gan"}, "its size is 8, not 24x16: add --size 8 --crop"),
+        (rivals.classify, wide, {"weights": "plain"}, "its size is 8, not 24x16: add --size 8 --crop"),
         (rivals.train, others, {"weights": "gan"}, "'others' has cat, dog; the GAN 'gan' has ant, bee"),
         (rivals.train, data, {"weights": "gan", "latent_dim": 7}, "has latent_dim 5, not 7: leave --latent-dim out"),
         (rivals.train, data, {"weights": "gan", "generator_widths": (8,)}, "generator_widths 8 4, not 8"),

@@ -400,6 +400,7 @@ def test_what_is_applied_must_be_named():
         ((), ("no data were named",)),
         (("few",), ("'A/7.png' in '", "few' has no partner", "24 images and 23")),
         (("sizes",), ("sizes/A' are 20 px and those in '", "sizes/B' 40 px", "--size 20")),
+        (("proportions",), ("proportions/A' are 20 px and those in '", "B' 40x30 px", "--size 20 --crop")),
         (("pairs", "--skip-bad"), ("--skip-bad would leave the partner",)),
         (("beside", "--scale", "2", "--pairs", "unpaired"), ("--pairs has no meaning with --scale",)),
         (
@@ -474,11 +475,13 @@ def test_what_cannot_be_translated_is_refused_and_nothing_is_written(run, prepar
 @pytest.fixture(scope="module")
 def damaged(home, run):
     """Beside the pairs: folders that make none, and images that cannot be translated."""
-    for name in ("few", "sizes"):
+    for name in ("few", "sizes", "proportions"):
         shutil.copytree(home / "pairs", home / name)
     (home / "few" / "B" / "7.png").unlink()
     for path in (home / "sizes" / "B").iterdir():
         Image.open(path).resize((40, 40)).save(path)
+    for path in (home / "proportions" / "B").iterdir():
+        Image.open(path).resize((40, 30)).save(path)
     shutil.copytree(home / "pairs" / "B", home / "single" / "train")
     (home / "single" / "test").mkdir()
     (home / "single" / "train" / "7.png").rename(home / "single" / "test" / "7.png")

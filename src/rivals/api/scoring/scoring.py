@@ -17,6 +17,7 @@ from rivals.base.errors import UserError
 from rivals.base.files import expand_user
 from rivals.base.numerics import deterministic, numerics
 from rivals.base.run_folder import Record, Run
+from rivals.base.size import Size, resizing
 from rivals.metrics.results import Scores, Value
 from rivals.recipes.base import distribute
 from rivals.recipes.options import DataOptions, ScoreConfig
@@ -317,7 +318,7 @@ def _compare_sizes(context: ScoreContext) -> None:
     if fake_size != real_size:
         context.progress.print(
             f"generated images have {fake_size} px and real ones {real_size}: the extractor resizes both; "
-            f"--size {fake_size} compares them at one size"
+            f"{resizing(Size.parse(fake_size), context.images.size)} compares them at one size"
         )
 
 

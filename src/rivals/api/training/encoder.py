@@ -15,6 +15,7 @@ from rivals.base import devices, rng
 from rivals.base.duration import Duration
 from rivals.base.errors import UserError
 from rivals.base.run_folder import Record, Run
+from rivals.base.size import resizing
 from rivals.recipes import Config, GanRunOptions
 from rivals.recipes.inverting import InvertConfig
 
@@ -79,9 +80,10 @@ class EncoderJob(TrainingJob[Config]):
         self.loaded = self.read_images(self.generator.about.get("white"))
         theirs, ours = (" x ".join(map(str, (each.channels, *each.size))) for each in (self.generator, self.loaded))
         if theirs != ours:
+            size = self.generator.size
+            resized = f", or add {resizing(size, self.loaded.size)}" if size != self.loaded.size else ""
             raise UserError(
-                f"--invert {config.invert} makes images of {theirs}, and these are {ours}: give such images, or their "
-                "--size"
+                f"--invert {config.invert} makes images of {theirs}, and these are {ours}: give such images{resized}"
             )
         self.images, self.held_out = keep_some_aside(self.loaded, config.hold_out, self.seed)
 

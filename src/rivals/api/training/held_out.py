@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rivals.base.errors import UserError
+from rivals.base.size import resizing
 
 if TYPE_CHECKING:
     from rivals.data.imageset import ImageSet
@@ -54,7 +55,7 @@ def check_same_shape(images: ImageSet, test: ImageSet) -> None:
     """
     ours, theirs = (" x ".join(map(str, (each.channels, *each.size))) for each in (images, test))
     if ours != theirs:
+        resized = f", or add {resizing(images.size, images.size, test.size)}" if images.size != test.size else ""
         raise UserError(
-            f"the test images of '{images.name}' are {theirs}, the training images {ours}: make them alike, or set "
-            "--size"
+            f"the test images of '{images.name}' are {theirs}, the training images {ours}: make them alike{resized}"
         )

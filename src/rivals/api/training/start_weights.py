@@ -16,6 +16,7 @@ from rivals.base.errors import UserError
 from rivals.base.files import expand_user
 from rivals.base.hashing import key_hash, weights_hash
 from rivals.base.run_folder import Run
+from rivals.base.size import Size, resizing
 from rivals.game.checkpoint import Checkpoints
 from rivals.recipes import Config
 from rivals.recipes.base import Settings, flag, restored
@@ -57,7 +58,11 @@ def check_shape(option: str, source: str, spec: Mapping[str, Any], images: Image
         del ours["classes"]  # an unconditional GAN
     for name, value in ours.items():
         if spec[name] != value:
-            fix = f"add --size {spec['size']}" if name == "size" else f"give networks of {name} {value}"
+            fix = (
+                f"add {resizing(Size.parse(spec['size']), images.size)}"
+                if name == "size"
+                else f"give networks of {name} {value}"
+            )
             raise UserError(
                 f"--{option} {source} does not fit this data: its {name} is {spec[name]}, not {value}: {fix}"
             )
